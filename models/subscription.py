@@ -48,6 +48,7 @@ class Subscription(Base):
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
+        Index("ix_webhook_subs_paused", "paused_at"),  # the same
         Index("ix_webhook_subs_tenant", "tenant", "id"),  # a tenant's list, by id
         {
             "sqlite_autoincrement": True,

@@ -41,6 +41,7 @@ TABLES = ("secrets", "tls", "payloads", "deliveries", "operations", "replays", "
 INDEXES = (
     ("ix_webhook_subs_match", SUBSCRIPTIONS, ("event_type", "tenant", "enabled")),
     ("ix_webhook_subs_failing", SUBSCRIPTIONS, ("failing_since",)),
+    ("ix_webhook_subs_paused", SUBSCRIPTIONS, ("paused_at",)),
     ("ix_webhook_subs_tenant", SUBSCRIPTIONS, ("tenant", "id")),
     ("ix_webhook_secrets_sub", "webhook_secrets", ("subscription_id",)),
     (

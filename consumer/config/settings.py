@@ -324,7 +324,7 @@ class DeliverySettings(RuleSettings, SigningSettings):
     backlog_rows: int = setting(
         "WEBHOOK_BACKLOG_ROWS",
         1_000,
-        "Deliveries of a subscription in a partition that are stored at most; events beyond are read from Kafka again "
+        "Most stored deliveries of a subscription in a partition; its later events wait in Kafka, and are read again "
         "once the receiver takes them.",
         ge=1,
     )

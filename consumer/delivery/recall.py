@@ -58,6 +58,7 @@ class Recall(Part):
 
     `given_out(partition)` returns a predicate on offsets: whether all records up to the offset were fanned out. An
     ordered row waits for that: an earlier delivery of its key that was unsettled before a crash may still come.
+    `on_marked` is called with the due keys that another process has marked: it may have changed their cursors, too.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Recall(Part):
         is_behind: Callable[[DueKey, int], bool],
         partitions: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
+        on_marked: Callable[[Collection[DueKey]], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -90,6 +92,7 @@ class Recall(Part):
         self._is_behind = is_behind
         self._partitions = partitions
         self._given_out = given_out
+        self._on_marked = on_marked
         self._clock = clock
         self._monotonic = monotonic
         self._next = self._next_scan = self._next_marks = 0.0
@@ -211,7 +214,9 @@ class Recall(Part):
         """Act on the marks that are new among the recent ones."""
         before, self._seen = self._seen.due_keys, seen
         news = (due_key for due_key, asked in seen.due_keys.items() if before.get(due_key) != asked)
-        self._note({due_key: 0.0 for due_key in news if due_key[:2] in partitions})
+        mine = [due_key for due_key in news if due_key[:2] in partitions]
+        self._note(dict.fromkeys(mine, 0.0))
+        self._on_marked(mine)
 
     def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""

@@ -7,11 +7,12 @@ below `next`, and in `runs`, everything is settled. Each function may be repeate
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, exists, insert, or_, select, update
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
 from consumer.events.event import TopicPartition
+from consumer.ledger.marks import look_for
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
 from models import CursorReason, ParkedDelivery, Status, StoredCursor
 from models.cursor import RUNS_LENGTH
@@ -85,6 +86,22 @@ class KeptCursor(NamedTuple):
     version: int
 
 
+class OwedPart(NamedTuple):
+    """A part of a partition that a subscription is owed, from `next` to before `end` (None: as far as events come).
+
+    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known.
+    """
+
+    group: str
+    topic: str
+    partition: int
+    reason: CursorReason
+    replay: int
+    next: int
+    end: int | None
+    record_at: float | None
+
+
 class CursorMove(NamedTuple):
     """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
 
@@ -151,6 +168,57 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
 
 
+def of_subscription(engine: Engine, subscription_id: int, most: int) -> list[OwedPart]:
+    """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
+    mine = StoredCursor.subscription_id == subscription_id, _unfinished()
+    with reading(engine) as connection:
+        rows = connection.execute(_cursors().where(*mine).limit(most))
+        return [
+            OwedPart(
+                row.group_id,
+                row.topic,
+                row.partition_no,
+                CursorReason(row.reason),
+                row.replay,
+                row.next_offset,
+                row.end_offset,
+                None if row.record_ts is None else row.record_ts / 1000,
+            )
+            for row in rows
+        ]
+
+
+def covering(
+    engine: Engine, group: str, partition: TopicPartition, offset: int, ids: Collection[int]
+) -> dict[int, CursorReason]:
+    """Which of these subscriptions are owed an offset by a cursor that covers it, and the cursor's reason."""
+    if not ids:
+        return {}
+    here = (
+        StoredCursor.group_id == group,
+        StoredCursor.topic == partition[0],
+        StoredCursor.partition_no == partition[1],
+        StoredCursor.replay == 0,
+        StoredCursor.next_offset <= offset,
+        or_(StoredCursor.end_offset.is_(None), StoredCursor.end_offset > offset),
+    )
+    wanted = select(StoredCursor.subscription_id, StoredCursor.reason).where(
+        *here, any_of(StoredCursor.subscription_id.expression, sorted(ids))
+    )
+    with reading(engine) as connection:
+        return {row.subscription_id: CursorReason(row.reason) for row in connection.execute(wanted)}
+
+
+def look_at(connection: Connection, subscription_id: int) -> None:
+    """Ask the owners of a subscription's cursors to look at them, in all groups: it may get its events now.
+
+    Call it last in a transaction, as `marks.look`.
+    """
+    mine = StoredCursor.subscription_id == subscription_id, _unfinished()
+    places = select(*_PLACE).where(*mine).distinct()
+    look_for(connection, connection.execute(places).all())
+
+
 def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:
     """The stored deliveries of these due keys, in any state: replay, offset and record timestamp."""
     found: dict[DueKey, set[tuple[int, int, int]]] = {due_key: set() for due_key in due_keys}
@@ -205,6 +273,10 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
 
 def due_key_of_row(row: AnyRow) -> DueKey:
     return row.topic, row.partition_no, row.subscription_id
+
+
+def _unfinished() -> ColumnElement[bool]:
+    return or_(StoredCursor.end_offset.is_(None), StoredCursor.end_offset > StoredCursor.next_offset)
 
 
 def _cursors() -> AnySelect:

@@ -9,7 +9,7 @@ import getpass
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -19,10 +19,11 @@ from sqlalchemy import Connection, Engine
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
+from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, outbox, replays, request_keys, search
+from consumer.ledger import admin, cursors, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
@@ -31,11 +32,12 @@ from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.repository import Mode, Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
+PAUSED, RESUMED = "subscription.paused", "subscription.resumed"
 VERIFIED, PINGED, REDELIVERED = "subscription.verified", "subscription.pinged", "delivery.redelivered"
 LONGEST_OVERLAP = 366 * 86400.0  # seconds
 MOST_OWED = 10_000  # deliveries that are counted before a removal; beyond, a count only says that there are more
@@ -109,13 +111,21 @@ def _always(_: Subscribed) -> None:
 class Changes:
     """The changes that an `actor` of a `tenant` (None: all) may make. NotFound: its object is not there, or not theirs.
 
-    `condition` gets the locked subscription before a change, and raises to prevent it.
+    `condition` gets the locked subscription before a change, and raises to prevent it. With a `connection`, changes of
+    a subscription are part of its transaction.
     """
 
     deployment: Deployment
     actor: str
     tenant: str | None = None
     condition: Callable[[Subscribed], object] = _always
+    connection: Connection | None = None
+
+    @contextmanager
+    def together(self, subscription_id: int) -> Iterator["Changes"]:
+        """Several changes of a subscription in one transaction, whose condition is asked once."""
+        with self._locked(subscription_id) as (connection, _):
+            yield replace(self, connection=connection, condition=_always)
 
     def add(
         self,
@@ -161,6 +171,29 @@ class Changes:
         with self._change(subscription_id, ENABLED if enabled else DISABLED) as change:
             repository.set_enabled(change.connection, subscription_id, enabled, reason)
         return change
+
+    def pause(self, subscription_id: int, reason: str | None = None) -> Change:
+        """Pause, as `repository.pause` does."""
+        with self._change(subscription_id, PAUSED) as change:
+            repository.pause(change.connection, subscription_id, reason)
+        return change
+
+    def resume(self, subscription_id: int) -> Change:
+        """Resume, as `repository.resume` does."""
+        with self._change(subscription_id, RESUMED) as change:
+            repository.resume(change.connection, subscription_id)
+        return change
+
+    def set_mode(self, subscription_id: int, mode: Mode, reason: str | None = None) -> Subscribed:
+        """Change whatever is needed for this mode: `enabled` resumes too, and `paused` enables."""
+        with self.together(subscription_id) as one:
+            if mode == "disabled":
+                return one.set_enabled(subscription_id, False, reason).after
+            if mode == "paused":
+                one.pause(subscription_id, reason)
+                return one.set_enabled(subscription_id, True).after
+            one.set_enabled(subscription_id, True)
+            return one.resume(subscription_id).after
 
     def set_verified(self, subscription_id: int, url: str, rate: int | None) -> Subscribed:
         """Note that the receiver at `url` permits its events, at most `rate` a minute (None: any).
@@ -289,12 +322,11 @@ class Changes:
 
     @contextmanager
     def _change(self, subscription_id: int, kind: str) -> Iterator[Change]:
-        """A transaction that holds the subscription's row, and writes the event if the block has changed something."""
-        with self.deployment.engine.begin() as connection:
-            if not secrets.lock(connection, subscription_id):
-                raise NotFound("subscription", subscription_id)
-            before = _seen(self._read(connection, subscription_id), subscription_id, self.tenant)
-            self.condition(before)
+        """A transaction that holds the subscription's row, and writes the event if the block has changed something.
+
+        If the subscription gets its events only from now on, the owners of its cursors are asked to look at them.
+        """
+        with self._locked(subscription_id) as (connection, before):
             change = Change(connection, before)
             yield change
             if kind == REMOVED:
@@ -302,6 +334,17 @@ class Changes:
                 return
             change.after = self._read(connection, subscription_id)
             self._tell(connection, kind, before, change.after, change.told)
+            if before.mode != "enabled" == change.after.mode:
+                cursors.look_at(connection, subscription_id)
+
+    @contextmanager
+    def _locked(self, subscription_id: int) -> Iterator[tuple[Connection, Subscribed]]:
+        with writing(self.connection or self.deployment.engine) as connection:
+            if not secrets.lock(connection, subscription_id):
+                raise NotFound("subscription", subscription_id)
+            before = _seen(self._read(connection, subscription_id), subscription_id, self.tenant)
+            self.condition(before)
+            yield connection, before
 
     def _read(self, connection: Connection, subscription_id: int) -> Subscribed:
         found = repository.get(connection, subscription_id, self.deployment.vault, self.deployment.rules)
@@ -323,8 +366,8 @@ class Changes:
         subject = after or before
         assert subject is not None  # noqa: S101 (for mypy)
         data = {"subscription_id": subject.id, "url": subject.url, "actor": self.actor, **told}
-        if kind == DISABLED:
-            data["reason"] = subject.disabled_reason
+        if kind in {DISABLED, PAUSED}:
+            data["reason"] = subject.disabled_reason if kind == DISABLED else subject.paused_reason
         if kind != ROTATED and was is not None and is_now is not None:
             data["changed"] = [name for name in was if was[name] != is_now[name]]
         data |= {"before": _masked(was), "after": _masked(is_now)}
@@ -351,6 +394,8 @@ def shown(item: Subscribed) -> dict[str, Any]:
         **item.options,
         "enabled": item.enabled,
         "disabled_reason": item.disabled_reason,
+        "paused_at": None if item.paused_at is None else item.paused_at.isoformat(),
+        "paused_reason": item.paused_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else item.tls.as_json(),

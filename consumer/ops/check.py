@@ -296,7 +296,7 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     unverified: list[int] = []
     named: dict[str, list[int]] = {}  # URLs whose host names are to be resolved, with the ids of their subscriptions
     policy, rules = policy_of(settings), rules_of(settings)
-    for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST):
+    for item in islice(repository.walk(engine, vault, state="enabled", rules=rules), _MOST):
         looked_at += 1
         broken += item.broken
         if settings.require_verification and not item.verified:

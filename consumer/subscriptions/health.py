@@ -97,7 +97,7 @@ def problematic(
     clock: Callable[[], float] = time.time,
 ) -> ProblematicSubscriptions:
     """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
-    found = list(islice(walk(engine, vault, enabled=True, rules=rules, clock=clock), most))
+    found = list(islice(walk(engine, vault, state="enabled", rules=rules, clock=clock), most))
     return ProblematicSubscriptions(tuple(each for each in found if each.problems), len(found))
 
 

@@ -1,4 +1,4 @@
-"""Adds, changes, lists, disables and removes subscriptions, for the command line and the API.
+"""Adds, changes, lists, disables, pauses and removes subscriptions, for the command line and the API.
 
 A function that takes an engine or a connection has a transaction of its own on an engine, and takes part in the
 caller's on a connection.
@@ -28,10 +28,11 @@ from consumer.subscriptions.secrets import check_headers, insert_secrets, stored
 from consumer.subscriptions.tls import StoredTls, TlsSummary, summary_of
 from consumer.subscriptions.tls import stored as stored_tls
 from models import Subscription, SubscriptionSecret
-from models.base import BEFORE_IDS, UNREADABLE
+from models.base import BEFORE_IDS, UNREADABLE, utc_now
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
-State = Literal["enabled", "disabled", "failing"]
+State = Literal["enabled", "paused", "disabled", "failing"]
+Mode = Literal["enabled", "paused", "disabled"]  # the states that people set
 AWAITS_VERIFICATION = "not verified yet"  # the reason of a disabled subscription that its verification will enable
 
 _PAGE = 500  # subscriptions read in one statement
@@ -50,6 +51,8 @@ class Subscribed:
     id: int
     enabled: bool
     disabled_reason: str | None
+    paused_at: datetime | None
+    paused_reason: str | None
     created_at: datetime | None
     failing_since: datetime | None
     options: Mapping[str, Any]
@@ -75,16 +78,30 @@ class Subscribed:
         return str(self.options["tenant"])
 
     @property
+    def mode(self) -> Mode:
+        """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""
+        return "disabled" if not self.enabled else "enabled" if self.paused_at is None else "paused"
+
+    @property
     def state(self) -> str:
-        """Its state (enabled, disabled, broken, warning, failing), with the reason."""
+        """Its state (enabled, disabled, paused, broken, warning, failing), with the reason."""
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         kind = "broken" if self.broken else "warning"
         problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
         failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
-        if not self.enabled:
-            disabled = f"disabled: {self.disabled_reason}" if self.disabled_reason else "disabled"
-            return f"{disabled}; {problem}" if problem else disabled
+        if self.mode != "enabled":
+            disabled = "" if self.enabled else _told("disabled", self.disabled_reason)
+            return "; ".join(filter(None, (disabled, self.pause, problem)))
         return (problem if self.broken else failing or problem) or "enabled"
+
+    @property
+    def pause(self) -> str | None:
+        """Since when it is paused, and why; None: it is not."""
+        since = self.paused_at
+        if since is None:
+            return None
+        moment = "" if since == UNREADABLE else f" since {since:%Y-%m-%dT%H:%M:%SZ}"
+        return _told(f"paused{moment}", self.paused_reason)
 
     @property
     def broken(self) -> bool:
@@ -174,16 +191,15 @@ def walk(
     *,
     event_type: str | None = None,
     tenant: str | None = None,
-    enabled: bool | None = None,
+    state: State | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Subscribed]:
-    """Iterate over subscriptions by id, filtered by `event_type` and `tenant` (as written) and state if given.
+    """Iterate over subscriptions by id, filtered by `event_type` and `tenant` (as written) and by state if given.
 
     Problems are those under the `rules`, and include secrets that `vault` cannot decrypt. Reads a page at a time: there
     may be a million subscriptions, at 40 µs each.
     """
-    state: State | None = None if enabled is None else "enabled" if enabled else "disabled"
     some = partial(page, engine, vault, event_type=event_type, tenant=tenant, state=state, rules=rules, clock=clock)
     last = None
     while found := some(after=last, limit=_PAGE):
@@ -230,9 +246,9 @@ def page(
 
 
 def count_enabled(engine: Engine) -> int:
-    """The number of enabled subscriptions."""
+    """The number of enabled subscriptions that are not paused."""
     with reading(engine) as connection:
-        enabled = select(func.count()).select_from(Subscription).where(Subscription.enabled == 1)
+        enabled = select(func.count()).select_from(Subscription).where(*_in_state("enabled"))
         return connection.execute(enabled).scalar_one()
 
 
@@ -267,20 +283,52 @@ def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, 
     """Enable or disable a subscription, with the `reason` why it is disabled. False if there is none of that id.
 
     A subscription that is already disabled keeps its reason unless a new one is given: people and workers disable
-    subscriptions, and the first to do so knew why. Enabling clears the reason and `failing_since`. Workers hold or
-    resume its stored deliveries within a minute. Raises InvalidSubscription for a reason that is too long.
+    subscriptions, and the first to do so knew why. Enabling clears the reason and `failing_since`; a pause stays, as
+    somebody else may have asked for it. Workers hold or resume its stored deliveries within a minute. Raises
+    InvalidSubscription for a reason that is too long.
     """
-    if reason is not None and len(reason) > REASON_LENGTH:
-        raise InvalidSubscription(f"the reason has {len(reason)} characters; at most {REASON_LENGTH} are kept")
     changes: dict[str, object]
     if enabled:
         changes = {"enabled": 1, "disabled_reason": None, "failing_since": None}
     else:
         before = case((Subscription.enabled == 0, Subscription.disabled_reason))  # else null
-        changes = {"enabled": 0, "disabled_reason": reason or before}
+        changes = {"enabled": 0, "disabled_reason": _checked(reason) or before}
+    return _switch(bind, subscription_id, changes)
+
+
+def pause(bind: Engine | Connection, subscription_id: int, reason: str | None = None) -> bool:
+    """Pause a subscription, with the `reason`: nothing is sent, and its events are owed. False: none has that id.
+
+    One that is paused stays paused since then; a new reason replaces the old one. A disabled one stays disabled, and
+    is owed no events until somebody enables it. Clears `failing_since`. Raises InvalidSubscription for a reason that is
+    too long.
+    """
+    changes = {
+        "paused_at": func.coalesce(Subscription.paused_at, utc_now()),
+        "paused_reason": _checked(reason) or case((Subscription.paused_at.is_not(None), Subscription.paused_reason)),
+        "failing_since": None,
+    }
+    return _switch(bind, subscription_id, changes)
+
+
+def resume(bind: Engine | Connection, subscription_id: int) -> bool:
+    """End a pause, and clear its reason and `failing_since`. False: none has that id.
+
+    Workers send what it is owed within seconds if they are asked to look (`ledger.cursors.look_at`).
+    """
+    return _switch(bind, subscription_id, {"paused_at": None, "paused_reason": None, "failing_since": None})
+
+
+def _switch(bind: Engine | Connection, subscription_id: int, changes: Mapping[str, object]) -> bool:
     with writing(bind) as connection:
         changed = connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
         return changed.rowcount == 1
+
+
+def _checked(reason: str | None) -> str | None:
+    if reason is not None and len(reason) > REASON_LENGTH:
+        raise InvalidSubscription(f"the reason has {len(reason)} characters; at most {REASON_LENGTH} are kept")
+    return reason
 
 
 def set_verified(connection: Connection, subscription_id: int, url: str, rate_limit: float | None) -> None:
@@ -307,18 +355,24 @@ def _in_state(state: State | None) -> list[ColumnElement[bool]]:
         case None:
             return []
         case "enabled":
-            return [Subscription.enabled == 1]
+            return [Subscription.enabled == 1, Subscription.paused_at.is_(None)]
+        case "paused":
+            return [Subscription.enabled == 1, Subscription.paused_at.is_not(None)]
         case "disabled":
             return [Subscription.enabled == 0]
         case "failing":
             return [Subscription.enabled == 1, Subscription.failing_since.is_not(None)]
 
 
+def _told(state: str, reason: str | None) -> str:
+    return f"{state}: {reason}" if reason else state
+
+
 _Found = tuple[Sequence[Row[*tuple[Any, ...]]], Mapping[int, StoredTls]]  # a row for each secret, and TLS by id
 
 
 def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
-    shown = Subscription.enabled, Subscription.disabled_reason, Subscription.created_at
+    shown = Subscription.enabled, Subscription.disabled_reason, Subscription.paused_reason, Subscription.created_at
     rows = connection.execute(endpoint_rows(*shown).where(condition)).all()
     return rows, stored_tls(connection, rows)
 
@@ -361,6 +415,8 @@ def _read(
             subscription_id,
             bool(row.enabled),
             row.disabled_reason,
+            row.paused_at,
+            row.paused_reason,
             None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
             None if row.failing_since == UNREADABLE else row.failing_since,
             written(row),

@@ -242,6 +242,7 @@ class WorkerParts:
             is_behind=self.backlog.is_behind,
             partitions=self.ownership.topic_partitions,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
+            on_marked=lambda due_keys: self.catch_up.look_at(due_keys),
             clock=clock,
             monotonic=monotonic,
         )

@@ -3,12 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.cursors import Cursor
+from consumer.delivery.cursors import Cursor, Left
+from consumer.delivery.delivery import OpenRecord
 from consumer.intake.offsets import decode
-from consumer.ledger.cursors import KeptCursor
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
+from tests.ledger.rows_kit import URL, make_event
 
-KEPT = KeptCursor(7, ("t", 0, 1), 0, CursorReason.BEHIND, 10, 10, None, "", None, None)
+KEPT = KeptCursor(7, ("t", 0, 1), 0, CursorReason.BEHIND, 10, 10, None, "", None, None, 3)
 
 
 def test_the_live_stream_leaves_what_a_cursor_covers() -> None:
@@ -20,35 +23,71 @@ def test_the_live_stream_leaves_what_a_cursor_covers() -> None:
     assert not Cursor(KEPT._replace(replay=3)).covers(10)
 
 
-def test_deliveries_wait_for_their_cursor_to_be_stored() -> None:
+def left(settled: list[int], offset: int) -> Left:
+    """A delivery of this offset, of a record without others."""
+    return Left(make_event(offset), Endpoint(1, URL, (b"key",)), OpenRecord(settled.append, offset, 1))
+
+
+def test_deliveries_wait_for_a_new_cursor_to_be_stored() -> None:
     """Nothing that is left to a cursor is settled before the database has it."""
     settled: list[int] = []
-    cursor = Cursor(KEPT, stored=False)
-    cursor.leave(lambda: settled.append(10))
-    assert not settled
-    cursor.is_stored()
-    cursor.leave(lambda: settled.append(11))
+    cursor = Cursor.new(NewCursor(("t", 0, 1), 10, CursorReason.BEHIND))
+    cursor.leave(left(settled, 10))
+    assert (settled, cursor.stored, cursor.begin_save()) == ([], False, None)
+    cursor.confirm()
+    cursor.leave(left(settled, 11))
     assert settled == [10, 11]
 
 
+def test_a_loaded_cursor_is_confirmed_by_its_next_owner() -> None:
+    """An earlier owner may still be about to end it: nothing that is left to it settles before a save of this one."""
+    settled: list[int] = []
+    cursor = Cursor(KEPT)
+    cursor.leave(left(settled, 10))
+    assert (settled, cursor.begin_save()) == ([], CursorMove(7, 3, 10, None, "", None))
+    cursor.end_save()
+    cursor.leave(left(settled, 11))
+    assert settled == [10, 11]
+    assert cursor.begin_save() is None
+
+
 def test_a_position_is_saved_once() -> None:
-    """A save names the position that it replaces; the next one begins when it is stored, and tells the end too."""
+    """A save names the version that it replaces; the next one begins when it is stored, and tells the end too."""
     cursor = Cursor(KEPT)
     assert cursor.begin_save() is None
     cursor.passed(15)
-    first = cursor.begin_save()
-    assert first is not None
-    assert (first.before, first.next, first.end) == (10, 15, None)
+    assert cursor.begin_save() == CursorMove(7, 3, 15, None, "", None)
     cursor.meet(15)
     assert cursor.begin_save() is None
     cursor.end_save()
     assert cursor.ending
-    end = cursor.begin_save()
-    assert end is not None
-    assert (end.before, end.next, end.end) == (15, 15, 15)
+    assert not cursor.finished
+    assert cursor.begin_save() == CursorMove(7, 4, 15, 15, "", None)
     cursor.end_save()
     assert not cursor.ending
     assert cursor.finished
+
+
+def test_a_cursor_that_went_astray_does_not_move() -> None:
+    """Another owner has moved it: no save overwrites that before its row is read again."""
+    cursor = Cursor(KEPT)
+    cursor.passed(15)
+    cursor.astray = True
+    assert cursor.begin_save() is None
+
+
+def test_a_stored_delivery_is_not_sent_again() -> None:
+    """After a crash its row is there, but not in the position: it is skipped; another record of that offset is not."""
+    cursor = Cursor(KEPT)
+    assert not cursor.knows_rows
+    cursor.has_rows({(10, 500), (11, 500)})
+    assert cursor.knows_rows
+    assert [cursor.take(offset, timestamp) for offset, timestamp in ((10, 500), (11, 999), (12, 500))] == [
+        False,
+        True,
+        True,
+    ]
+    assert (cursor.next, cursor.open) == (11, 2)
 
 
 steps = st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), max_size=60)

@@ -16,14 +16,16 @@ from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Recall
 from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
-from consumer.ledger import admin, rows
+from consumer.ledger import admin, cursors, rows
 from consumer.ledger.assigned import SEEKS
+from consumer.ledger.cursors import NewCursor
 from consumer.ledger.due import POSTPONED, fetch, postpone
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery
 from consumer.ledger.store import UNWANTED
 from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
+from models import CursorReason
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.desk_kit import Desk, response
 from tests.delivery.store_kit import NOW, Store
@@ -42,7 +44,9 @@ class Bench(Desk):
         self.endpoint = replace(self.endpoint, ordered=True)
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below this offset are fanned out
+        self.read_to = 10**9  # the subscription's cursor has read the records below this offset
         self.budget = Budget(self.monotonic)
+        self.marked: list[DueKey] = []
         self.recall = Recall(
             engine,
             GROUP,
@@ -54,10 +58,12 @@ class Bench(Desk):
             self.taken_up,
             Selector(Metrics(), self.budget, self.monotonic),
             self.memory,
-            lambda: self.places,
-            lambda _: lambda offset: offset < self.given_out,
-            self.clock,
-            self.monotonic,
+            is_behind=lambda _due_key, offset: self.read_to < offset,
+            partitions=lambda: self.places,
+            given_out=lambda _: lambda offset: offset < self.given_out,
+            on_marked=self.marked.extend,
+            clock=self.clock,
+            monotonic=self.monotonic,
         )
         self.due_key: DueKey = (*HERE, self.subscription)
         self.due_keys = self.parking.due_keys
@@ -222,6 +228,18 @@ def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(be
         bench.taken_up.remove(*bench.taken_up)
         bench.due_by_sql(9000.0)
         bench.due_keys.clear()
+
+
+def test_marks_of_cursors_are_passed_on_once(bench: Bench) -> None:
+    """A resumed subscription has no row there, and its cursor does not wait for its turn. Others' marks are not ours."""
+    owed = (NewCursor((*place, bench.subscription), 5, CursorReason.PAUSED) for place in (HERE, THERE))
+    cursors.begin(bench.engine, GROUP, [*owed], NOW)
+    for number in range(1, 3):
+        with bench.engine.begin() as connection:
+            cursors.look_at(connection, bench.subscription)
+        for _ in range(60):
+            bench.look(0.1)
+        assert bench.marked == [bench.due_key] * number
 
 
 def test_a_due_key_has_one_read_at_a_time_and_is_put_back(bench: Bench) -> None:

@@ -420,7 +420,7 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
     repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="failing", url="example")
-    list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
+    list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)

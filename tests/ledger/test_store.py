@@ -10,6 +10,7 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.ledger import admin, assigned, outbox, store, upkeep
+from consumer.ledger.assigned import Settled
 from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Payload
@@ -122,14 +123,14 @@ def test_settled_keys_come_in_pages_of_whole_records(engine: Engine, sub: int) -
     park(engine, *rows, *(parked(make_event(offset), sub, replay=1) for offset in range(12)))
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)[:4]])
     keys = {(row.event.record.offset, row.event.record.timestamp, row.subscription_id) for row in rows}
-    assert assigned.settled_keys(engine, GROUP, "t", 0, 0) == (keys, None)
+    assert assigned.settled_keys(engine, GROUP, "t", 0, 0) == Settled(keys, None)
     pages = [assigned.settled_keys(engine, GROUP, "t", 0, 4, 3)]
     while (end := pages[-1].end) is not None:
         pages.append(assigned.settled_keys(engine, GROUP, "t", 0, end, 3))
     assert [sorted({key[0] for key in page.keys}) for page in pages] == [[4], [5], [8], [9, 11]]
     assert [page.end for page in pages] == [5, 8, 9, None]
     assert set().union(*(page.keys for page in pages)) == {key for key in keys if key[0] >= 4}
-    assert assigned.settled_keys(engine, GROUP, "t", 0, 12, 3) == (set(), None)
+    assert assigned.settled_keys(engine, GROUP, "t", 0, 12, 3) == Settled(set(), None)
 
 
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:

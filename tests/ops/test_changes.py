@@ -1,6 +1,7 @@
 """Changes of subscriptions and the operational events that they write."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,15 @@ from sqlalchemy import Engine
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.ledger import outbox, store
+from consumer.ledger import cursors, marks, outbox, store
+from consumer.ledger.cursors import NewCursor
+from consumer.ledger.rows import DueKey
 from consumer.ops.changes import Changes, Deployment
 from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.repository import Mode
+from models import CursorReason
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
-from tests.ledger.rows_kit import make_event, parked
+from tests.ledger.rows_kit import make_event, parked, run
 
 URL = "https://example.com/hooks"
 WHO = "cli:someone"
@@ -22,6 +27,8 @@ NOW = datetime(2026, 7, 28, 14, tzinfo=UTC)
 CHANGES: list[Callable[[Changes, int], object]] = [
     lambda by, number: by.edit(number, lambda _: {"rate_limit": 5.0}),
     lambda by, number: by.set_enabled(number, False),
+    lambda by, number: by.pause(number),
+    lambda by, number: by.set_mode(number, "paused", "no space"),
     lambda by, number: by.set_verified(number, URL, None),
     lambda by, number: by.rotate(number, overlap=0.0),
     lambda by, number: by.set_credential(number, "bearer", "t"),
@@ -31,6 +38,7 @@ OTHERS: list[Callable[[Changes, int], object]] = [
     Changes.remove_credentials,
     lambda by, number: by.set_tls(number, TlsIdentity(None, None, "x")),
     Changes.remove_tls,
+    Changes.resume,
     lambda by, number: by.remove_secret(number, 1),
 ]
 
@@ -53,6 +61,8 @@ def test_each_change_is_reported_with_its_actor(by: Changes) -> None:
     by.edit(added, lambda _: {"rate_limit": 5.0})
     by.set_enabled(added, False, "moving")
     by.set_enabled(added, True)
+    by.pause(added, "no space")
+    by.resume(added)
     by.set_verified(added, URL, 90)
     by.rotate(added, overlap=3600.0)
     by.set_credential(added, "bearer", "t0ken")
@@ -64,17 +74,24 @@ def test_each_change_is_reported_with_its_actor(by: Changes) -> None:
         "subscription.changed",
         "subscription.disabled",
         "subscription.enabled",
+        "subscription.paused",
+        "subscription.resumed",
         "subscription.verified",
         *["subscription.secret_rotated"] * 3,
         "subscription.removed",
     ]
     assert {(data["actor"], data["subscription_id"], data["url"]) for _, data in events} == {(WHO, added, URL)}
-    created, changed, disabled, _, verified, rotated, set_, unset, removed = (data for _, data in events)
+    created, changed, disabled, _, paused, resumed, verified, rotated, set_, unset, removed = (
+        data for _, data in events
+    )
     assert created["before"] is None
     assert (created["after"]["tenant"], created["after"]["enabled"]) == ("acme", True)
     assert changed["changed"] == ["rate_limit"]
     assert (changed["before"]["rate_limit"], changed["after"]["rate_limit"]) == (None, 5.0)
     assert disabled["reason"] == "moving"
+    assert (paused["reason"], paused["changed"]) == ("no space", ["paused_at", "paused_reason"])
+    assert resumed["before"] == paused["after"]
+    assert (resumed["after"]["paused_at"], resumed["after"]["paused_reason"]) == (None, None)
     assert verified["changed"] == ["rate_limit", "verified"]
     assert (verified["before"]["verified"], verified["after"]["verified"]) == (False, True)
     assert (rotated["before"]["secrets"], rotated["after"]["secrets"]) == (0, 2)
@@ -91,8 +108,71 @@ def test_a_change_without_effect_is_not_reported(by: Changes) -> None:
         by.edit(added, lambda _: {"rate_limit": 5.0})
         by.remove_credentials(added)
         by.remove_tls(added)
+        by.pause(added)
     by.set_enabled(added, True)
-    assert [kind for kind, _ in told(by)] == ["subscription.created", "subscription.changed"]
+    for _ in range(2):
+        by.resume(added)
+    kinds = [kind.removeprefix("subscription.") for kind, _ in told(by)]
+    assert kinds == ["created", "changed", "paused", "resumed"]
+
+
+@pytest.mark.parametrize("before", ["enabled", "paused", "disabled", "both"])
+@pytest.mark.parametrize("wanted", ["enabled", "paused", "disabled"])
+def test_a_mode_is_set_whatever_it_was(by: Changes, before: str, wanted: Mode) -> None:
+    """Enabled also resumes, and paused enables. Repeated, it changes and reports nothing."""
+    added = by.add(URL, "a").id
+    if before in {"paused", "both"}:
+        by.pause(added)
+    if before in {"disabled", "both"}:
+        by.set_enabled(added, False)
+    assert [by.set_mode(added, wanted).mode for _ in range(2)] == [wanted, wanted]
+    count = len(told(by))
+    by.set_mode(added, wanted)
+    assert len(told(by)) == count
+
+
+def test_changes_together_are_one_transaction(by: Changes) -> None:
+    """If the last of them fails, none is made or reported; the condition is asked once, before the first."""
+    added, asked = by.add(URL, "a").id, []
+    one_by_one = replace(by, condition=asked.append)
+
+    def change() -> None:
+        with one_by_one.together(added) as one:
+            one.pause(added)
+            one.edit(added, lambda _: {"batch_size": 0})
+
+    with pytest.raises(InvalidSubscription):
+        change()
+    assert len(asked) == 1
+    assert by.deployment.subscription(added).mode == "enabled"
+    assert [kind for kind, _ in told(by)] == ["subscription.created"]
+
+
+def test_owners_are_asked_to_look_once_it_gets_its_events(by: Changes) -> None:
+    """Resumed and enabled, each place where a cursor owes it events is marked, in each group; finished ones are not."""
+    added, other = by.add(URL, "a").id, by.add(URL, "b").id
+    engine = by.deployment.engine
+    for group, partition, whose in (("g", 0, added), ("g", 1, added), ("h", 7, added), ("g", 2, other)):
+        cursors.begin(engine, group, [NewCursor(("t", partition, whose), 5, CursorReason.PAUSED)], 100.0)
+    run(engine, "UPDATE webhook_cursors SET end_offset = next_offset WHERE partition_no = 1")
+
+    def marked(group: str = "g") -> dict[DueKey, int]:
+        return marks.recent(engine, group, None).due_keys
+
+    by.pause(added)
+    by.set_enabled(added, False)
+    by.set_enabled(added, True)
+    by.resume(other)  # it is not paused
+    by.set_enabled(other, True)
+    assert (marked(), marked("h")) == ({}, {})
+    by.resume(added)
+    assert (marked(), marked("h")) == ({("t", 0, added): 1}, {("t", 7, added): 1})
+    by.set_enabled(added, False)
+    by.set_enabled(added, True)
+    assert marked() == {("t", 0, added): 2}
+    by.set_mode(added, "paused")
+    by.set_mode(added, "enabled")
+    assert marked() == {("t", 0, added): 3}
 
 
 def test_a_replaced_credential_is_reported(by: Changes) -> None:

@@ -1,8 +1,10 @@
 """Adding, listing, disabling and removing subscriptions, and refusing invalid ones."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +19,12 @@ from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixtu
 from tests.ledger.rows_kit import run
 
 URL = "https://example.com/hook"
+T = datetime.fromtimestamp(50, UTC)
+
+
+def set_by_sql(engine: Engine, **values: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(**values))
 
 
 def shown(engine: Engine, subscription_id: int) -> repository.Subscribed:
@@ -62,19 +70,18 @@ def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatc
     assert walked(event_type="a") == [number for number in there if number % 2 == 0]
     assert walked(tenant="y") == [number for number in there if number % 3 == 1]
     assert walked(event_type="b", tenant="y") == [number for number in there if number == 1]
-    assert walked(enabled=True) == enabled
-    assert walked(enabled=False) == [number for number in there if number == 3]
+    assert walked(state="enabled") == enabled
+    assert walked(state="disabled") == [number for number in there if number == 3]
     assert repository.count_enabled(engine) == len(enabled)
 
 
 def test_enabling_clears_the_reason_and_the_failures(engine: Engine) -> None:
     """A subscription disabled with a reason matches nothing; enabled, it has neither a reason nor failures."""
     added = repository.add(engine, URL, "t")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(50, UTC)))
+    set_by_sql(engine, failing_since=T)
     assert repository.set_enabled(engine, added, enabled=False, reason="moving")
     row = shown(engine, added)
-    assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", datetime.fromtimestamp(50, UTC))
+    assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", T)
     assert find_endpoints(engine, [("t", None)], (), Vault().decrypt)["t", None] == ()
     assert repository.set_enabled(engine, added, enabled=True, reason="not kept")
     row = shown(engine, added)
@@ -94,12 +101,62 @@ def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine)
     assert told == [None, None, "moving", "moving", "moving", "gone"]
 
 
-def test_an_unknown_subscription_is_neither_shown_nor_enabled(engine: Engine) -> None:
-    """`get` returns None and `set_enabled` False; a reason that is too long is refused first."""
+def test_a_pause_keeps_its_time_until_it_ends(engine: Engine) -> None:
+    """A new reason replaces the old one; without one it stays. Resumed, no reason and no failures are left."""
+    added = repository.add(engine, URL, "t")
+    set_by_sql(engine, paused_reason="left over", failing_since=T)
+    told = []
+    for reason in (None, "moving", None, "", "gone"):
+        assert repository.pause(engine, added, reason)
+        row = shown(engine, added)
+        told.append((row.paused_at, row.paused_reason))
+        assert (row.enabled, row.mode, row.failing_since) == (True, "paused", None)
+        set_by_sql(engine, failing_since=T, paused_at=T)
+    assert [reason for _, reason in told] == [None, "moving", "moving", "moving", "gone"]
+    assert {at for at, _ in told[1:]} == {T}
+    assert told[0][0] is not None
+    assert shown(engine, added).state == "paused since 1970-01-01T00:00:50Z: gone"
+    assert repository.resume(engine, added)
+    row = shown(engine, added)
+    assert (row.mode, row.paused_at, row.paused_reason, row.failing_since) == ("enabled", None, None, None)
+
+
+def test_a_pause_and_the_disabled_state_are_independent(engine: Engine) -> None:
+    """A disabled subscription stays disabled if it is paused, and enabling it leaves the pause. Both are shown."""
+    added = repository.add(engine, URL, "t")
+    repository.set_enabled(engine, added, enabled=False, reason="moving")
+    repository.pause(engine, added, "no space")
+    row = shown(engine, added)
+    assert (row.enabled, row.mode) == (False, "disabled")
+    assert re.fullmatch(r"disabled: moving; paused since \S+Z: no space", row.state)
+    repository.set_enabled(engine, added, enabled=True)
+    assert shown(engine, added).mode == "paused"
+    set_by_sql(engine, event_filter="1 +")
+    assert re.fullmatch(r"paused since \S+Z: no space; broken: event_filter: .*", shown(engine, added).state)
+
+
+def test_each_state_has_its_own_subscriptions(engine: Engine) -> None:
+    """A paused one is not listed or counted as enabled, and one that is disabled too is listed as disabled."""
+    enabled, paused, disabled, both = (repository.add(engine, URL, "t") for _ in range(4))
+    for each in (paused, both):
+        repository.pause(engine, each)
+    for each in (disabled, both):
+        repository.set_enabled(engine, each, enabled=False)
+    states: tuple[repository.State, ...] = ("enabled", "paused", "disabled")
+    listed = [[row.id for row in repository.walk(engine, state=state)] for state in states]
+    assert listed == [[enabled], [paused], [disabled, both]]
+    assert repository.count_enabled(engine) == 1
+
+
+def test_an_unknown_subscription_is_neither_shown_nor_switched(engine: Engine) -> None:
+    """`get` returns None, the others False; a reason that is too long is refused first."""
     assert repository.get(engine, 7) is None
     assert not repository.set_enabled(engine, 7, enabled=True)
-    with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
-        repository.set_enabled(engine, 7, enabled=False, reason="x" * 1001)
+    assert not repository.pause(engine, 7)
+    assert not repository.resume(engine, 7)
+    for refused in (partial(repository.set_enabled, enabled=False), repository.pause):
+        with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
+            refused(engine, 7, reason="x" * 1001)
 
 
 def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:

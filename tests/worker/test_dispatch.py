@@ -14,6 +14,7 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LOOK_EVERY, Dispatch
+from tests.delivery.backlog_kit import make_backlog
 from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import URL, make_event
 from tests.span_recorder import SpanRecorder
@@ -41,6 +42,7 @@ class Desk:
             self.lanes,
             cast("Settling", None),
             Selector(self.metrics, None, self.clock),
+            make_backlog(),
             self.metrics,
             self.clock,
             tracer=self.tracer,

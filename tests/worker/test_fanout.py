@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.delivery.backlog import Backlog
 from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import SLOW, Lanes
 from consumer.delivery.settling import Settling
@@ -18,6 +19,7 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LEAVING, LOOK_EVERY, Fanout
+from tests.delivery.backlog_kit import make_backlog
 from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import URL, make_event
 
@@ -75,10 +77,12 @@ def fanout(
     body: bytes = b"{}",
     selector: Selector | None = None,
     key: bytes | None = None,
+    backlog: Backlog | None = None,
 ) -> Fanout:
     """An event of record 0 for these subscriptions."""
     record = OpenRecord((list[int]() if settled is None else settled).append, 0, len(targets))
-    return Fanout(make_event(body=body, key=key), targets, record, selector or Selector(Metrics()))
+    event, selector = make_event(body=body, key=key), selector or Selector(Metrics())
+    return Fanout(event, targets, record, selector, backlog or make_backlog())
 
 
 def choosy(number: int, event_filter: str) -> tuple[Endpoint, ...]:
@@ -113,11 +117,11 @@ def ids(lanes: Lanes) -> list[int]:
 def test_waiting_subscriptions_cost_no_memory() -> None:
     """The cursor stops where the room ended: ten thousand subscriptions that must wait take a few bytes."""
     targets = endpoints(MANY)
-    lanes, settling = Lanes(10), Postponed(room=0)
+    lanes, settling, backlog = Lanes(10), Postponed(room=0), make_backlog()
     fill(lanes, targets[0], LANE_DELIVERIES)
     tracemalloc.start()
     try:
-        waiting = [fanout(targets) for _ in range(100)]
+        waiting = [fanout(targets, backlog=backlog) for _ in range(100)]
         for each in waiting:
             assert not each.advance(lanes, settling, 0.0)
         used, _ = tracemalloc.get_traced_memory()

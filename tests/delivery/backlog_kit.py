@@ -1,0 +1,39 @@
+"""A backlog of cursors, without a database: its writes wait until the test says that they are done."""
+
+from consumer.delivery.backlog import Backlog
+from consumer.delivery.delivery import OpenRecord
+from consumer.delivery.known_rows import OpenRows
+from consumer.delivery.parking import Parking
+from consumer.delivery.set_aside import OnStored
+from consumer.events.event import Event
+from consumer.ledger.cursors import NewCursor
+from consumer.subscriptions.endpoint import Endpoint
+
+
+class Unwritten(Parking):
+    """Keeps the cursors that are to be stored."""
+
+    full = False
+
+    def __init__(self) -> None:
+        self.open_rows = OpenRows()
+        self.begun: list[NewCursor] = []
+        self._waiting: list[OnStored] = []
+
+    def begin(self, cursor: NewCursor, on_stored: OnStored) -> None:
+        self.begun.append(cursor)
+        self._waiting.append(on_stored)
+
+    def write(self) -> None:
+        """The database has all of them."""
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+def make_backlog(parking: Parking | None = None, most_rows: int = 10**9) -> Backlog:
+    """A backlog without cursors. A subscription may have so many rows. No delivery that is left loses its cursor."""
+
+    def store(event: Event, endpoint: Endpoint, _record: OpenRecord) -> None:
+        raise AssertionError(f"{event.record} was left to a cursor of {endpoint.subscription_id}, which is gone")
+
+    return Backlog(parking or Unwritten(), store, most_rows, lambda _partition: "topic")

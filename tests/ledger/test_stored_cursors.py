@@ -1,0 +1,147 @@
+"""Cursors in the database: begun once, moved by their owner alone, removed with their subscription."""
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import cursors
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
+from consumer.subscriptions import repository
+from models import CursorReason
+from tests.ledger.rows_kit import GROUP, URL, losing_the_answer, make_event, park, parked, run
+
+RUNS = "w2::7:" + "A" * 3000
+
+
+def begin(engine: Engine, subscription: int, first: int = 5, partition: int = 0, **more: object) -> None:
+    cursor = NewCursor(("t", partition, subscription), first, CursorReason.PAUSED)
+    cursors.begin(engine, GROUP, [cursor._replace(**more)], 100.0)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def here(engine: Engine, partition: int = 0) -> list[KeptCursor]:
+    return cursors.of_partition(engine, GROUP, ("t", partition))
+
+
+def test_a_cursor_is_read_as_it_was_begun(engine: Engine, sub: int) -> None:
+    """A cursor has settled nothing when it begins; those of other partitions and groups are not read."""
+    begin(engine, sub, timestamp=1_700, identity="topic")
+    begin(engine, sub, partition=1)
+    cursors.begin(engine, "other", [NewCursor(("t", 0, sub), 9, CursorReason.START)], 100.0)
+    (kept,) = here(engine)
+    assert kept == KeptCursor(kept.id, ("t", 0, sub), 0, CursorReason.PAUSED, 5, 5, None, "", 1_700, "topic", 0)
+    assert cursors.of_due_keys(engine, GROUP, {("t", 0, sub), ("t", 9, sub)}) == [kept]
+
+
+def test_a_repeated_beginning_changes_nothing(engine: Engine, sub: int) -> None:
+    """After a lost answer the cursor is begun again: it keeps the position that it has reached meanwhile."""
+    new = [NewCursor(("t", 0, sub), 5, CursorReason.BEHIND)]
+    losing_the_answer(engine, lambda: cursors.begin(engine, GROUP, new, 100.0))
+    (kept,) = here(engine)
+    assert not cursors.save(engine, [CursorMove(kept.id, 0, 8, None, "", None)], 101.0)
+    cursors.begin(engine, GROUP, new, 102.0)
+    assert [(each.first, each.next) for each in here(engine)] == [(5, 8)]
+
+
+@pytest.mark.parametrize("runs", ["", RUNS])
+def test_an_owner_moves_its_cursors(engine: Engine, sub: int, runs: str) -> None:
+    """A save stores position, end, settled runs and the next record's time, of several cursors at once."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    first, second = here(engine)
+    moves = [CursorMove(first.id, 0, 7, 50, runs, 1_800), CursorMove(second.id, 0, 60, None, "", None)]
+    assert not cursors.save(engine, moves, 101.0)
+    assert here(engine) == [
+        first._replace(next=7, end=50, runs=runs, timestamp=1_800, version=1),
+        second._replace(next=60, version=1),
+    ]
+
+
+def test_a_zombie_moves_nothing(engine: Engine, sub: int) -> None:
+    """A worker that lost the partition names an old version: the new owner's row stays, and the save names it."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    mine, other = here(engine)
+    move = CursorMove(mine.id, 0, 20, None, "", None)
+    assert not cursors.save(engine, [move], 101.0)
+    stale = [move._replace(next=9, end=9), CursorMove(other.id, 0, 51, None, "", None)]
+    assert cursors.save(engine, stale, 102.0) == {mine.id}
+    assert [(each.next, each.end, each.version) for each in here(engine)] == [(20, None, 1), (51, None, 1)]
+    cursors.remove(engine, [other.id])
+    assert cursors.save(engine, [stale[1]._replace(version=1)], 103.0) == {other.id}
+
+
+def test_a_repeated_save_is_no_zombies(engine: Engine, sub: int) -> None:
+    """After a lost answer the same save finds what it has written itself."""
+    begin(engine, sub)
+    (kept,) = here(engine)
+    move = [CursorMove(kept.id, 0, 20, 30, "", None)]
+    losing_the_answer(engine, lambda: cursors.save(engine, move, 101.0))
+    assert not cursors.save(engine, move, 102.0)
+    assert here(engine) == [kept._replace(next=20, end=30, version=1)]
+
+
+def test_a_cursor_that_covers_nothing_makes_way(engine: Engine, sub: int) -> None:
+    """It ended where it began, and a new one begins there. Any other one at that place stays as it is."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    empty, other = here(engine)
+    cursors.save(engine, [CursorMove(empty.id, 0, 5, 5, "", None), CursorMove(other.id, 0, 50, 51, "", None)], 101.0)
+    begin(engine, sub, reason=CursorReason.BEHIND)
+    begin(engine, sub, first=50, reason=CursorReason.BEHIND)
+    found = [(each.first, each.end, each.reason, each.version) for each in here(engine)]
+    assert found == [(5, None, CursorReason.BEHIND, 0), (50, 51, CursorReason.PAUSED, 1)]
+    assert empty.id not in {each.id for each in here(engine)}
+
+
+def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -> None:
+    """Rows in any state, of replays too: a cursor's position does not know them after a crash."""
+    park(engine, parked(make_event(7), sub), parked(make_event(8), sub, replay=4))
+    park(engine, parked(make_event(9, partition=1), sub))
+    park(engine, parked(make_event(6), sub), group="other")
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE record_offset = 7")
+    due_keys = [("t", 0, sub), ("t", 2, sub)]
+    assert cursors.stored(engine, GROUP, due_keys) == {
+        due_keys[0]: {(0, 7, 1_700_000_000_007), (4, 8, 1_700_000_000_008)},
+        due_keys[1]: set(),
+    }
+    assert cursors.stored(engine, GROUP, []) == {}
+
+
+def test_cursors_end_with_their_subscription(engine: Engine, sub: int) -> None:
+    """Cursors are removed one by one, or by plain SQL with their subscription."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    assert cursors.remove(engine, [here(engine)[0].id]) == 1
+    assert [each.first for each in here(engine)] == [50]
+    run(engine, "DELETE FROM webhook_subscriptions WHERE id = :id", id=sub)
+    assert not here(engine)
+
+
+def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine, sub: int) -> None:
+    """They are listed by place, of all groups and within a limit; other subscriptions' and finished ones are not."""
+    begin(engine, sub, partition=1, timestamp=1_700_500)
+    begin(engine, sub, end=9, replay=3, reason=CursorReason.REPLAY)
+    begin(engine, sub, first=40, end=40)
+    begin(engine, repository.add(engine, URL, "a"))
+    cursors.begin(engine, "other", [NewCursor(("u", 0, sub), 9, CursorReason.START)], 100.0)
+    owed = [
+        OwedPart(GROUP, "t", 0, CursorReason.REPLAY, 3, 5, 9, None),
+        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5),
+        OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None),
+    ]
+    assert cursors.of_subscription(engine, sub, 9) == owed
+    assert cursors.of_subscription(engine, sub, 2) == owed[:2]
+
+
+def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> None:
+    """Not those below its position or from its end on; a replay's cursor covers none."""
+    begin(engine, sub, end=9)
+    begin(engine, sub, first=20, reason=CursorReason.BEHIND)
+    begin(engine, sub, first=9, end=20, replay=3, reason=CursorReason.REPLAY)
+    run(engine, "UPDATE webhook_cursors SET next_offset = 6 WHERE first_offset = 5")
+
+    def covered(*offsets: int, group: str = GROUP, partition: int = 0) -> list[dict[int, CursorReason]]:
+        return [cursors.covering(engine, group, ("t", partition), offset, [sub, 99]) for offset in offsets]
+
+    assert covered(5, 6, 8, 9, 19) == [{}, {sub: CursorReason.PAUSED}, {sub: CursorReason.PAUSED}, {}, {}]
+    assert covered(20, 10**9) == [{sub: CursorReason.BEHIND}] * 2
+    assert covered(20, group="other") == covered(20, partition=1) == [{}]
