@@ -148,12 +148,15 @@ class Backlog:
         for partition in partitions:
             self._cursors.pop(partition, None)
 
-    def is_behind(self, due_key: DueKey, offset: int) -> bool:
-        """A cursor has still to read events before this offset, which go first if the subscription is ordered."""
+    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
+        """A cursor (of this replay, or of none) has still to read events before this offset.
+
+        If the subscription is ordered, these go first.
+        """
         return any(
             cursor.read_to < (offset if cursor.end is None else min(cursor.end, offset))
             for cursor in self.here(due_key)
-            if not cursor.replay
+            if cursor.replay == replay
         )
 
     def _covering(self, event: Event, endpoint: Endpoint) -> Cursor | None:

@@ -28,6 +28,7 @@ from consumer.schemas.translation import Translation
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.reading_pass import NEAR, Pass
+from consumer.worker.replaying import Replays
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class CatchUp(Part):
         self,
         backlog: Backlog,
         feeder: Feeder,
+        replaying: Replays,
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
         open_reader: Callable[[], CursorReader],
@@ -66,7 +68,8 @@ class CatchUp(Part):
         """
         self._backlog = backlog
         self._feeder = feeder
-        self.looks = CursorLooks(backlog, look, job, self._end_at_live, self._changed)
+        self._replays = replaying
+        self.looks = CursorLooks(backlog, look, job, replaying, self._end_at_live, self._changed)
         self._open_reader = open_reader
         self._reader: CursorReader | None = None
         self._read_event = read_event
@@ -222,6 +225,12 @@ class CatchUp(Part):
         waiting = []
         for cursor in each.getting(event):
             endpoint = each.members[cursor].endpoint
+            if cursor.replay and not self._replays.wants(cursor.replay, event):
+                continue
+            if cursor.replay and (until := self._replays.rests_until(cursor.replay, now)) > now:
+                self._not_before[cursor] = until  # the others do not wait for its pace
+                each.leave(cursor)
+                continue
             is_early = cursor.replay and not is_given_out  # a replay follows the live stream
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
                 waiting.append(cursor)
@@ -249,7 +258,7 @@ class CatchUp(Part):
         """The due key's cursors may be others now, or idle."""
         here = self._backlog.here(due_key)
         if (each := self._passes.get(due_key[:2])) is not None:
-            each.keep(due_key, here if self.looks.may_move(due_key) else ())
+            each.keep(due_key, self.looks.running(due_key))
         self._over.update(dict.fromkeys(cursor for cursor in here if cursor.finished))
 
     def _save(self, now: float) -> None:
@@ -273,6 +282,7 @@ class CatchUp(Part):
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):
                 del self._over[cursor]
                 self._backlog.drop(cursor)
+                self.looks.dropped(cursor)
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}
 
 

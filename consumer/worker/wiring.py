@@ -55,6 +55,7 @@ from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
 from consumer.worker.polling import Polling
 from consumer.worker.refusals import Refusals
+from consumer.worker.replaying import Replays
 
 if TYPE_CHECKING:
     from consumer.worker.worker import Worker
@@ -228,6 +229,7 @@ class WorkerParts:
         )
 
         # The stored deliveries of assigned partitions.
+        replaying = Replays()
         self.recall = Recall(
             engine,
             group,
@@ -239,10 +241,10 @@ class WorkerParts:
             rows,
             selector,
             self.memory,
-            is_behind=self.backlog.is_behind,
+            is_behind=lambda key, offset, of: not replaying.has_ended(of) and self.backlog.is_behind(key, offset, of),
             partitions=self.ownership.topic_partitions,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
-            on_marked=lambda due_keys: self.catch_up.look_at(due_keys),
+            on_marked=lambda due_keys: self.catch_up.looks.look_at(due_keys),  # noqa: PLW0108 (it is made below)
             clock=clock,
             monotonic=monotonic,
         )
@@ -252,7 +254,8 @@ class WorkerParts:
 
         self.catch_up = CatchUp(
             self.backlog,
-            Feeder(self.backlog, self.lanes, self.settling, selector, self.memory),
+            Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
+            replaying,
             partial(look_up, engine, group, find_by_id),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             partial(CursorReader, kafka, monotonic),
