@@ -31,20 +31,25 @@ def written(api: Api, kafka: Kafka) -> str:
 
 
 def test_a_replay_is_begun(api: Api, records: str) -> None:
-    """The answer is the replay, which waits for a process, with its Location; the event names the actor."""
-    subscription = api.create(rate_limit=50)["id"]
-    answer = api.call("POST", "/replays", {"subscription_id": subscription, "since": "1h", "topics": [records]})
+    """The answer is the replay, which the workers run, with its Location; the event names the actor."""
+    subscription = api.create(rate_limit=50, ordering="key")["id"]
+    body = {"subscription_id": subscription, "since": "1h", "topics": [records], "ordered": True}
+    answer = api.call("POST", "/replays", body)
     assert answer.status_code == 201, answer.text
     begun = answer.json()
     assert answer.headers["location"] == f"/v1/replays/{begun['id']}"
     assert api.call("GET", f"/replays/{begun['id']}").json() == begun
-    shown = {name: begun[name] for name in ("subscription_id", "state", "rate", "records", "stored", "created_by")}
+    shown = {
+        name: begun[name]
+        for name in ("subscription_id", "state", "rate", "ordered", "records", "records_left", "created_by")
+    }
     assert shown == {
         "subscription_id": subscription,
-        "state": "waiting",
+        "state": "running",
         "rate": 5.0,
+        "ordered": True,
         "records": 3,
-        "stored": 0,
+        "records_left": 3,
         "created_by": "api:all",
     }
     cancelled = api.call("POST", f"/replays/{begun['id']}/cancel", {}).json()
@@ -90,6 +95,7 @@ def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
         ({"since": "1h", "until": "2h"}, "/until"),
         ({"since": "1h", "event_type": "another"}, "/event_type"),
         ({"since": "1h", "rate": 51}, "/rate"),
+        ({"since": "1h", "ordered": True}, "/ordered"),
         ({"since": "1h", "topics": ["another"]}, "/topics/0"),
         ({"since": "1h", "topics": "another"}, "/topics"),
         ({"since": "1" * 41}, "/since"),

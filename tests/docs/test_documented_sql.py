@@ -50,7 +50,7 @@ def filled(engine: Engine) -> Engine:
     store.park(engine, "webhooks", [NewDelivery(events[1], 1, url, 1, "parked", now, failed, failed)], now)
     pair = OrderingKey(1, "users", 0, order_key(b"k"))
     store.park(engine, "webhooks", [NewDelivery(events[2], 1, url, 0, "parked", now, ordering_key=pair)], now)
-    replays.finish(engine, replays.create(engine, "webhooks", 1, 0.0, now, None, 1.0, []), now)
+    replays.create(engine, "webhooks", 1, 0.0, now, None, 1.0, [], now)
     with engine.begin() as connection:
         record = {"group_id": "webhooks", "topic": "users", "partition_no": 0, "record_offset": 3, "record_ts": 1}
         connection.execute(insert(Payload).values(**record, event_type="t", webhook_id="msg_3"))

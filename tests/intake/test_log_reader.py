@@ -121,15 +121,6 @@ def test_from_the_epoch_on_no_time_is_looked_up(kafka: Kafka, reader_of: Open) -
     assert reader_of(kafka.settings()).spans([(topic, 0)], 0.0, None) == [(topic, 0, 0, 2)]
 
 
-def test_timestamps_out_of_order_add_no_older_records(real_kafka: Kafka, reader_of: Open) -> None:
-    """A record with a much later timestamp at the start of the log does not include all records after it."""
-    topic = topic_of(real_kafka)
-    write_at(real_kafka, topic, [1000, 10, 20, 30])
-    reader = reader_of(real_kafka.settings())
-    reader.start(reader.spans([(topic, 0)], BASE + 20, None), BASE + 20)
-    assert values(read_all(reader)) == [b"1000", b"20", b"30"]
-
-
 @pytest.mark.parametrize("how", ["commit", "abort"])
 def test_transaction_markers_at_the_end_are_skipped(real_kafka: Kafka, reader_of: Open, how: str) -> None:
     """A span that ends with a transaction's markers, or with aborted records, still ends."""
