@@ -17,13 +17,17 @@ from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.options import OPTIONS
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.repository import Mode, Subscribed
 from consumer.subscriptions.secrets import Credential
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
 _COLUMNS = Subscription.__table__.columns
 _SECRETS_AT_ONCE = 20
+_MODES = (
+    "enabled: gets its events. paused: they wait in Kafka, and come once it is enabled. disabled: gets none, and its "
+    "stored deliveries are held."
+)
 Headers = dict[str, str]
 Kind = Literal["signing", Credential]
 _KINDS = (
@@ -100,24 +104,27 @@ class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the col
 
 
 class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
-    """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
+    """A JSON merge patch (RFC 7396) of a subscription's url, event type, options and state. Null: the default."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"rate_limit": None, "event_filter": "data.amount > 100"}]}
+        json_schema_extra={
+            "examples": [
+                {"rate_limit": None, "event_filter": "data.amount > 100"},
+                {"state": "paused", "reason": "its database moves tonight"},
+            ]
+        }
     )
 
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
     custom_headers: dict[str, str | None] | None = _option("custom_headers")  # null removes
-
-
-class Reason(Given):
-    """Why a subscription is disabled."""
-
+    state: Annotated[Mode | None, Field(description=f"Not null. {_MODES}", examples=["paused"])] = None
     reason: Annotated[
         str | None,
         Field(
-            max_length=REASON_LENGTH, description="Null: the present reason stays.", examples=["moves to another host"]
+            max_length=REASON_LENGTH,
+            description="Why, with the state paused or disabled. Null: the present reason stays.",
+            examples=["moves to another host"],
         ),
     ] = None
 
@@ -218,8 +225,13 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
-    enabled: bool
+    state: Annotated[Mode, Field(validation_alias="mode", description=_MODES, examples=["paused"])]
+    enabled: Annotated[bool, Field(description="Not disabled; it may be paused.")]
     disabled_reason: str | None
+    paused_at: Annotated[
+        datetime | None, Field(description="Since when it is paused.", examples=["2026-07-28T14:00:00Z"])
+    ]
+    paused_reason: str | None
     failing_since: Annotated[
         datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]
@@ -229,6 +241,28 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.")]
     verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
     problems: list[ShownOptionProblem]
+
+
+class ShownCursor(Shown):
+    """A part of a partition that a subscription is owed: the events from `position` to before `end`."""
+
+    group: Annotated[str, Field(description="The consumer group that sends them.", examples=["webhooks"])]
+    topic: Annotated[str, Field(examples=["orders"])]
+    partition: int
+    reason: Annotated[str, Field(description="paused, behind, start or replay.", examples=["paused"])]
+    replay_id: Annotated[int | None, Field(description="The replay that it belongs to.")]
+    position: Annotated[int, Field(description="The first offset that is owed.")]
+    end: Annotated[int | None, Field(description="Null: where it meets new events.")]
+    record_at: Annotated[
+        str | None, Field(description="Time of the next record, if known.", examples=["2026-07-28T14:00:00.120Z"])
+    ]
+    seconds_behind: Annotated[int | None, Field(description="Age of that record.", examples=[3600])]
+
+
+class SubscriptionInFull(ShownSubscription):
+    """A subscription, and what it is owed from the log."""
+
+    cursors: Annotated[list[ShownCursor], Field(description="By topic and partition; 1,000 at most.")]
 
 
 class ShownPermission(Shown):

@@ -14,7 +14,6 @@ from consumer.api.context import (
     Backed,
     Changing,
     IdempotencyKey,
-    Nothing,
     Reader,
     SubscriptionId,
     Writer,
@@ -27,9 +26,9 @@ from consumer.api.models import (
     Created,
     NewSubscription,
     Patch,
-    Reason,
     ShownExchange,
     ShownSubscription,
+    SubscriptionInFull,
     SubscriptionPage,
     TestEvent,
     Verified,
@@ -44,6 +43,7 @@ from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import NotFound
 from consumer.http.urls import Target, parse_target
+from consumer.ledger import cursors
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository, secrets
@@ -67,7 +67,9 @@ def list_subscriptions(
     tenant: Annotated[
         str | None, Query(description="Only of exactly this tenant.", examples=["acme"], max_length=255)
     ] = None,
-    state: Annotated[State | None, Query(description="failing: enabled, and no attempt succeeds.")] = None,
+    state: Annotated[
+        State | None, Query(description="enabled: not paused either. failing: enabled, and no attempt succeeds.")
+    ] = None,
     url: Annotated[
         str | None,
         Query(description="Only with this text in their URL.", examples=["example.com"], min_length=1, max_length=200),
@@ -152,10 +154,14 @@ def _created(caller: Caller, item: Subscribed, generated: str | None, **more: ob
     return answer({**shown_to(caller, item), **more}, HTTPStatus.CREATED, headers)
 
 
-@router.get("/{subscription_id}", response_model=ShownSubscription, responses=_OK)
+@router.get("/{subscription_id}", response_model=SubscriptionInFull, responses=_OK)
 def show_subscription(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
-    """Show a subscription, without its secrets."""
-    return _one(caller, backing.deployment.subscription(subscription_id, caller.tenant))
+    """Show a subscription, without its secrets, and what it is owed from the log while it is paused or behind."""
+    where = backing.deployment
+    item = where.subscription(subscription_id, caller.tenant)
+    owed = cursors.of_subscription(where.engine, subscription_id)
+    parts = [each.as_json(where.clock()) for each in owed]
+    return answer(shown(item) | {"cursors": parts}, headers={"etag": etag(item)})
 
 
 @router.patch(
@@ -172,12 +178,20 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
 def patch_subscription(
     caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, patch: Patch
 ) -> Response:
-    """Change the options that the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE.
+    """Change what the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE.
+
+    The subscription then has the `state` that the patch names, whatever it was: `enabled` ends a pause, too, and
+    `paused` enables a disabled one. A repetition changes nothing: a pause keeps its beginning.
 
     If the subscription has credentials or certificates, another host, port or scheme needs the scope `secrets` too:
     they would go there.
     """
     given = patch.model_dump(exclude_unset=True)
+    mode, reason = given.pop("state", "unchanged"), given.pop("reason", None)
+    if mode is None:
+        raise invalid("is enabled, paused or disabled", "state")
+    if reason is not None and mode not in {"paused", "disabled"}:
+        raise invalid("is given with the state paused or disabled", "reason")
     if "tenant" in given:
         _check_tenant(caller, given["tenant"])
     backing.check_url(caller, given.get("url"))
@@ -189,19 +203,12 @@ def patch_subscription(
             raise RequestRefused(Code.SCOPE, why)
         return merged(given, item)
 
-    return _one(caller, changes.edit(subscription_id, values))
-
-
-@router.post("/{subscription_id}/enable", response_model=ShownSubscription, responses=_OK)
-def enable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, _: Nothing) -> Response:
-    """Enable a subscription: it gets events again, and its held deliveries are sent."""
-    return _one(caller, changes.set_enabled(subscription_id, True).after)
-
-
-@router.post("/{subscription_id}/disable", response_model=ShownSubscription, responses=_OK)
-def disable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, why: Reason) -> Response:
-    """Disable a subscription: it matches no event, and its stored deliveries are held."""
-    return _one(caller, changes.set_enabled(subscription_id, False, why.reason).after)
+    with changes.together(subscription_id) as one:
+        if given or mode == "unchanged":
+            item = one.edit(subscription_id, values)
+        if mode != "unchanged":
+            item = one.set_mode(subscription_id, mode, reason)
+    return _one(caller, item)
 
 
 @router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT)

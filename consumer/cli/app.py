@@ -49,6 +49,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "show": ("subscriptions:show", "Show a subscription."),
             "enable": ("subscriptions:enable", "Enable a subscription."),
             "disable": ("subscriptions:disable", "Disable a subscription."),
+            "pause": ("subscriptions:pause", "Pause a subscription: its events wait in Kafka."),
+            "resume": ("subscriptions:resume", "Resume a paused subscription."),
             "remove": ("subscriptions:remove", "Remove a subscription."),
             "ping": ("receivers:ping", "Send a subscription a test event and show the exchange."),
             "verify": ("receivers:verify", "Ask a subscription's receiver for its permission."),

@@ -1,5 +1,7 @@
 """`kafka-webhooks subscriptions`."""
 
+import time
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import typer
@@ -43,8 +45,9 @@ from consumer.cli.subscription_options import takes_options, unset_columns
 from consumer.config.environment import load
 from consumer.config.settings import RuleSettings
 from consumer.crypto.keys import generate, receiver_key
-from consumer.ledger import search
+from consumer.ledger import cursors, search
 from consumer.matching.destinations import judge_names, policy_of
+from consumer.ops.changes import Changes
 from consumer.ops.verification import describe
 from consumer.subscriptions import repository as store
 from consumer.subscriptions.options import completed
@@ -182,6 +185,7 @@ def list_all(
         bool, typer.Option("--broken", help="Only subscriptions with an unusable value, or a warning.")
     ] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Only disabled subscriptions.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Only paused subscriptions.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the subscriptions and their states.
@@ -193,10 +197,13 @@ def list_all(
       kafka-webhooks subscriptions list --event-type user.created --json
       kafka-webhooks subscriptions list --broken
       kafka-webhooks subscriptions list --disabled
+      kafka-webhooks subscriptions list --paused
     """
-    enabled = False if disabled else None
+    if disabled and paused:
+        raise typer.BadParameter("a disabled subscription is not listed as paused", param_hint="--paused")
+    state: store.State | None = "disabled" if disabled else "paused" if paused else None
     found = store.walk(
-        open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
+        open_database(), vault_to_read(), event_type=event_type, tenant=tenant, state=state, rules=rules()
     )
     shown = (item for item in found if item.problems) if broken else found
     columns = ("id", "event_type", "tenant", "url", "state")
@@ -211,7 +218,8 @@ def list_all(
 def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     """Show a subscription.
 
-    Prints its options, its unusable values, and how many deliveries are stored for it.
+    Prints its options, its unusable values, how many deliveries are stored for it, and the cursors that owe it events:
+    their positions in Kafka, and how old the next event is.
 
     Example: kafka-webhooks subscriptions show 7
     """
@@ -219,8 +227,9 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     found = deployment(engine).subscription(subscription_id)
     states = search.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
+    parts = [each.as_json(time.time()) for each in cursors.of_subscription(engine, subscription_id)]
     if as_json:
-        print_json(json_of(found) | {"deliveries": stored})
+        print_json(json_of(found) | {"deliveries": stored, "cursors": parts})
     else:
         fields = {"state": found.state} | json_of(found)
         fields |= {"credentials": ", ".join(found.credentials) or None, "problems": None, "tls": None}
@@ -230,20 +239,77 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
             fields["authorities"] = "; ".join(each.subject for each in found.tls.authorities) or None
         problems = {f"problem {place}": problem for place, problem in enumerate(found.problems, 1)}
         print_fields(fields | stored | problems)
+        if parts:
+            typer.echo()
+            rows = (each | {"behind": _age(each["seconds_behind"])} for each in parts)
+            print_rows(("topic", "partition", "reason", "position", "end", "record_at", "behind"), rows)
+
+
+def _age(seconds: Any) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def enable(subscription_id: IdArgument) -> None:
     """Enable a subscription.
 
-    It gets events again, and its held deliveries are sent.
+    It gets events again, and its held deliveries are sent. One that is paused too stays paused: `resume` ends that.
 
     Example: kafka-webhooks subscriptions enable 7
     """
     by_user = changes()
-    by_user.set_enabled(subscription_id, True)
+    after = by_user.set_enabled(subscription_id, True).after
+    if after.pause is None:
+        typer.echo(f"subscription {subscription_id} is enabled{_waiting(by_user, subscription_id)}")
+    else:
+        rest = f"it is {printable(after.pause)}; `subscriptions resume {subscription_id}` ends that"
+        typer.echo(f"subscription {subscription_id} is enabled, and gets no events yet: {rest}")
+
+
+def _waiting(by_user: Changes, subscription_id: int) -> str:
     held = search.of_subscription(by_user.deployment.engine, subscription_id)["held"]
-    waiting = f"; {number(held, 'delivery')} held for it will be sent within a minute" if held else ""
-    typer.echo(f"subscription {subscription_id} is enabled{waiting}")
+    return f"; {number(held, 'delivery')} held for it will be sent within a minute" if held else ""
+
+
+def pause(
+    subscription_id: IdArgument,
+    *,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; `subscriptions show` prints it.")] = None,
+) -> None:
+    """Pause a subscription: its events wait in Kafka.
+
+    Nothing is sent to it, and its stored deliveries are held. `resume` sends it all events from the beginning of the
+    pause that Kafka's retention has kept by then. The other subscriptions go on. One that is paused already stays
+    paused since then, and keeps its reason unless you give another.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions pause 7
+      kafka-webhooks subscriptions pause 7 --reason "its database moves tonight"
+    """
+    done = changes().pause(subscription_id, reason)
+    before, after = done.before, done.after
+    again = f" already, since {before.paused_at:%Y-%m-%dT%H:%M:%SZ}" if before.paused_at else ""
+    why = f"; the reason is now: {printable(reason)}" if again and reason and reason != before.paused_reason else ""
+    off = "" if after.enabled else "; it is disabled too, and is owed no events until `subscriptions enable`"
+    typer.echo(f"subscription {subscription_id} is paused{again}{why}{off}")
+
+
+def resume(subscription_id: IdArgument) -> None:
+    """Resume a paused subscription.
+
+    Workers begin within seconds to send it the events of the pause, in order if it is ordered, at its own limits, and
+    its held deliveries within a minute. New events come behind them, or among them if it is not ordered.
+
+    Example: kafka-webhooks subscriptions resume 7
+    """
+    by_user = changes()
+    done = by_user.resume(subscription_id)
+    was = "is resumed" if done.before.paused_at else "was not paused"
+    if done.after.enabled:
+        typer.echo(f"subscription {subscription_id} {was}{_waiting(by_user, subscription_id)}")
+    else:
+        rest = f"it is disabled; `subscriptions enable {subscription_id}` ends that"
+        typer.echo(f"subscription {subscription_id} {was}, and gets no events yet: {rest}")
 
 
 def disable(
@@ -253,9 +319,9 @@ def disable(
 ) -> None:
     """Disable a subscription.
 
-    It matches no event, and its stored deliveries are held. Events that happen meanwhile are not stored for it;
-    `kafka-webhooks replay` sends them later. A subscription that is already disabled keeps its reason, unless you give
-    another.
+    It matches no event, and its stored deliveries are held. It does not get the events that happen meanwhile, unless
+    `kafka-webhooks replay` sends them; `pause` keeps them for it. A subscription that is already disabled keeps its
+    reason, unless you give another.
 
     \b
     Example:

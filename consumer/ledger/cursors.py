@@ -11,11 +11,14 @@ from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, exi
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
+from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
 from models import CursorReason, ParkedDelivery, Status, StoredCursor
 from models.cursor import RUNS_LENGTH
+
+MOST_SHOWN = 1_000  # cursors of one subscription
 
 _PLACE = (StoredCursor.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
 _KEY = (*_PLACE, StoredCursor.replay, StoredCursor.first_offset)
@@ -101,6 +104,20 @@ class OwedPart(NamedTuple):
     end: int | None
     record_at: float | None
 
+    def as_json(self, now: float) -> dict[str, object]:
+        """The part for people, at `now` (unix seconds): how old its next record is tells how far behind it is."""
+        return {
+            "group": self.group,
+            "topic": self.topic,
+            "partition": self.partition,
+            "reason": str(self.reason),
+            "replay_id": self.replay or None,
+            "position": self.next,
+            "end": self.end,
+            "record_at": None if self.record_at is None else rfc3339(self.record_at),
+            "seconds_behind": None if self.record_at is None else max(0, round(now - self.record_at)),
+        }
+
 
 class CursorMove(NamedTuple):
     """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
@@ -168,7 +185,7 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
 
 
-def of_subscription(engine: Engine, subscription_id: int, most: int) -> list[OwedPart]:
+def of_subscription(engine: Engine, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
     mine = StoredCursor.subscription_id == subscription_id, _unfinished()
     with reading(engine) as connection:
@@ -182,7 +199,7 @@ def of_subscription(engine: Engine, subscription_id: int, most: int) -> list[Owe
                 row.replay,
                 row.next_offset,
                 row.end_offset,
-                None if row.record_ts is None else row.record_ts / 1000,
+                row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
             )
             for row in rows
         ]

@@ -118,10 +118,10 @@ def test_obstacles_to_a_replay_are_named(api: Api, topic: str) -> None:
     absent = api.call("POST", "/replays", {**body, "subscription_id": subscription + 1})
     assert (absent.status_code, absent.json()["detail"]) == (404, "there is no such subscription")
     backing = api.app.state.backing
-    api.call("POST", f"/subscriptions/{subscription}/disable", {})
+    api.call("PATCH", f"/subscriptions/{subscription}", {"state": "disabled"})
     disabled = api.call("POST", "/replays", body)
     assert (disabled.status_code, "is disabled" in disabled.json()["detail"]) == (409, True)
-    api.call("POST", f"/subscriptions/{subscription}/enable", {})
+    api.call("PATCH", f"/subscriptions/{subscription}", {"state": "enabled"})
     api.app.state.backing = backing._replace(log=backing.log._replace(topics=[f"no-{topic}"]))
     assert "KAFKA_TOPICS=no-" in api.call("POST", "/replays", body).json()["detail"]
     api.app.state.backing = backing._replace(log=None)

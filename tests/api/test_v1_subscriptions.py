@@ -1,5 +1,6 @@
 """/v1/subscriptions on the real application."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +11,14 @@ from structlog.testing import capture_logs
 
 from consumer.api.models import Patch, ShownSubscription
 from consumer.api.tokens import TokenFile
-from consumer.ledger import store
+from consumer.ledger import cursors, store
+from consumer.ledger.cursors import NewCursor
 from consumer.ops.ping import ping
 from consumer.sending.trace import ExchangeTrace
 from consumer.sending.validation_request import Granted
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from models import Subscription
+from models import CursorReason, Subscription
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
 from tests.ledger.rows_kit import make_event, parked
@@ -24,16 +26,16 @@ from tests.ledger.rows_kit import make_event, parked
 EVERY_OPTION: dict[str, Any] = {
     name: field.examples[0]
     for name, field in Patch.model_fields.items()
-    if field.examples and name not in {"url", "event_type"}
+    if field.examples and name not in {"url", "event_type", "state", "reason"}
 }
 
 
 def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -> None:
-    """Creation and Location show the same; options left out have their defaults."""
+    """Creation and Location show the same, the latter with cursors; options left out have their defaults."""
     answer = api.call("POST", "/subscriptions", NEW | EVERY_OPTION)
     assert answer.status_code == 201
     shown = api.call("GET", answer.headers["location"].removeprefix("/v1"))
-    assert shown.json() == answer.json()
+    assert shown.json() == {**answer.json(), "cursors": []}
     assert shown.headers["etag"] == answer.headers["etag"]
     assert {name: shown.json()[name] for name in EVERY_OPTION} == EVERY_OPTION
     plain = api.create()
@@ -89,19 +91,83 @@ def test_a_merge_patch_changes_its_members(api: Api) -> None:
     assert answer.status_code == 200
     expected = {**created, "rate_limit": None, "event_type": "order.*", "custom_headers": {"X-New": "1"}}
     assert answer.json() == expected
-    assert api.call("GET", path).json() == expected
+    assert api.call("GET", path).json() == {**expected, "cursors": []}
     removed = api.call("PATCH", path, {"custom_headers": {"X-New": None}, "ordering": None})
     assert (removed.json()["custom_headers"], removed.json()["ordering"]) == (None, "none")
     refused = api.call("PATCH", path, {"url": None})
     assert refused.json()["errors"][0]["pointer"] == "/url"
 
 
+def test_a_patch_sets_the_state(api: Api) -> None:
+    """The answer has it, with its time and reason. Repeated, it keeps both and writes no further event."""
+    path = f"/subscriptions/{api.create()['id']}"
+
+    def patch(**body: Any) -> list[Any]:
+        answer = api.call("PATCH", path, body)
+        assert answer.status_code == 200
+        shown = answer.json()
+        assert shown["paused_at"] is None or shown["paused_at"].endswith("Z")
+        return [shown[name] for name in ("state", "enabled", "disabled_reason", "paused_reason")]
+
+    assert patch(state="paused", reason="moves") == ["paused", True, None, "moves"]
+    began = api.call("GET", path).json()["paused_at"]
+    assert patch(state="paused") == ["paused", True, None, "moves"]
+    assert patch(state="paused", reason="still") == ["paused", True, None, "still"]
+    assert api.call("GET", path).json()["paused_at"] == began
+    assert patch(state="disabled", reason="gone") == ["disabled", False, "gone", "still"]
+    assert patch(state="paused") == ["paused", True, None, "still"]
+    assert patch(state="enabled", event_type="b") == ["enabled", True, None, None]
+    assert patch(state="enabled") == ["enabled", True, None, None]
+    kinds = [event.type.removeprefix("subscription.") for event in api.events()]
+    assert kinds == ["created", "paused", "paused", "disabled", "enabled", "changed", "resumed"]
+    assert [each["id"] for each in api.call("GET", "/subscriptions?state=paused").json()["items"]] == []
+    patch(state="paused")
+    assert len(api.call("GET", "/subscriptions?state=paused").json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("patch", "place"),
+    [
+        ({"state": None}, "/state"),
+        ({"state": "failing"}, "/state"),
+        ({"reason": "x"}, "/reason"),
+        ({"state": "enabled", "reason": "x"}, "/reason"),
+        ({"state": "paused", "reason": "x" * 1001}, "/reason"),
+        ({"state": "paused", "batch_size": 0}, "/batch_size"),
+    ],
+)
+def test_a_state_that_cannot_be_set_changes_nothing(api: Api, patch: dict[str, Any], place: str) -> None:
+    """The answer points at the mistake; a patch with another mistake changes no state."""
+    path = f"/subscriptions/{api.create()['id']}"
+    refused = api.call("PATCH", path, patch)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, place)
+    assert api.call("GET", path).json()["state"] == "enabled"
+    assert len(api.events()) == 1
+
+
+def test_a_subscription_is_shown_with_its_cursors(api: Api) -> None:
+    """They say what it is owed from the log, and how old that is. Those of other subscriptions are not shown."""
+    mine, other = api.create()["id"], api.create()["id"]
+    record = int((time.time() - 60) * 1000)
+    owed = [
+        NewCursor(("orders", partition, whose), 5, CursorReason.PAUSED, timestamp=at)
+        for partition, whose, at in ((1, mine, None), (0, mine, record), (2, other, None))
+    ]
+    cursors.begin(api.engine, "webhooks", owed, 0.0)
+    first, second = api.call("GET", f"/subscriptions/{mine}").json()["cursors"]
+    assert first.pop("record_at").endswith("Z")
+    assert 60 <= first.pop("seconds_behind") < 600
+    known = {"group": "webhooks", "topic": "orders", "reason": "paused", "replay_id": None, "position": 5, "end": None}
+    assert first == {**known, "partition": 0}
+    assert second == {**known, "partition": 1, "record_at": None, "seconds_behind": None}
+
+
 @pytest.mark.parametrize(
     ("method", "action", "body"),
     [
         ("PATCH", "", {"rate_limit": 1.0}),
-        ("POST", "/disable", {"reason": "x"}),
-        ("POST", "/enable", {}),
+        ("PATCH", "", {"state": "disabled", "reason": "x"}),
+        ("PATCH", "", {"state": "paused", "rate_limit": 1.0}),
         ("POST", "/verify", {}),
         ("DELETE", "", None),
         ("POST", "/secrets", {"kind": "bearer", "secret": "t"}),
@@ -202,8 +268,8 @@ def test_a_change_shows_nothing_to_a_token_without_read(api: Api) -> None:
     created = api.create(generate_secret="hmac", token="blind")
     assert created.keys() == {"id", "receiver_key"}
     path = f"/subscriptions/{created['id']}"
-    for method, change in (("PATCH", ""), ("POST", "/disable"), ("POST", "/enable")):
-        answer = api.call(method, path + change, {}, token="blind")
+    for patch in ({}, {"state": "paused"}, {"state": "enabled", "rate_limit": 1}):
+        answer = api.call("PATCH", path, patch, token="blind")
         assert (answer.status_code, answer.json()) == (200, {"id": created["id"]})
     assert api.call("GET", path, token="blind").status_code == 403
 

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text, update
 
 from consumer.cli import console
 from consumer.ledger import cursors, replays, store, upkeep
-from consumer.ledger.cursors import CursorMove
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
-from models import Subscription
+from models import CursorReason, Subscription
 from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query
 from tests.processes import Command
 
@@ -206,6 +206,58 @@ def test_a_subscription_from_add_to_enable(called: Command, database: dict[str, 
     assert other.stdout == "subscription 1 was disabled already, because: moves; the reason is now: gone\n"
     assert "disabled: gone" in called("subscriptions", "list", **database).stdout
     assert called("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
+
+
+def test_a_subscription_is_paused_and_resumed(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Each answer says what is so now. Enabling does not end a pause, and resuming does not enable."""
+
+    def do(*words: str) -> str:
+        done = called("subscriptions", *words, **database)
+        assert done.returncode == 0, done.stderr
+        return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "T", done.stdout.removeprefix("subscription 1 ").strip())
+
+    do("add", URL, "a")
+    assert do("resume", "1") == "was not paused"
+    assert do("pause", "1") == "is paused"
+    assert do("pause", "1", "--reason", "moves") == "is paused already, since T; the reason is now: moves"
+    assert do("pause", "1", "--reason", "moves") == "is paused already, since T"
+    assert do("show", "1").splitlines()[0].split(maxsplit=1)[1] == "paused since T: moves"
+    assert "paused since T: moves" in do("list")
+    enabled = do("enable", "1")
+    resume = "`subscriptions resume 1` ends that"
+    assert enabled == f"is enabled, and gets no events yet: it is paused since T: moves; {resume}"
+    do("disable", "1")
+    assert do("pause", "1").endswith("; it is disabled too, and is owed no events until `subscriptions enable`")
+    assert do("resume", "1") == "is resumed, and gets no events yet: it is disabled; `subscriptions enable 1` ends that"
+    assert do("enable", "1") == "is enabled"
+    keep(engine, 1, [5], "parked")
+    do("pause", "1")
+    upkeep.reconcile(engine, 0.0)
+    assert do("resume", "1") == "is resumed; 1 delivery held for it will be sent within a minute"
+    for command in ("pause", "resume"):
+        unknown = called("subscriptions", command, "7", **database)
+        assert (unknown.returncode, "there is no subscription 7" in unknown.stderr) == (1, True)
+
+
+def test_cursors_of_a_subscription_are_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Each has its place, reason and positions, and the age of its next event, which tells how far behind it is."""
+    called("subscriptions", "add", URL, "a", **database)
+    assert "position" not in called("subscriptions", "show", "1", **database).stdout
+    hour = int((time.time() - 3600) * 1000)
+    owed = [
+        NewCursor(("orders", 0, 1), 5, CursorReason.PAUSED, timestamp=hour),
+        NewCursor(("orders", 1, 1), 6, CursorReason.BEHIND, end=90),
+    ]
+    cursors.begin(engine, GROUP, owed, 0.0)
+    shown = called("subscriptions", "show", "1", **database).stdout.splitlines()[-3:]
+    assert shown[0].split() == ["topic", "partition", "reason", "position", "end", "record_at", "behind"]
+    first, second = (line.split() for line in shown[1:])
+    assert first[:5] == ["orders", "0", "paused", "5", "-"]
+    assert re.fullmatch(r"1:\d\d:\d\d", first[-1])
+    assert second == ["orders", "1", "behind", "6", "90", "-", "-"]
+    found = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)["cursors"]
+    known = {"group": GROUP, "topic": "orders", "partition": 1, "reason": "behind", "replay_id": None}
+    assert found[1] == known | {"position": 6, "end": 90, "record_at": None, "seconds_behind": None}
 
 
 def test_stored_deliveries_of_a_subscription_are_counted(

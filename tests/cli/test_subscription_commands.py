@@ -196,6 +196,11 @@ def test_list_shows_broken_subscriptions(called: Command, database: dict[str, st
     ]
     disabled = json.loads(called("subscriptions", "list", "--disabled", "--json", **database).stdout)
     assert [item["id"] for item in disabled] == [2]
+    for each in (1, 2):
+        repository.pause(engine, each)
+    paused = json.loads(called("subscriptions", "list", "--paused", "--json", **database).stdout)
+    assert [item["id"] for item in paused] == [1]
+    assert called("subscriptions", "list", "--paused", "--disabled", **database).returncode == 2
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is not a valid header name; its events are stored" in shown

@@ -231,7 +231,7 @@ def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(be
 
 
 def test_marks_of_cursors_are_passed_on_once(bench: Bench) -> None:
-    """A resumed subscription has no row there, and its cursor does not wait for its turn. Others' marks are not ours."""
+    """The cursor of a resumed subscription need not wait for its turn. Marks of others' partitions are not ours."""
     owed = (NewCursor((*place, bench.subscription), 5, CursorReason.PAUSED) for place in (HERE, THERE))
     cursors.begin(bench.engine, GROUP, [*owed], NOW)
     for number in range(1, 3):

@@ -229,7 +229,7 @@ def use_api(scene: Scene, ids: dict[str, int]) -> None:
     scene.secrets["the key of the API rotation"] = made.json()["receiver_key"]
     shown = scene.command("subscriptions", "rotate-secret", str(ids["/hang"]), name="rotate-secret")
     scene.secrets["the key of rotate-secret"] = shown.split()[0]
-    scene.call("POST", f"/v1/subscriptions/{ids['/reset']}/disable", json={"reason": "moves"})
+    scene.call("PATCH", f"/v1/subscriptions/{ids['/reset']}", json={"state": "disabled", "reason": "moves"})
 
 
 def look_at_console(scene: Scene) -> None:

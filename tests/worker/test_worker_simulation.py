@@ -6,11 +6,14 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from consumer.crypto.vault import Vault
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Record
 from consumer.matching.inbox import MOST_EVENTS
+from consumer.ops.changes import Changes
+from consumer.ops.changes import Deployment as ChangedDeployment
 from consumer.worker.ownership import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
 from tests.ledger.rows_kit import query, run
@@ -392,3 +395,23 @@ def test_offsets_are_committed_four_times_a_second(deployment: Deployment) -> No
         world.run_jobs()
         world.now += 0.02
     assert 2 < world.source.commits.total - before <= 5
+
+
+def test_a_resumed_subscription_need_not_wait_for_its_turn(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever resumes it asks the owner of its cursors to look: with thousands of idle cursors, a turn takes long."""
+    world = deployment.world
+    (number,) = (number for number, url in deployment.subscriptions.items() if url in URLS["b"])
+    by_user = Changes(ChangedDeployment(deployment.engine, "g", Vault()), "cli:someone")
+    by_user.pause(number)
+    world.settle_down()
+    deployment.write(0, "b")
+    world.settle_down()
+    monkeypatch.setattr("consumer.worker.catch_up.LOOK_EVERY", 1e9)
+    assert [(each.next, each.end) for each in deployment.cursors()] == [(0, None)]
+    assert not world.transport.open
+    by_user.resume(number)
+    world.settle_down(80)
+    deployment.answer("taken")
+    assert [(each.next, each.end) for each in deployment.cursors()] == [(1, 1)]
