@@ -28,6 +28,7 @@ from consumer.telemetry.logs import configure_logging
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.service import COLLECT_EVERY
+from tests.delivery.backlog_kit import make_backlog
 
 FANOUTS = (1, 100, 10_000)
 BODY = {
@@ -67,7 +68,8 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
     answer = cast("Callable[[tuple[Key, ...], Callable[[Matches | Exception], None]], None]", _answering(endpoints))
     inbox = Inbox(Catalog(answer, 3600.0), lambda _place, _offset: None)
     inbox.stored(("orders", 0), set())
-    dispatch = Dispatch(inbox, lanes, cast("Settling", Stored()), Selector(metrics), metrics, time.monotonic)
+    settling, selector, backlog = cast("Settling", Stored()), Selector(metrics), make_backlog()
+    dispatch = Dispatch(inbox, lanes, settling, selector, backlog, metrics, time.monotonic)
     body = orjson.dumps(BODY)
     given = settled = delivered = 0
     longest = start = 0.0

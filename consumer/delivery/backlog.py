@@ -4,7 +4,7 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from consumer.delivery.cursors import Cursor, Left
@@ -13,7 +13,6 @@ from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
-from consumer.intake.record import AssignedPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
@@ -30,14 +29,14 @@ class Backlog:
         parking: Parking,
         settling: Settling,
         most_rows: int,
-        partitions: Mapping[TopicPartition, AssignedPartition],
+        identity_of: Callable[[TopicPartition], str | None],
     ) -> None:
-        """`most_rows`: how many rows a subscription may have in a partition. `partitions`: the assigned ones."""
+        """A subscription may have `most_rows` in a partition. `identity_of` gives a topic's identity, as in commits."""
         self._settling = settling
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
         self._most_rows = most_rows
-        self._partitions = partitions
+        self._identity_of = identity_of
         self._cursors: dict[TopicPartition, Covered] = {}
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
@@ -173,7 +172,7 @@ class Backlog:
             reason,
             min((first for first in later if first > offset), default=None),
             timestamp=event.record.timestamp,
-            identity=self._partitions[due_key[:2]].tracker.identity,
+            identity=self._identity_of(due_key[:2]),
         )
         cursor = Cursor.new(new)
         self._add(cursor)

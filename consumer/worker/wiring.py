@@ -207,7 +207,7 @@ class WorkerParts:
             monotonic=monotonic,
             tracer=tracer,
         )
-        self.backlog = Backlog(self.parking, self.settling, delivery.backlog_rows, self.source.partitions)
+        self.backlog = Backlog(self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of)
         self.dispatch = dispatch = Dispatch(
             self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )

@@ -1,13 +1,13 @@
 """A backlog of cursors, without a database: its writes wait until the test says that they are done."""
 
+from typing import cast
+
 from consumer.delivery.backlog import Backlog
-from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.known_rows import OpenRows
 from consumer.delivery.parking import Parking
 from consumer.delivery.set_aside import OnStored
-from consumer.events.event import Event
+from consumer.delivery.settling import Settling
 from consumer.ledger.cursors import NewCursor
-from consumer.subscriptions.endpoint import Endpoint
 
 
 class Unwritten(Parking):
@@ -30,10 +30,6 @@ class Unwritten(Parking):
             self._waiting.pop(0)()
 
 
-def make_backlog(parking: Parking | None = None, most_rows: int = 10**9) -> Backlog:
-    """A backlog without cursors. A subscription may have so many rows. No delivery that is left loses its cursor."""
-
-    def store(event: Event, endpoint: Endpoint, _record: OpenRecord) -> None:
-        raise AssertionError(f"{event.record} was left to a cursor of {endpoint.subscription_id}, which is gone")
-
-    return Backlog(parking or Unwritten(), store, most_rows, lambda _partition: "topic")
+def make_backlog(parking: Parking | None = None, most_rows: int = 10**9, settling: Settling | None = None) -> Backlog:
+    """A backlog without cursors. `settling` is needed once a cursor is gone."""
+    return Backlog(parking or Unwritten(), settling or cast("Settling", None), most_rows, lambda _partition: "topic")

@@ -22,6 +22,7 @@ from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
     assigned,
+    cursors,
     due,
     marks,
     ordering,
@@ -33,13 +34,15 @@ from consumer.ledger import (
     upkeep,
 )
 from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
+from consumer.ledger.rows import AttemptResult, OperationalEvent
 from consumer.matching.catalog import find_endpoints
+from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status
+from models import CursorReason, Status
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.golden.golden_sql import (
@@ -81,6 +84,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "subscriptions": {
         "matching.catalog.find_endpoints": (
             "Workers, hot: the subscriptions to these types and tenants, with their signing secrets.",
+        ),
+        "matching.subscribers.find_subscribers": (
+            "Workers: subscriptions that are behind, by id, with their signing secrets.",
         ),
         "subscriptions.repository.add": ("Insert a subscription.",),
         "subscriptions.repository.find": ("Does it exist already?",),
@@ -169,6 +175,18 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Among some keys, ordering keys with a parked row behind another open one.",
         ),
         "ledger.ordering._thousandth": ("The last key of a step: the step has a thousand rows of a state.",),
+        "ledger.cursors.begin": (
+            "Delete cursors that ended where these begin, an array.",
+            "Insert the cursors that are not stored yet, an array.",
+        ),
+        "ledger.cursors.save": (
+            "Workers, each second: positions of cursors that have moved, an array.",
+            "Some of these were moved by another worker, or are gone: as they are now.",
+        ),
+        "ledger.cursors.of_partition": ("A partition is assigned: its cursors.",),
+        "ledger.cursors.of_due_keys": ("The cursors of these due keys (partition and subscription).",),
+        "ledger.cursors.stored": ("The stored deliveries of cursors' due keys, in any state.",),
+        "ledger.cursors.remove": ("Delete cursors.",),
         "ledger.outbox.add": (
             "Which of these operational events are stored already?",
             "Insert operational events, an array.",
@@ -422,6 +440,7 @@ def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         repository.add(engine, URL, "user.created", "a secret", ordering="key")
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
+    find_subscribers(engine, [1], KEYS, in_the_clear)
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
@@ -479,8 +498,18 @@ def _store(engine: Engine) -> None:
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
     store.record(engine, GROUP, [AttemptResult(2, 1, "unwanted", None, None, None, 2.0)])
     ordering.repair(engine, GROUP, "t", 0, 1.0)
+    _follow_the_log(engine)
     waiting = outbox.pending(engine, GROUP, 10)
     outbox.forget(engine, [row for row, _, _ in waiting])
+
+
+def _follow_the_log(engine: Engine) -> None:
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 5, CursorReason.PAUSED)], T)
+    cursors.save(engine, [CursorMove(99, 0, 6, None, "", None)], T)
+    cursors.of_partition(engine, GROUP, ("t", 0))
+    cursors.of_due_keys(engine, GROUP, [("t", 0, 1)])
+    cursors.stored(engine, GROUP, [("t", 0, 1)])
+    cursors.remove(engine, [99])
 
 
 def _send(engine: Engine) -> None:

@@ -25,8 +25,8 @@ SERVICE = "WEBHOOKS_SERVICE"
 # The functions of each account's programs: a worker; the API and `subscriptions`; `deliveries`, `replay` and `top`;
 # `deliveries purge`.
 ACCOUNTS = {
-    "webhooks_service": r"database\.(migrations|statements)|matching|ledger\.(store|ordering|outbox|assigned|due)"
-    r"|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
+    "webhooks_service": r"database\.(migrations|statements)|matching"
+    r"|ledger\.(store|ordering|outbox|assigned|due|cursors)|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add)",
     "webhooks_operator": r"ledger\.(admin|search|replays)|ledger\.marks\.(published|_mark)|ledger\.outbox\.add"
     r"|ledger\.store\.(insert_new|_stored)|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"

@@ -15,6 +15,7 @@ from models import Subscription
 COLUMNS = Subscription.__table__.columns
 # Columns that workers and commands write; no subscriber sets them.
 STATE = {
+    "verified_url",
     "id",
     "created_at",
     "enabled",
@@ -22,7 +23,6 @@ STATE = {
     "paused_at",
     "paused_reason",
     "failing_since",
-    "verified_url",
 }
 LEAST: dict[str, Any] = {"url": "https://example.com/hooks", "event_type": "order.created"}
 DEFAULTS = LEAST | {name: option.default for name, option in OPTIONS.items() if not option.required}

@@ -258,6 +258,7 @@ SELECT
   webhook_subscriptions.id AS subscription_id,
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
+  webhook_subscriptions.paused_at,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -290,6 +291,7 @@ LEFT OUTER JOIN webhook_tls
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
   AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
 ORDER BY
   webhook_subscriptions.id,
   webhook_secrets.created_at DESC,

@@ -588,6 +588,183 @@ WHERE
   ROWNUM <= 1000
 ;
 
+-- ledger.cursors.begin
+-- Delete cursors that ended where these begin, an array.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :b_group_id
+  AND webhook_cursors.topic = :b_topic
+  AND webhook_cursors.partition_no = :b_partition_no
+  AND webhook_cursors.subscription_id = :b_subscription_id
+  AND webhook_cursors.replay = :b_replay
+  AND webhook_cursors.first_offset = :b_first_offset
+  AND webhook_cursors.end_offset = webhook_cursors.first_offset
+;
+
+-- ledger.cursors.begin
+-- Insert the cursors that are not stored yet, an array.
+INSERT INTO webhook_cursors (
+  group_id,
+  topic,
+  partition_no,
+  subscription_id,
+  replay,
+  first_offset,
+  next_offset,
+  end_offset,
+  reason,
+  record_ts,
+  topic_identity,
+  created_at,
+  updated_at
+)
+SELECT
+  :b_group_id AS anon_1,
+  :b_topic AS anon_2,
+  :b_partition_no AS anon_3,
+  :b_subscription_id AS anon_4,
+  :b_replay AS anon_5,
+  :b_first_offset AS anon_6,
+  :b_next_offset AS anon_7,
+  :b_end_offset AS anon_8,
+  :b_reason AS anon_9,
+  :b_record_ts AS anon_10,
+  :b_topic_identity AS anon_11,
+  :b_created_at AS anon_12,
+  :b_updated_at AS anon_13
+FROM DUAL
+WHERE
+  NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.group_id = :b_group_id
+        AND webhook_cursors.topic = :b_topic
+        AND webhook_cursors.partition_no = :b_partition_no
+        AND webhook_cursors.subscription_id = :b_subscription_id
+        AND webhook_cursors.replay = :b_replay
+        AND webhook_cursors.first_offset = :b_first_offset
+    )
+  )
+;
+
+-- ledger.cursors.save
+-- Workers, each second: positions of cursors that have moved, an array.
+UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_offset, settled_runs = (
+  :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3
+), record_ts = :b_record_ts, version = (
+  webhook_cursors.version + :version_1
+), updated_at = :b_updated_at
+WHERE
+  webhook_cursors.id = :b_id AND webhook_cursors.version = :b_version
+;
+
+-- ledger.cursors.save
+-- Some of these were moved by another worker, or are gone: as they are now.
+SELECT
+  webhook_cursors.id,
+  webhook_cursors.version,
+  webhook_cursors.next_offset,
+  webhook_cursors.end_offset
+FROM webhook_cursors
+WHERE
+  webhook_cursors.id IN (:id_1_1)
+;
+
+-- ledger.cursors.of_partition
+-- A partition is assigned: its cursors.
+SELECT
+  webhook_cursors.id,
+  webhook_cursors.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.replay,
+  webhook_cursors.reason,
+  webhook_cursors.first_offset,
+  webhook_cursors.next_offset,
+  webhook_cursors.end_offset,
+  webhook_cursors.settled_runs,
+  webhook_cursors.record_ts,
+  webhook_cursors.version,
+  webhook_cursors.topic_identity,
+  webhook_cursors.created_at,
+  webhook_cursors.updated_at
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no = :partition_no_1
+ORDER BY
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.first_offset
+;
+
+-- ledger.cursors.of_due_keys
+-- The cursors of these due keys (partition and subscription).
+SELECT
+  webhook_cursors.id,
+  webhook_cursors.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.replay,
+  webhook_cursors.reason,
+  webhook_cursors.first_offset,
+  webhook_cursors.next_offset,
+  webhook_cursors.end_offset,
+  webhook_cursors.settled_runs,
+  webhook_cursors.record_ts,
+  webhook_cursors.version,
+  webhook_cursors.topic_identity,
+  webhook_cursors.created_at,
+  webhook_cursors.updated_at
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND (
+    webhook_cursors.topic,
+    webhook_cursors.partition_no,
+    webhook_cursors.subscription_id
+  ) IN ((:param_1_1_1, :param_1_1_2, :param_1_1_3))
+ORDER BY
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.first_offset
+;
+
+-- ledger.cursors.stored
+-- The stored deliveries of cursors' due keys, in any state.
+SELECT
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4, :status_1_5)
+  AND (
+    webhook_deliveries.topic,
+    webhook_deliveries.partition_no,
+    webhook_deliveries.subscription_id
+  ) IN ((:param_1_1_1, :param_1_1_2, :param_1_1_3))
+;
+
+-- ledger.cursors.remove
+-- Delete cursors.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.id IN (:id_1_1)
+;
+
 -- ledger.outbox.add
 -- Which of these operational events are stored already?
 SELECT

@@ -32,7 +32,8 @@ WHERE
 -- Which of these subscriptions exist, and which are enabled?
 SELECT
   webhook_subscriptions.id,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
