@@ -133,7 +133,8 @@ def test_a_mode_is_set_whatever_it_was(by: Changes, before: str, wanted: Mode) -
 
 def test_changes_together_are_one_transaction(by: Changes) -> None:
     """If the last of them fails, none is made or reported; the condition is asked once, before the first."""
-    added, asked = by.add(URL, "a").id, []
+    added = by.add(URL, "a").id
+    asked: list[object] = []
     one_by_one = replace(by, condition=asked.append)
 
     def change() -> None:
