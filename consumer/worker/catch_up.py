@@ -228,8 +228,8 @@ class CatchUp(Part):
             if cursor.replay and not self._replays.wants(cursor.replay, event):
                 continue
             if cursor.replay and (until := self._replays.rests_until(cursor.replay, now)) > now:
-                self._not_before[cursor] = until  # the others do not wait for its pace
-                each.leave(cursor)
+                self._not_before[cursor] = until
+                each.leave(cursor)  # the others do not wait for it
                 continue
             is_early = cursor.replay and not is_given_out  # a replay follows the live stream
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):

@@ -46,11 +46,10 @@ class Replays:
         return self._requests.get(replay, self) is None
 
     def wants(self, replay: int, event: Event) -> bool:
-        """The replay asks for events of this type and time."""
+        """The replay asks for events of this type and time, as far as is known."""
         request = self._requests.get(replay)
-        return (
-            request is not None
-            and event.record.timestamp >= request.since * 1000
+        return request is None or (
+            event.record.timestamp >= request.since * 1000
             and (request.event_type is None or matches(request.event_type, event.type))
         )
 
@@ -60,10 +59,10 @@ class Replays:
         return request is not None and request.ordered
 
     def rests_until(self, replay: int, now: float) -> float:
-        """When the replay may send its next delivery: `now`, or later."""
+        """When the replay may send its next delivery: `now`, or later. One that has ended rests until it is resumed."""
         pace = self._paces.get(replay)
         ready = now if pace is None else pace.ready_at(now)
-        return ready if ready <= now else max(ready, now + REST)
+        return now if pace is not None and ready <= now else max(ready, now + REST)
 
     def took(self, replay: int, now: float) -> None:
         """The replay sends a delivery."""
