@@ -258,7 +258,7 @@ class CatchUp(Part):
         """The due key's cursors may be others now, or idle."""
         here = self._backlog.here(due_key)
         if (each := self._passes.get(due_key[:2])) is not None:
-            each.keep(due_key, self.looks.running(due_key))
+            each.keep(due_key, here if self.looks.may_move(due_key) else ())
         self._over.update(dict.fromkeys(cursor for cursor in here if cursor.finished))
 
     def _save(self, now: float) -> None:

@@ -145,10 +145,9 @@ class CursorLooks:
         self._urgent[due_key] = None
         return None
 
-    def running(self, due_key: DueKey) -> list[Cursor]:
-        """The cursors of a due key, if its subscription may get events; none of a replay that was cancelled."""
-        here = self._backlog.here(due_key) if due_key in self._moving.get(due_key[:2], ()) else ()
-        return list(filter(self._replays.runs, here))
+    def may_move(self, due_key: DueKey) -> bool:
+        """The subscription may get events."""
+        return due_key in self._moving.get(due_key[:2], ())
 
     def settled(self, due_key: DueKey) -> None:
         """A cursor of the due key has finished: if none is left, there is nothing to look at."""
