@@ -176,11 +176,17 @@ class Backlog:
         )
         cursor = Cursor.new(new)
         self._add(cursor)
-        self._parking.begin(new, cursor.confirm)
+        self._parking.begin(new, partial(self._begun, cursor))
         return cursor
+
+    def _begun(self, cursor: Cursor) -> None:
+        """A new cursor is stored: its deliveries are settled, and its row can be looked up."""
+        cursor.confirm()
+        self.news[cursor.due_key] = None
 
     def _add(self, cursor: Cursor) -> None:
         several = self.of(cursor.due_key[:2]).setdefault(cursor.due_key[2], [])
-        self.news[cursor.due_key] = None
+        if cursor.stored:
+            self.news[cursor.due_key] = None
         several.append(cursor)
         several.sort(key=lambda each: (each.replay, each.first))
