@@ -16,6 +16,7 @@ from consumer.subscriptions.health import named_types
 router = APIRouter()
 
 MOST = 1_000  # attempts or types in one answer
+_Ids = list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None
 _FAR = 4102444800.0  # unix seconds: the year 2100
 
 
@@ -78,10 +79,8 @@ class Statistics(Shown):
     counted_up_to: Annotated[int, Field(validation_alias="most_counted", description="A larger count: more than that.")]
     states: Annotated[dict[str, int] | None, Field(description="Stored deliveries by state.")]
     failing: list[ShownFailing] | None
-    disabled: Annotated[
-        list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None,
-        Field(description="Ids, the newest first; 20 at most.", examples=[[9]]),
-    ]
+    disabled: Annotated[_Ids, Field(description="Ids, the newest first; 20 at most.", examples=[[9]])]
+    paused: Annotated[_Ids, Field(description="Ids, the longest paused first; 20 at most.", examples=[[7]])]
     lag: list[PartitionLag] | None
     dead_letters: Annotated[int | None, Field(description="Written in the last hour.")]
     missing: Annotated[dict[str, str], BeforeValidator(dict), Field(examples=[{"lag": "no broker reachable"}])]

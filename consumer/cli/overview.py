@@ -25,6 +25,7 @@ from consumer.errors import SettingsError
 from consumer.matching.destinations import rules_of
 from consumer.ops.check import check_all
 from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview, overview
+from consumer.subscriptions.health import ListedSubscription
 from consumer.telemetry.logs import configure_logging
 from models import Status
 
@@ -35,6 +36,7 @@ _TABLES = {
     "failing": ("Failing subscriptions", ("subscription_id", "since", "waiting", "url", "last_error")),
     "loaded": ("Most deliveries waiting", ("subscription_id", "waiting", "url")),
     "disabled": ("Disabled subscriptions", ("subscription_id", "url", "reason")),
+    "paused": ("Paused subscriptions", ("subscription_id", "paused_at", "url", "reason")),
     "problematic": ("Subscriptions with problems, among the oldest", ("subscription_id", "url", "state")),
     "lag": ("Partitions", ("topic", "partition", "committed", "end", "records")),
 }
@@ -131,6 +133,9 @@ def _told(found: Overview) -> dict[str, Any]:
             told |= last | {"last_attempt": time_text(each.last.at)}
         return each.subscription._asdict() | told
 
+    def listed(each: ListedSubscription) -> dict[str, object]:
+        return each._asdict() | {"paused_at": each.paused_at and time_text(each.paused_at.timestamp())}
+
     def loaded(each: LoadedReceiver) -> dict[str, object]:
         url = each.subscription.url if each.subscription else "removed"
         return {"subscription_id": each.subscription_id, "waiting": each.waiting, "url": url}
@@ -143,7 +148,8 @@ def _told(found: Overview) -> dict[str, Any]:
         "states": found.states,
         "failing": rows(found.failing, failing),
         "loaded": rows(found.loaded, loaded),
-        "disabled": rows(found.disabled, lambda each: each._asdict()),
+        "disabled": rows(found.disabled, listed),
+        "paused": rows(found.paused, listed),
         "problematic": rows(problematic, lambda e: {"subscription_id": e.id, "url": e.url, "state": e.state}),
         "lag": rows(lag, lambda each: each._asdict() | {"records": each.records, "overtaken": each.overtaken}),
         "dead_letters": found.dead_letters,

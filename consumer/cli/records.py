@@ -148,7 +148,7 @@ def explain(
     with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
         record = explaining.record_of(kafka, topic, partition, offset)
     found = explaining.explain(record, kafka.tenant, mapped, json_of)
-    receivers, not_looked = (None, None) if found.event is None else _receivers(found.event)
+    receivers, not_looked = (None, None) if found.event is None else _receivers(found.event, kafka.group_id)
     told = _told(found, receivers, not_looked)
     if as_json:
         print_json(told)
@@ -156,11 +156,11 @@ def explain(
         _print(told)
 
 
-def _receivers(event: Event) -> tuple[Candidates | None, str | None]:
+def _receivers(event: Event, group: str) -> tuple[Candidates | None, str | None]:
     """The subscriptions to an event's type, or the reason why they are not known."""
     try:
         vault = Vault(load(DatabaseSettings).encryption_keys)
-        return candidates_of(open_database(), event, vault, load(RuleSettings)), None
+        return candidates_of(open_database(), event, vault, load(RuleSettings), group), None
     except Exception as error:
         if (reason := reason_of(error)) is None:
             raise

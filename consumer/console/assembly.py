@@ -27,6 +27,9 @@ SAID = {
     "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
     "enabled": Said("Enabled.", more="Its held deliveries are sent within a minute."),
     "disabled": Said("Disabled.", "warn", "Its stored deliveries are held until it is enabled again."),
+    "paused": Said("Paused.", "warn", "Its events wait in Kafka until it is resumed."),
+    "still_paused": Said("Enabled.", "warn", "It is still paused: resume it to send its events."),
+    "resumed": Said("Resumed.", more="Workers send the events of the pause within seconds."),
     "redelivered": Said("Marked.", more="The workers send them within seconds."),
     "redelivered_partly": Said(
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."

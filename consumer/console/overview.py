@@ -1,6 +1,6 @@
 """The first page, live: deliveries made and owed, and the receivers in trouble.
 
-Failing receivers come first, then unusable and disabled ones, then others with waiting deliveries.
+Failing receivers come first, then unusable, disabled and paused ones, then others with waiting deliveries.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,6 +122,9 @@ def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
             yield TroubledReceiver(item.id, item.url, item.event_type, item.tenant, badge, error=problem)
     for listed in seen.disabled or ():
         yield TroubledReceiver(*listed[:4], Badge("disabled", "warn"), error=listed.reason)
+    for listed in seen.paused or ():
+        since = listed.paused_at and listed.paused_at.timestamp()
+        yield TroubledReceiver(*listed[:4], Badge("paused", "warn"), since, listed.reason)
     if backing.history is not None:
         yield from _degraded(backing, backing.history)
     for loaded in seen.loaded or ():
@@ -139,4 +142,5 @@ def _degraded(backing: Backing, history: AttemptHistory) -> Iterator[TroubledRec
     theirs = named(backing.deployment.engine, [each.subscription_id for each in failed])
     for tried in failed:
         if (found := theirs.get(tried.subscription_id)) is not None:
-            yield TroubledReceiver(*found[:4], state_of_attempts(tried) if found.enabled else Badge("disabled", "warn"))
+            badge = state_of_attempts(tried) if found.mode == "enabled" else Badge(found.mode, "warn")
+            yield TroubledReceiver(*found[:4], badge)

@@ -118,8 +118,8 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
 
 def state_of(item: Subscribed, tried: Tried | None = None) -> Badge:
     """A subscription's state in one word; `tried` are its attempts of the last minutes."""
-    if not item.enabled:
-        return Badge("disabled", "warn")
+    if item.mode != "enabled":
+        return Badge(item.mode, "warn")
     if item.broken:
         return Badge("broken", "bad")
     if item.failing_since is not None:
@@ -149,6 +149,9 @@ def reason_of(item: Subscribed) -> str | None:
     """The reason for a subscription's bad state, in a sentence; its problems have lines of their own."""
     if not item.enabled:
         return item.disabled_reason or "It was disabled. Its stored deliveries are held until it is enabled."
+    if item.paused_at is not None:
+        why = item.paused_reason or "its events wait in Kafka until it is resumed."
+        return f"Since {iso(item.paused_at.timestamp())}: {why}"
     if item.failing_since is not None:
         return f"No attempt has succeeded since {iso(item.failing_since.timestamp())}."
     return None

@@ -14,6 +14,7 @@ from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
+from consumer.ledger import cursors
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
@@ -110,6 +111,8 @@ def _show(backing: Backing, visit: Visit) -> Response:
         },
         attempts=attempts,
         stored=stored.deliveries,
+        group=backing.deployment.group,
+        owed=cursors.of_subscription(backing.deployment.engine, item.id),
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
         told=visit.told,
@@ -130,8 +133,18 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
 
 
 def _set_enabled(backing: Backing, visit: Visit, *, enabled: bool) -> Response:
-    backing.changes(visit.caller).set_enabled(int(visit.path["id"]), enabled)
-    return to(_path(visit), "enabled" if enabled else "disabled")
+    after = backing.changes(visit.caller).set_enabled(int(visit.path["id"]), enabled).after
+    return to(_path(visit), "still_paused" if after.mode == "paused" else after.mode)
+
+
+def _pause(backing: Backing, visit: Visit) -> Response:
+    backing.changes(visit.caller).pause(int(visit.path["id"]))
+    return to(_path(visit), "paused")
+
+
+def _resume(backing: Backing, visit: Visit) -> Response:
+    backing.changes(visit.caller).resume(int(visit.path["id"]))
+    return to(_path(visit), "resumed")
 
 
 def _ping(backing: Backing, visit: Visit) -> Response:
@@ -172,6 +185,8 @@ ROUTES = (
     PageRoute("/subscriptions/{id:number}", _show),
     PageRoute("/subscriptions/{id:number}/enable", partial(_set_enabled, enabled=True), "write", post=True),
     PageRoute("/subscriptions/{id:number}/disable", partial(_set_enabled, enabled=False), "write", post=True),
+    PageRoute("/subscriptions/{id:number}/pause", _pause, "write", post=True),
+    PageRoute("/subscriptions/{id:number}/resume", _resume, "write", post=True),
     PageRoute("/subscriptions/{id:number}/ping", _ping, "write", post=True),
     PageRoute("/subscriptions/{id:number}/verify", _verify, "write", post=True),
     PageRoute("/subscriptions/{id:number}/rotate-secret", _rotate, "secrets", post=True),

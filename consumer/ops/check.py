@@ -53,9 +53,10 @@ _SOON = timedelta(days=30)  # a certificate that expires sooner is a finding
 _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
+_RESUME = "kafka-webhooks subscriptions resume ID"
 _VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
-_MOST_FAILING = 1000  # subscriptions
+_MOST_LISTED = 1000  # failing subscriptions, and paused ones
 _PUBLISH = "remove the cause, then kafka-webhooks dead-letters publish"
 _MOST_IDS = 20  # subscription ids in one line
 
@@ -290,7 +291,9 @@ def _tables(engine: Engine) -> str:
 
 def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     enabled = repository.count_enabled(engine)
-    if not enabled:
+    waiting = [each.subscription_id for each in health.paused(engine, _MOST_LISTED + 1)]
+    paused = f"; paused: {_first(waiting)}: {_RESUME}" if waiting else ""
+    if not enabled and not paused:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
     looked_at = broken = warned = 0
     unverified: list[int] = []
@@ -305,7 +308,7 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
         if not item.broken and (item.url in named or len(named) < _MOST_URLS):
             named.setdefault(item.url, []).append(item.id)
     of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
-    text = f"{enabled:,} enabled"
+    text = f"{enabled:,} enabled{paused}"
     if broken:
         text += f"; {broken:,} {of_them} broken: {_LIST}"
     if unverified:
@@ -322,13 +325,11 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
 
 def _receivers(engine: Engine) -> str:
     """The subscriptions whose attempts all fail."""
-    found = health.failing(engine, _MOST_FAILING + 1)
+    found = health.failing(engine, _MOST_LISTED + 1)
     if not found:
         return "none fails"
-    more = "more than " if len(found) > _MOST_FAILING else ""
-    since = f"{found[0].since:%Y-%m-%d %H:%M}"
-    ids = _ids([each.subscription_id for each in found[:_MOST_FAILING]])
-    return Warn(f"all attempts fail for {more}{ids}, the first since {since} UTC: kafka-webhooks top")
+    since, ids = f"{found[0].since:%Y-%m-%d %H:%M}", _first([each.subscription_id for each in found])
+    return Warn(f"all attempts fail for {ids}, the first since {since} UTC: kafka-webhooks top")
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:
@@ -370,6 +371,12 @@ def _ids(subscription_ids: Sequence[int]) -> str:
     more = ", …" if len(subscription_ids) > _MOST_IDS else ""
     shown = ", ".join(map(str, subscription_ids[:_MOST_IDS]))
     return f"{_number(len(subscription_ids), 'subscription')} ({shown}{more})"
+
+
+def _first(subscription_ids: Sequence[int]) -> str:
+    """The same; `more than` for more than _MOST_LISTED."""
+    more = "more than " if len(subscription_ids) > _MOST_LISTED else ""
+    return f"{more}{_ids(subscription_ids[:_MOST_LISTED])}"
 
 
 def _look(part: str, job: Callable[[], str]) -> Finding:

@@ -19,6 +19,7 @@ from consumer.intake.decode import decode, decoded, webhook_id
 from consumer.intake.mapping import BY_PLACE, NO_CONTENT_TYPE, NO_TENANT, Step
 from consumer.intake.mapping_file import Mappings
 from consumer.intake.record import Record
+from consumer.ledger import cursors
 from consumer.matching.destinations import rules_of
 from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.events import newest, record_at
@@ -26,6 +27,7 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect, read
 from consumer.subscriptions.patterns import candidates
 from consumer.subscriptions.repository import Subscribed
+from models import CursorReason
 from models.subscription import EVERY_TENANT
 
 MOST = 100  # subscriptions that are listed
@@ -145,23 +147,34 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def candidates_of(engine: Engine, event: Event, vault: Vault, settings: RuleSettings) -> Candidates:
-    """The subscriptions whose type or pattern matches the event's type, and whether each would get it now."""
+def candidates_of(engine: Engine, event: Event, vault: Vault, settings: RuleSettings, group: str) -> Candidates:
+    """The subscriptions whose type or pattern matches the event's type, and whether each would get it now.
+
+    `group`: the workers whose cursors may cover the event.
+    """
     rules = rules_of(settings)
     found: list[Subscribed] = []
     for pattern in candidates(event.type):
         room = MOST + 1 - len(found)
         if room > 0:
             found += repository.page(engine, vault, after=None, limit=room, event_type=pattern, rules=rules)
-    variables = variables_of(event)
-    receivers = [_receiver(item, event, variables) for item in sorted(found, key=lambda item: item.id)[:MOST]]
+    variables, shown = variables_of(event), sorted(found, key=lambda item: item.id)[:MOST]
+    record = event.record
+    owed = cursors.covering(engine, group, record.topic_partition, record.offset, [item.id for item in shown])
+    receivers = [_receiver(item, event, variables, owed.get(item.id)) for item in shown]
     return Candidates(tuple(receivers), len(found) > MOST)
 
 
-def _receiver(item: Subscribed, event: Event, variables: Mapping[str, object]) -> Candidate:
+def _receiver(
+    item: Subscribed, event: Event, variables: Mapping[str, object], covered: CursorReason | None
+) -> Candidate:
     why = _hindrance(item, event, variables)
+    if why is not None:
+        return Candidate(item.id, item.url, item.event_type, False, why)
     stored = next((str(problem) for problem in item.problems if problem.effect is Effect.STORED), None)
-    return Candidate(item.id, item.url, item.event_type, why is None, stored if why is None else why)
+    owed = None if covered is None else f"a cursor ({covered}) covers it: it comes from Kafka, in its turn"
+    later = "; ".join(filter(None, (item.pause, owed, stored)))
+    return Candidate(item.id, item.url, item.event_type, True, later or None)
 
 
 def _hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:

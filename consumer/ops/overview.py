@@ -70,6 +70,7 @@ class Overview:
     loaded: Sequence[LoadedReceiver] | None
     failing: Sequence[FailingReceiver] | None
     disabled: Sequence[ListedSubscription] | None
+    paused: Sequence[ListedSubscription] | None
     problematic: ProblematicSubscriptions | None
     lag: Sequence[Lag] | None
     dead_letters: int | None  # written in the last hour
@@ -103,6 +104,7 @@ def overview(
         "states": partial(search.by_state, engine, MOST_COUNTED),
         "failing": partial(_receivers, engine),
         "disabled": partial(health.disabled, engine, LISTED),
+        "paused": partial(health.paused, engine, LISTED),
         "problematic": partial(_problematic, engine, vault, rules, clock),
         "lag": lambda: group_lag(_known(kafka, topics), topics),
         "dead_letters": lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR),

@@ -1,4 +1,4 @@
-"""Lists of subscriptions in brief: those that fail, are disabled or have problems; and the types that they name."""
+"""Lists of subscriptions in brief: failing, disabled, paused and unusable ones; and the types that they name."""
 
 import time
 from collections.abc import Callable, Collection
@@ -13,20 +13,21 @@ from consumer.database.engine import reading
 from consumer.database.statements import any_of
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Subscribed, walk
+from consumer.subscriptions.repository import Mode, Subscribed, mode_of, walk
 from models import Subscription
 from models.base import UNREADABLE
 
 
 class ListedSubscription(NamedTuple):
-    """A subscription as a list names it; the URL is without a password. `reason`: why it is disabled."""
+    """A subscription as a list names it; the URL is without a password. `reason`: why it is disabled or else paused."""
 
     subscription_id: int
     url: str
     event_type: str
     tenant: str
-    enabled: bool
+    mode: Mode
     reason: str | None
+    paused_at: datetime | None
 
 
 class FailingSubscription(NamedTuple):
@@ -54,7 +55,13 @@ class NamedType(NamedTuple):
 
 
 _SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant)
-_LISTED = (*_SHOWN, Subscription.enabled, Subscription.disabled_reason)
+_LISTED = (
+    *_SHOWN,
+    Subscription.enabled,
+    Subscription.disabled_reason,
+    Subscription.paused_at,
+    Subscription.paused_reason,
+)
 
 
 def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]:
@@ -89,6 +96,14 @@ def disabled(engine: Engine, most: int) -> list[ListedSubscription]:
         return [_listed(row) for row in connection.execute(newest)]
 
 
+def paused(engine: Engine, most: int) -> list[ListedSubscription]:
+    """At most `most` paused subscriptions that are not disabled, the longest paused first."""
+    since = Subscription.paused_at
+    waiting = select(*_LISTED).where(since.is_not(None), Subscription.enabled == 1).order_by(since).limit(most)
+    with reading(engine) as connection:
+        return [_listed(row) for row in connection.execute(waiting)]
+
+
 def problematic(
     engine: Engine,
     most: int,
@@ -112,5 +127,5 @@ def named_types(engine: Engine, limit: int, after: str | None = None) -> list[Na
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> ListedSubscription:
-    url = redact_url(str(row.url))
-    return ListedSubscription(row.id, url, row.event_type, row.tenant, bool(row.enabled), row.disabled_reason)
+    mode, reason = mode_of(bool(row.enabled), row.paused_at), row.paused_reason if row.enabled else row.disabled_reason
+    return ListedSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, mode, reason, row.paused_at)

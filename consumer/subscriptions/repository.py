@@ -79,8 +79,8 @@ class Subscribed:
 
     @property
     def mode(self) -> Mode:
-        """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""
-        return "disabled" if not self.enabled else "enabled" if self.paused_at is None else "paused"
+        """The state that people have set."""
+        return mode_of(self.enabled, self.paused_at)
 
     @property
     def state(self) -> str:
@@ -107,6 +107,11 @@ class Subscribed:
     def broken(self) -> bool:
         """Whether a value of it is unusable."""
         return any(problem.effect is not Effect.SENT for problem in self.problems)
+
+
+def mode_of(enabled: bool, paused_at: datetime | None) -> Mode:  # noqa: FBT001 (as in the table)
+    """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""
+    return "disabled" if not enabled else "enabled" if paused_at is None else "paused"
 
 
 def add(

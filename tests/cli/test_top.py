@@ -15,11 +15,12 @@ from tests.processes import Command
 
 @pytest.fixture
 def settings(engine: Engine, mock_kafka: str) -> dict[str, str]:
-    """A failing subscription with a delivery, and one that was disabled with a reason that looks like markup."""
-    failing, disabled = (repository.add(engine, URL, "user.created") for _ in range(2))
+    """A failing subscription with a delivery, a paused one, and one disabled with a reason that looks like markup."""
+    failing, disabled, paused = (repository.add(engine, URL, "user.created") for _ in range(3))
     store.park(engine, GROUP, [parked(make_event(0), failing)], 96.0)
     upkeep.failing(engine, failing, 1_700_000_000.0)
     repository.set_enabled(engine, disabled, False, "[bold]moved\x1b[31m")
+    repository.pause(engine, paused, "no space")
     return {
         "DATABASE_URL": url_of(engine),
         "KAFKA_BOOTSTRAP_SERVERS": mock_kafka,
@@ -33,7 +34,7 @@ def test_the_overview_is_printed_once(called: Command, settings: dict[str, str])
     for arguments in (["top"], ["top", "--once"]):
         done = called(*arguments, **settings)
         assert (done.returncode, done.stderr) == (0, "")
-        shown = ("2023-11-14T22:13:20Z", "boom", r"[bold]moved\x1b[31m", "Lag: 0 records")
+        shown = ("2023-11-14T22:13:20Z", "boom", r"[bold]moved\x1b[31m", "no space", "Lag: 0 records")
         assert [text for text in shown if text not in done.stdout] == []
 
 
@@ -46,6 +47,8 @@ def test_the_overview_as_json(called: Command, settings: dict[str, str]) -> None
     (failing,) = found["failing"]
     assert (failing["since"], failing["last_error"], failing["waiting"]) == ("2023-11-14T22:13:20Z", "boom", 1)
     assert [each["reason"] for each in found["disabled"]] == ["[bold]moved\x1b[31m"]
+    ((since, reason),) = [(each["paused_at"], each["reason"]) for each in found["paused"]]
+    assert (since[-1], reason) == ("Z", "no space")
     assert found["missing"] == []
     assert all(each["records"] == 0 for each in found["lag"])
 

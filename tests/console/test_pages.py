@@ -2,6 +2,7 @@
 
 import html
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -16,10 +17,12 @@ from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
-from consumer.ledger import outbox, store
+from consumer.ledger import cursors, outbox, store
+from consumer.ledger.cursors import NewCursor
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
+from models import CursorReason
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka, until
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -87,6 +90,53 @@ def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: C
     told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
     kinds = ("created", "disabled", "enabled", "secret_rotated")
     assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+
+
+def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """Its page has the button that fits; the lists have its state, since when, and the reason."""
+    browser, number = console("all"), add(engine, "moves")
+    here = f"/subscriptions/{number}"
+
+    def buttons() -> list[str]:
+        return [
+            name for name in ("Pause", "Resume", "Disable", "Enable") if f">{name}</button>" in browser.get(here).text
+        ]
+
+    assert buttons() == ["Pause", "Disable"]
+    assert SAID["paused"].text in send(browser, here, f"{here}/pause")
+    assert buttons() == ["Resume", "Disable"]
+    repository.pause(engine, number, "its database moves")
+    pages = [browser.get(path).text for path in (here, "/subscriptions", "/subscriptions?state=paused")]
+    for page in (*pages, console(None).get("/").text):  # signing in has opened the other console's overview
+        assert all(text in page for text in (">paused</span>", "its database moves"))
+    assert "https://example.com/moves" not in browser.get("/subscriptions?state=enabled").text
+    send(browser, here, f"{here}/disable")
+    assert buttons() == ["Enable"]
+    assert "It is still paused" in send(browser, here, f"{here}/enable")
+    assert SAID["resumed"].text in send(browser, here, f"{here}/resume")
+    assert buttons() == ["Pause", "Disable"]
+    told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
+    kinds = ("paused", "disabled", "enabled", "resumed")
+    assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+
+
+def test_cursors_are_shown(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """A subscription's page says what it is owed from Kafka, and how old the next event is, in each partition."""
+    browser, mine, other = console(None), add(engine, "mine"), add(engine, "other")
+    here = f"/subscriptions/{mine}"
+    assert "Owed from Kafka" not in browser.get(here).text
+    old = int((time.time() - 7300) * 1000)
+    owed = [
+        (GROUP, NewCursor(("orders", 3, mine), 41_000, CursorReason.PAUSED, timestamp=old)),
+        (GROUP, NewCursor(("orders", 4, other), 5, CursorReason.PAUSED)),
+        ("another", NewCursor(("orders", 5, mine), 6, CursorReason.BEHIND, end=72_000)),
+    ]
+    for group, new in owed:
+        cursors.begin(engine, group, [new], 0.0)
+    page = browser.get(here).text
+    shown = ("orders[3]", "41,000", "new events", "2 h ago", "orders[5]", "group another", "72,000", "behind")
+    assert [text for text in shown if text not in page] == []
+    assert "orders[4]" not in page
 
 
 def test_a_receiver_is_asked_for_its_permission(engine: Engine, console: Callable[..., Browser]) -> None:
@@ -184,7 +234,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"
-    for path in ("enable", "disable", "ping", "verify", "rotate-secret"):
+    for path in ("enable", "disable", "pause", "resume", "ping", "verify", "rotate-secret"):
         assert "There is no subscription" in send(browser, page, f"/subscriptions/{other}/{path}")
     send(browser, page, "/deliveries/redeliver", id=str(foreign))
     new = {"url": "https://example.com/another", "event_type": "a", "tenant": "other"}

@@ -1,7 +1,10 @@
 """Subscriptions that are paused or behind: their events wait in Kafka, and all of them come, in order."""
 
+import json
+
 import pytest
 
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, assert_in_order
 from tests.end_to_end.webhook_receiver import in_turn
 from tests.waiting import eventually
@@ -9,12 +12,10 @@ from tests.waiting import eventually
 KEYS = [f"key {number}".encode() for number in range(48)]
 
 
-def _pause(deployment: Deployment, subscription: int) -> None:
-    deployment.sql("UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP WHERE id = ?", subscription)
-
-
-def _resume(deployment: Deployment, subscription: int) -> None:
-    deployment.sql("UPDATE webhook_subscriptions SET paused_at = NULL WHERE id = ?", subscription)
+def _run(command_line: CommandLine, command: str, subscription: int, *more: str) -> str:
+    status, told, error = command_line.run("subscriptions", command, str(subscription), *more)
+    assert (status, error) == (0, "")
+    return told
 
 
 def _cursors(deployment: Deployment) -> list[tuple[object, ...]]:
@@ -22,7 +23,9 @@ def _cursors(deployment: Deployment) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("ordering", ["none", "key"])
-def test_a_paused_subscription_gets_its_events_later(deployment: Deployment, ordering: str) -> None:
+def test_a_paused_subscription_gets_its_events_later(
+    deployment: Deployment, command_line: CommandLine, ordering: str
+) -> None:
     """While it is paused, it gets nothing and no row is stored; resumed, it gets all, beside other subscriptions."""
     paused = deployment.subscribe("a", "/paused", ordering=ordering)
     deployment.subscribe("a", "/other", ordering=ordering)
@@ -30,14 +33,17 @@ def test_a_paused_subscription_gets_its_events_later(deployment: Deployment, ord
     eventually(worker.ready)
     deployment.publish(["a"] * 200, keys=KEYS)
     eventually(deployment.finished)
-    _pause(deployment, paused)
+    _run(command_line, "pause", paused)
     with deployment.publishing("a", per_second=800, keys=KEYS):
         eventually(lambda: len(_cursors(deployment)) == deployment.partitions)
         got = len(deployment.receiver.at("/paused"))
         eventually(lambda: len(deployment.receiver.at("/other")) > got + 2000)
         assert len(deployment.receiver.at("/paused")) == got
         assert not deployment.rows()
-        _resume(deployment, paused)
+        owed = json.loads(_run(command_line, "show", paused, "--json"))["cursors"]
+        assert {(each["reason"], each["end"]) for each in owed} == {("paused", None)}
+        assert [each["partition"] for each in owed] == [*range(deployment.partitions)]
+        _run(command_line, "resume", paused)
         eventually(
             lambda: all(end is not None for *_, end in _cursors(deployment)), otherwise=lambda: _cursors(deployment)
         )
@@ -45,6 +51,7 @@ def test_a_paused_subscription_gets_its_events_later(deployment: Deployment, ord
         deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3])
     )
     assert not deployment.duplicates()
+    eventually(lambda: not json.loads(_run(command_line, "show", paused, "--json"))["cursors"])
     deployment.assert_true_to_what_was_published()
     if ordering == "key":
         assert_in_order(deployment, "/paused")
@@ -74,7 +81,9 @@ def test_a_receiver_that_is_down_costs_few_rows(deployment: Deployment) -> None:
     worker.stop()
 
 
-def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deployment) -> None:
+def test_nothing_is_lost_when_workers_die_while_they_catch_up(
+    deployment: Deployment, command_line: CommandLine
+) -> None:
     """Killed while paused, while reading behind, and near the live stream: each event comes, few twice, in order."""
     paused = deployment.subscribe("a", "/paused", ordering="key")
     deployment.subscribe("a", "/other")
@@ -83,7 +92,7 @@ def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deploy
         eventually(worker.ready)
     with deployment.publishing("a", per_second=500, keys=KEYS):
         eventually(lambda: len(deployment.receiver.at("/paused")) > 500)
-        _pause(deployment, paused)
+        _run(command_line, "pause", paused)
         eventually(lambda: len(_cursors(deployment)) == deployment.partitions)
         workers[0].kill()
         workers.append(deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000"))
@@ -91,7 +100,7 @@ def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deploy
         got = len(deployment.receiver.at("/other"))
         eventually(lambda: len(deployment.receiver.at("/other")) > got + 5000)
         got = len(deployment.receiver.at("/paused"))
-        _resume(deployment, paused)
+        _run(command_line, "resume", paused)
         eventually(lambda: len(deployment.receiver.at("/paused")) > got + 500)
         workers[1].kill()
         workers.append(deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000"))

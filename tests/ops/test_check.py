@@ -204,6 +204,16 @@ def test_broken_subscriptions_are_counted(engine: Engine, monkeypatch: pytest.Mo
     assert of_database(engine, "subscriptions") == f"3 enabled; 1 of the first 2 broken: {LIST}"
 
 
+def test_paused_subscriptions_are_named(engine: Engine) -> None:
+    """They are not enabled ones, and people forget them; retention does not wait for them."""
+    for each in [repository.add(engine, URL, "a") for _ in range(3)][:2]:
+        repository.pause(engine, each)
+    resume = "kafka-webhooks subscriptions resume ID"
+    assert of_database(engine, "subscriptions") == f"1 enabled; paused: 2 subscriptions (1, 2): {resume}"
+    repository.set_enabled(engine, 3, enabled=False)
+    assert of_database(engine, "subscriptions") == f"0 enabled; paused: 2 subscriptions (1, 2): {resume}"
+
+
 def test_failing_receivers_are_a_warning(engine: Engine) -> None:
     """The line has the subscriptions and since when; the check does not fail, since workers can start."""
     first, second, _ = (repository.add(engine, URL, event_type) for event_type in ("a", "b", "c"))

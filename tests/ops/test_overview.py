@@ -32,13 +32,15 @@ def settings(mock_kafka: str) -> tuple[KafkaSettings, str]:
 
 
 def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
-    """It has counts, failing subscriptions with reasons, loaded, disabled and broken ones, and the lag."""
+    """It has counts, failing subscriptions with reasons, loaded, disabled, paused and broken ones, and the lag."""
     kafka, topic = settings
-    failing, disabled, loaded = (repository.add(engine, URL, "user.created") for _ in range(3))
+    failing, disabled, loaded, paused = (repository.add(engine, URL, "user.created") for _ in range(4))
     store.park(engine, GROUP, [parked(make_event(0), failing), parked(make_event(1), loaded)], T)
     store.park(engine, GROUP, [parked(make_event(2), loaded), parked(make_event(2), loaded + 100)], T)
     upkeep.failing(engine, failing, T)
     repository.set_enabled(engine, disabled, False, "moved")
+    repository.pause(engine, paused, "no space")
+    repository.pause(engine, disabled)
     found = overview(engine, kafka, [topic], seconds=60, clock=lambda: T)
     assert (found.missing, found.at) == ((), T)
     assert found.states == {"parked": 4, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
@@ -53,6 +55,8 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
     ]
     assert found.disabled is not None
     assert [(each.subscription_id, each.reason) for each in found.disabled] == [(disabled, "moved")]
+    assert found.paused is not None
+    assert [(each.subscription_id, each.mode, each.reason) for each in found.paused] == [(paused, "paused", "no space")]
     assert found.problematic == ((), 2)
     assert found.lag is not None
     assert sum(each.records for each in found.lag) == 4
@@ -76,8 +80,8 @@ def test_parts_that_are_missing_for_one_reason_are_one_fault(sqlite_engine: Engi
     engine = create_engine(load(DatabaseSettings, {"DATABASE_URL": f"sqlite:///{tmp_path}/absent.db"}))
     found = overview(engine, None, (), seconds=60)
     database, kafka = found.faults
-    assert len(found.missing) == 7
-    assert database.part == "states, failing, loaded, disabled, problematic"
+    assert len(found.missing) == 8
+    assert database.part == "states, failing, loaded, disabled, paused, problematic"
     assert "there is no such file" in database.reason
     assert kafka.part == "lag, dead_letters"
 

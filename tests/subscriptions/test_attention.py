@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.ledger import upkeep
 from consumer.subscriptions import health, repository
+from models import Subscription
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import plans, run
 
@@ -44,6 +45,28 @@ def test_disabled_subscriptions_are_listed_with_their_reason(engine: Engine, sub
     assert "password" not in found[0].url
 
 
+def test_paused_subscriptions_are_listed_with_their_reason(engine: Engine, subs: list[int]) -> None:
+    """The one that was paused first comes first; one that is disabled too is not listed."""
+    for sub, at in ((subs[0], T), (subs[2], T - 60), (subs[3], T - 90)):
+        repository.pause(engine, sub, f"moves {sub}")
+        with engine.begin() as connection:
+            since = datetime.fromtimestamp(at, UTC)
+            connection.execute(update(Subscription).where(Subscription.id == sub).values(paused_at=since))
+    repository.set_enabled(engine, subs[3], False, "410")
+    found = health.paused(engine, 2)
+    assert [(each.subscription_id, each.mode, each.reason) for each in found] == [
+        (subs[2], "paused", f"moves {subs[2]}"),
+        (subs[0], "paused", f"moves {subs[0]}"),
+    ]
+    assert found[1].paused_at == datetime.fromtimestamp(T, UTC)
+    named = health.named(engine, subs)
+    assert [(named[each].mode, named[each].reason) for each in subs[1:]] == [
+        ("enabled", None),
+        ("paused", f"moves {subs[2]}"),
+        ("disabled", "410"),
+    ]
+
+
 def test_problems_are_searched_in_a_bounded_number(engine: Engine, subs: list[int]) -> None:
     """The result says how many were examined; disabled subscriptions are not."""
     run(engine, "UPDATE webhook_subscriptions SET url = 'https://example.com' WHERE id = :s", s=subs[1])
@@ -64,6 +87,7 @@ def test_an_index_finds_them(sqlite_engine: Engine) -> None:
     """An index gives them in order: no sort, no table scan."""
     for work, index in (
         (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
+        (lambda: health.paused(sqlite_engine, 9), "ix_webhook_subs_paused"),
         (lambda: health.named_types(sqlite_engine, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
     ):
         for sql, plan in plans(sqlite_engine, work):

@@ -408,7 +408,7 @@ def test_a_resumed_subscription_need_not_wait_for_its_turn(
     world.settle_down()
     deployment.write(0, "b")
     world.settle_down()
-    monkeypatch.setattr("consumer.worker.catch_up.LOOK_EVERY", 1e9)
+    monkeypatch.setattr("consumer.worker.cursor_looks.EVERY", 1e9)
     assert [(each.next, each.end) for each in deployment.cursors()] == [(0, None)]
     assert not world.transport.open
     by_user.resume(number)
