@@ -43,10 +43,10 @@ class Costs:
     scan_topic_statements: int = 1  # if one is, for each topic,
     scan_partition_statements: int = 1  # for each partition with due keys that a step reaches,
     scan_part_statements: int = 1  # and for each PARTS due keys
-    find_statements: int = 2  # finding partitions of a topic with rows or marks, if none has any,
+    find_statements: int = 3  # finding partitions of a topic with rows, marks or cursors, if none has any,
     find_partition_statements: int = 1  # and for each that has some
     repair_statements: int = 4  # repairing a partition's keys, if all are in order
-    prune_statements: int = 2  # finding a partition's delivered rows and marks,
+    prune_statements: int = 3  # finding a partition's delivered rows, marks and finished cursors,
     prune_found_statements: int = 2  # and a transaction that deletes a thousand
     topics_statements: int = 4  # finding topics with rows, if none has any,
     topics_found_statements: int = 1  # and for each topic and state
@@ -55,7 +55,7 @@ class Costs:
     expire_statements: int = 2  # expiring operational events and marks
     count_statements: int = 2  # finding the next partition with rows, and counting its waiting rows
     relay_statements: int = 1  # a query for operational events
-    assigned_statements: int = 2  # reading a newly assigned partition's stored deliveries
+    assigned_statements: int = 3  # reading a newly assigned partition's stored deliveries and cursors
 
 
 MEASURED = Costs()

@@ -28,7 +28,7 @@ from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS
-from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
+from consumer.ledger import assigned, cursors, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.loop.poller import Poller
@@ -104,7 +104,11 @@ def statements(engine: Engine) -> dict[str, int]:
     )
     count(
         "assigned",
-        lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
+        lambda: (
+            assigned.settled_keys(engine, GROUP, "t", 0, 0),
+            cursors.of_partition(engine, GROUP, ("t", 0)),
+            assigned.open_keys(engine, GROUP, "t", 0, 100),
+        ),
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
     count("scan_two_keys", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
@@ -127,6 +131,7 @@ def statements(engine: Engine) -> dict[str, int]:
 
 def _prune(engine: Engine, mark: int) -> None:
     marks.prune(engine, GROUP, "t", 0, mark)
+    cursors.prune(engine, GROUP, ("t", 0), mark)
     upkeep.prune(engine, GROUP, "t", 0, mark)
 
 

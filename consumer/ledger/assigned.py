@@ -19,7 +19,7 @@ from consumer.events.event import TopicPartition
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import OPEN, DueKey, OrderingKey
-from models import Mark, ParkedDelivery, Status
+from models import Mark, ParkedDelivery, Status, StoredCursor
 from models.base import BEFORE_IDS
 
 SEEKS = 256  # in one `scan`
@@ -183,22 +183,22 @@ def first_rows(group: object, topic: object, partition: object, subscription: ob
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-    """The members of `partitions` that have stored deliveries, in any state, or marks.
+    """The members of `partitions` that have stored deliveries, in any state, or marks, or cursors.
 
-    Takes a seek for each member found, and one for each topic and table: two for a thousand partitions of a topic
+    Takes a seek for each member found, and one for each topic and table: three for a thousand partitions of a topic
     without rows.
     """
     found: set[TopicPartition] = set()
     with reading(engine) as connection:
         for topic, here in groupby(sorted(partitions), itemgetter(0)):
             numbers = [number for _, number in here]
-            for table in (ParkedDelivery, Mark):
+            for table in (ParkedDelivery, Mark, StoredCursor):
                 found.update((topic, number) for number in _numbers(connection, table, group, topic, numbers))
     return found
 
 
 def _numbers(
-    connection: Connection, table: type[ParkedDelivery | Mark], group: str, topic: str, wanted: list[int]
+    connection: Connection, table: type[ParkedDelivery | Mark | StoredCursor], group: str, topic: str, wanted: list[int]
 ) -> list[int]:
     """The `wanted` partitions (sorted) that have rows."""
     lowest = select(func.min(table.partition_no)).where(table.group_id == group, table.topic == topic)

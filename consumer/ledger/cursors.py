@@ -288,6 +288,26 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
         return connection.execute(delete(StoredCursor).where(any_of(StoredCursor.id.expression, rows))).rowcount
 
 
+def prune(engine: Engine, group: str, partition: TopicPartition, committed: int) -> int:
+    """Delete finished cursors of a partition that end at or below the committed offset. Returns their number.
+
+    Before that a restart would read again what they have covered, and send it. Those of replays show their progress.
+    """
+    over = (
+        StoredCursor.group_id == group,
+        StoredCursor.topic == partition[0],
+        StoredCursor.partition_no == partition[1],
+        StoredCursor.replay == 0,
+        StoredCursor.end_offset == StoredCursor.next_offset,
+        StoredCursor.end_offset <= committed,
+    )
+    with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
+        if connection.scalar(select(StoredCursor.id).where(*over).limit(1)) is None:
+            return 0
+    with engine.begin() as connection:
+        return connection.execute(delete(StoredCursor).where(*over)).rowcount
+
+
 def due_key_of_row(row: AnyRow) -> DueKey:
     return row.topic, row.partition_no, row.subscription_id
 

@@ -18,7 +18,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
-from consumer.ledger import assigned, marks, ordering, outbox, replays, upkeep
+from consumer.ledger import assigned, cursors, marks, ordering, outbox, replays, upkeep
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 
@@ -254,6 +254,7 @@ class Housekeeping(Part):
     def _prune(self, partition: TopicPartition, mark: int, after: object) -> int | None:
         if after is None:
             marks.prune(self._engine, self._group, *partition, mark)
+            cursors.prune(self._engine, self._group, partition, mark)
         pruned = upkeep.prune(self._engine, self._group, *partition, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 

@@ -7,11 +7,12 @@ from consumer.delivery.known_rows import OpenRows
 from consumer.delivery.parking import Parking
 from consumer.delivery.set_aside import OnStored
 from consumer.delivery.settling import Settling
-from consumer.ledger.cursors import NewCursor
+from consumer.ledger.cursors import CursorMove, NewCursor
+from consumer.ledger.rows import DueKey
 
 
 class Unwritten(Parking):
-    """Keeps the cursors that are to be stored."""
+    """Keeps the cursors that are to be stored, and knows when the others are."""
 
     full = False
 
@@ -22,6 +23,10 @@ class Unwritten(Parking):
 
     def begin(self, cursor: NewCursor, on_stored: OnStored) -> None:
         self.begun.append(cursor)
+        self._waiting.append(on_stored)
+
+    def move(self, move: CursorMove, due_key: DueKey, on_stored: OnStored, on_astray: OnStored) -> None:
+        del move, due_key, on_astray
         self._waiting.append(on_stored)
 
     def write(self) -> None:

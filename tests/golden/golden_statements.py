@@ -187,6 +187,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.of_due_keys": ("The cursors of these due keys (partition and subscription).",),
         "ledger.cursors.stored": ("The stored deliveries of cursors' due keys, in any state.",),
         "ledger.cursors.remove": ("Delete cursors.",),
+        "ledger.cursors.prune": (
+            "Upkeep: are there finished cursors below the committed offset?",
+            "Delete these.",
+        ),
         "ledger.outbox.add": (
             "Which of these operational events are stored already?",
             "Insert operational events, an array.",
@@ -236,6 +240,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.assigned._numbers": (
             "Upkeep: the next of these partitions that has rows.",
             "Upkeep: the next of these partitions that has marks.",
+            "Upkeep: the next of these partitions that has cursors.",
         ),
     },
     "ledger_upkeep": {
@@ -510,6 +515,8 @@ def _follow_the_log(engine: Engine) -> None:
     cursors.of_due_keys(engine, GROUP, [("t", 0, 1)])
     cursors.stored(engine, GROUP, [("t", 0, 1)])
     cursors.remove(engine, [99])
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 7, CursorReason.PAUSED, 7)], T)
+    cursors.prune(engine, GROUP, ("t", 0), 9)
 
 
 def _send(engine: Engine) -> None:

@@ -1,7 +1,11 @@
-"""Reading partitions at chosen positions on a real Kafka: from there to the log's end, and what the log has lost."""
+"""Reading partitions at chosen positions: from there to the log's end, and what the log has lost.
 
-from collections.abc import Callable, Iterator
+The simulation's reader passes the same tests as the one on a real Kafka, but for what its log has not.
+"""
+
+from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Protocol, cast
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -13,13 +17,14 @@ from consumer.intake.decode import decode
 from consumer.intake.record import Record
 from tests.intake.raw_producer import SMALL_READS, write_bomb
 from tests.kafka_kit import QUIET, Kafka
+from tests.simulation.world import TOPIC, SimulatedReader, World
 from tests.waiting import eventually
 
 
 class Reading:
-    """A reader and the records that it has returned."""
+    """A reader of partition 0 of a topic, and the records that it has returned."""
 
-    def __init__(self, reader: CursorReader, topic: str) -> None:
+    def __init__(self, reader: CursorReader | SimulatedReader, topic: str) -> None:
         self.reader, self.here = reader, (topic, 0)
         self.records: list[Record] = []
 
@@ -31,7 +36,7 @@ class Reading:
     def until(self, position: int) -> "Reading":
         """Read until `position` is the next offset."""
         eventually(
-            lambda: self.reader.positions[self.here] >= position,
+            lambda: self.reader.positions[self.here] == position,
             meanwhile=lambda: self.records.extend(self.reader.read(100)),
             otherwise=lambda: (self.reader.positions, self.reader.fault),
         )
@@ -42,84 +47,137 @@ class Reading:
         return [record.offset for record in self.records]
 
 
-Open = Callable[..., Reading]
+class Log(Protocol):
+    """Partition 0 of a new topic."""
+
+    def write(self, number: int) -> None:
+        """Append so many records."""
+
+    def remove_before(self, offset: int) -> None:
+        """What retention does: the log begins at `offset` from now on."""
+
+    def reading(self) -> Reading:
+        """A new reader."""
+
+
+class RealLog:
+    """On a real Kafka."""
+
+    def __init__(self, kafka: Kafka, stack: ExitStack) -> None:
+        self._kafka, self._stack = kafka, stack
+        self.topic = kafka.topic()
+
+    def write(self, number: int) -> None:
+        self._kafka.write(self.topic, [b"{}"] * number)
+
+    def remove_before(self, offset: int) -> None:
+        admin = AdminClient({"bootstrap.servers": self._kafka.servers, **QUIET})
+        for answer in admin.delete_records([TopicPartition(self.topic, 0, offset)]).values():
+            answer.result(20)
+
+    def reading(self, **properties: str) -> Reading:
+        """`a_b` becomes the property `a.b`."""
+        reader = CursorReader(self._kafka.settings(**properties))
+        self._stack.callback(reader.close)
+        return Reading(reader, self.topic)
+
+
+class SimulatedLog:
+    """In the simulation of a worker."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(self, number: int) -> None:
+        for _ in range(number):
+            self._world.write(0, b"{}")
+
+    def remove_before(self, offset: int) -> None:
+        self._world.removed[TOPIC, 0] = offset
+
+    def reading(self) -> Reading:
+        return Reading(SimulatedReader(self._world), TOPIC)
 
 
 @pytest.fixture
-def reading(real_kafka: Kafka) -> Iterator[Open]:
-    """Opens readers of a topic, and closes them in the end."""
+def real_log(real_kafka: Kafka) -> Iterator[RealLog]:
     with ExitStack() as stack:
-
-        def opened(topic: str, **properties: str) -> Reading:
-            reader = CursorReader(real_kafka.settings(**properties))
-            stack.callback(reader.close)
-            return Reading(reader, topic)
-
-        yield opened
+        yield RealLog(real_kafka, stack)
 
 
-def remove_before(kafka: Kafka, topic: str, offset: int) -> None:
-    """What retention does: the log begins at `offset` from now on."""
-    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
-    for answer in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
-        answer.result(20)
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.kafka)])
+def log(request: pytest.FixtureRequest) -> Log:
+    if request.param == "simulated":
+        return SimulatedLog(World(request.getfixturevalue("engine")))
+    return cast("Log", request.getfixturevalue("real_log"))
 
 
-def test_a_partition_is_read_where_the_caller_says(real_kafka: Kafka, reading: Open) -> None:
+def test_a_partition_is_read_where_the_caller_says(log: Log) -> None:
     """A seek leaves nothing of what was fetched for the position before it; a dropped partition returns nothing."""
-    topic = real_kafka.topic()
-    real_kafka.write(topic, [b"%d" % number for number in range(50)])
-    log = reading(topic).at(10).until(50)
-    assert log.offsets == list(range(10, 50))
-    assert log.at(40).until(50).offsets == list(range(40, 50))
-    log.at(0)
-    log.reader.read(100)
-    assert log.at(45).until(50).offsets[-5:] == [45, 46, 47, 48, 49]
-    log.reader.drop([log.here])
-    assert not log.reader.positions
-    assert not log.reader.read(100)
+    log.write(50)
+    reading = log.reading().at(10).until(50)
+    assert reading.offsets == list(range(10, 50))
+    assert reading.at(40).until(50).offsets == list(range(40, 50))
+    reading.at(0)
+    reading.reader.read(100)
+    assert reading.at(45).until(50).offsets == [45, 46, 47, 48, 49]
+    log.write(1)
+    assert reading.until(51).offsets[-1] == 50
+    reading.reader.drop([reading.here])
+    assert not reading.reader.positions
+    assert not reading.reader.read(100)
+    assert not reading.reader.removed
+    assert not reading.reader.restarted
 
 
-def test_a_transactions_marker_moves_the_position(real_kafka: Kafka, reading: Open) -> None:
+def test_a_position_at_the_logs_end_waits_for_its_record(log: Log) -> None:
+    """A cursor that has caught up reads there."""
+    log.write(3)
+    reading = log.reading().at(3)
+    reading.reader.read(100)
+    log.write(1)
+    assert reading.until(4).offsets == [3]
+    assert not reading.reader.removed
+    assert not reading.reader.restarted
+
+
+def test_what_retention_took_is_counted(log: Log) -> None:
+    """A position that the log no longer holds: the missing offsets are named, and reading begins after them."""
+    log.write(20)
+    log.remove_before(15)
+    reading = log.reading().at(5).until(20)
+    assert reading.offsets == [15, 16, 17, 18, 19]
+    assert reading.reader.removed == [RemovedRecords(reading.here, 5, 15)]
+    log.remove_before(20)
+    reading.reader.removed.clear()
+    assert reading.at(17).until(20).offsets == []
+    assert reading.reader.removed == [RemovedRecords(reading.here, 17, 20)]
+
+
+def test_a_log_that_ends_before_the_position_has_begun_again(log: Log) -> None:
+    """As after a topic was made again: the caller is told that the position means nothing, and gets its records."""
+    log.write(3)
+    reading = log.reading().at(100).until(3)
+    assert reading.reader.restarted == {reading.here}
+    assert reading.offsets == [0, 1, 2]
+    assert not reading.reader.removed
+
+
+def test_a_transactions_marker_moves_the_position(real_kafka: Kafka, real_log: RealLog) -> None:
     """The end of the log is reached although its last offset holds no record."""
-    topic = real_kafka.topic()
     producer = real_kafka.transactional()
     producer.begin_transaction()
-    producer.produce(topic, b"{}", partition=0)
+    producer.produce(real_log.topic, b"{}", partition=0)
     producer.commit_transaction(20)
-    assert reading(topic).at(0).until(2).offsets == [0]
+    assert real_log.reading().at(0).until(2).offsets == [0]
 
 
-def test_what_retention_took_is_counted(real_kafka: Kafka, reading: Open) -> None:
-    """A position that the log no longer holds: the missing offsets are named, and reading begins after them."""
-    topic = real_kafka.topic()
-    real_kafka.write(topic, [b"{}"] * 20)
-    remove_before(real_kafka, topic, 15)
-    log = reading(topic).at(5).until(20)
-    assert log.offsets == [15, 16, 17, 18, 19]
-    assert log.reader.removed == [RemovedRecords(log.here, 5, 15)]
-    remove_before(real_kafka, topic, 20)
-    log.reader.removed.clear()
-    assert log.at(17).until(20).offsets == []
-    assert log.reader.removed == [RemovedRecords(log.here, 17, 20)]
-
-
-def test_a_log_that_ends_before_the_position_has_begun_again(real_kafka: Kafka, reading: Open) -> None:
-    """As after a topic was made again: the position means nothing there, and the caller is told."""
-    topic = real_kafka.topic()
-    real_kafka.write(topic, [b"{}"] * 3)
-    log = reading(topic).at(100)
-    eventually(lambda: log.reader.restarted, meanwhile=lambda: log.reader.read(100))
-    assert log.reader.restarted == {log.here}
-
-
-def test_an_unreadable_batch_is_given_up_record_by_record(real_kafka: Kafka, reading: Open) -> None:
+def test_an_unreadable_batch_is_given_up_record_by_record(real_kafka: Kafka, real_log: RealLog) -> None:
     """It does not stop the records behind it."""
-    topic = real_kafka.topic()
-    real_kafka.write(topic, [b"{}"])
-    write_bomb(real_kafka.servers, topic)
-    real_kafka.write(topic, [b"{}"])
-    log = reading(topic, **SMALL_READS).at(0).until(3)
-    assert log.offsets == [0, 1, 2]
+    real_log.write(1)
+    write_bomb(real_kafka.servers, real_log.topic)
+    real_log.write(1)
+    reading = real_log.reading(**SMALL_READS).at(0).until(3)
+    assert reading.offsets == [0, 1, 2]
     with pytest.raises(Undecodable):
-        decode(log.records[1])
+        decode(reading.records[1])

@@ -157,15 +157,18 @@ def test_a_fetched_row_is_ready_to_send(engine: Engine) -> None:
     assert [(each.attempt, each.filter_pending) for each in rows] == [(2, False), (0, True), (1, False)]
 
 
-def test_rows_of_disabled_or_removed_subscriptions_are_skipped(engine: Engine) -> None:
+def test_rows_of_disabled_paused_or_removed_subscriptions_are_skipped(engine: Engine) -> None:
     """Their due keys are checked again later, because upkeep will hold or exhaust the rows. Other rows are fetched."""
-    off, on = subscribed(engine, 2)
+    off, on, paused = subscribed(engine, 3)
     gone = ("t", 0, 99)
-    park(engine, (off, 1, 0.0), (on, 2, 0.0), (gone, 3, 0.0))
+    park(engine, (off, 1, 0.0), (on, 2, 0.0), (gone, 3, 0.0), (paused, 4, 0.0))
     repository.set_enabled(engine, off[2], enabled=False)
-    found = taken(engine, {off: 5, on: 5, gone: 5})
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP WHERE id = :id", id=paused[2])
+    found = taken(engine, {off: 5, on: 5, gone: 5, paused: 5})
     assert offsets(found.rows) == [2]
-    assert found.next_due == {off: NOW + LATER, gone: NOW + LATER}
+    assert found.next_due == dict.fromkeys((off, gone, paused), NOW + LATER)
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = NULL")
+    assert offsets(taken(engine, {paused: 5}).rows) == [4]
 
 
 def test_unsignable_rows_are_postponed_and_hold_up_no_other(engine: Engine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, assigned, due, marks, search, store, upkeep
+from consumer.ledger import admin, assigned, cursors, due, marks, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -32,12 +32,12 @@ def full(sqlite_engine: Engine) -> Engine:
     return engine
 
 
-def used(engine: Engine, work: Callable[[], object]) -> list[str]:
-    """The plans of the statements on deliveries: none reads the whole table or sorts."""
-    found = [(sql, plan) for sql, plan in plans(engine, work) if "webhook_deliveries" in sql]
+def used(engine: Engine, work: Callable[[], object], table: str = "webhook_deliveries") -> list[str]:
+    """The plans of the statements on deliveries, or another table: none reads the whole table or sorts."""
+    found = [(sql, plan) for sql, plan in plans(engine, work) if table in sql]
     assert found
     for sql, plan in found:
-        assert "SCAN webhook_deliveries" not in plan, (sql, plan)
+        assert f"SCAN {table}" not in plan, (sql, plan)
         assert "FOR ORDER BY" not in plan, (sql, plan)
     return [plan for _, plan in found]
 
@@ -109,6 +109,20 @@ def test_assignment_and_upkeep(full: Engine, work: Callable[[Engine], object], i
     """An index serves settled and open ordering keys, open topics, delivered rows, and a subscription's open rows."""
     for plan in used(full, lambda: work(full)):
         assert index in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("work", "columns"),
+    [
+        (lambda engine: cursors.of_partition(engine, GROUP, ("t", 0)), "topic=? AND partition_no=?"),
+        (lambda engine: cursors.of_due_keys(engine, GROUP, [("t", 0, 1), ("t", 1, 1)]), "topic=?"),
+        (lambda engine: cursors.prune(engine, GROUP, ("t", 0), 50), "topic=? AND partition_no=?"),
+    ],
+)
+def test_cursors(full: Engine, work: Callable[[Engine], object], columns: str) -> None:
+    """The cursors of a partition, and of due keys in a topic, are found by their unique key."""
+    for plan in used(full, lambda: work(full), "webhook_cursors"):
+        assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns})" in plan, plan
 
 
 def test_writing(full: Engine) -> None:

@@ -17,8 +17,12 @@ def begin(engine: Engine, subscription: int, first: int = 5, partition: int = 0,
     cursors.begin(engine, GROUP, [cursor._replace(**more)], 100.0)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def here(engine: Engine, partition: int = 0) -> list[KeptCursor]:
-    return cursors.of_partition(engine, GROUP, ("t", partition))
+def of(engine: Engine, group: str, partition: int) -> list[KeptCursor]:
+    return cursors.of_partition(engine, group, ("t", partition))
+
+
+def here(engine: Engine) -> list[KeptCursor]:
+    return of(engine, GROUP, 0)
 
 
 def test_a_cursor_is_read_as_it_was_begun(engine: Engine, sub: int) -> None:
@@ -104,6 +108,22 @@ def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -
         due_keys[1]: set(),
     }
     assert cursors.stored(engine, GROUP, []) == {}
+
+
+def test_finished_cursors_below_the_committed_offset_are_pruned(engine: Engine, sub: int) -> None:
+    """Before that a restart reads what they have covered. Unfinished ones, others' and those of replays stay."""
+    for first in (10, 20, 30, 40):
+        begin(engine, sub, first=first, end=first + 5)
+    begin(engine, sub, first=50)
+    begin(engine, sub, first=10, end=15, replay=7, reason=CursorReason.REPLAY)
+    begin(engine, sub, first=10, end=15, partition=1)
+    cursors.begin(engine, "other", [NewCursor(("t", 0, sub), 10, CursorReason.PAUSED, 15)], 100.0)
+    ended = [each for group in (GROUP, "other") for place in (0, 1) for each in of(engine, group, place)]
+    moves = [CursorMove(each.id, 0, each.end, each.end, "", None) for each in ended if each.end and each.first != 30]
+    assert not cursors.save(engine, moves, 101.0)
+    assert [cursors.prune(engine, GROUP, ("t", 0), committed) for committed in (14, 44, 44, 45)] == [0, 2, 0, 1]
+    assert [(each.first, each.replay) for each in here(engine)] == [(10, 7), (30, 0), (50, 0)]
+    assert [len(of(engine, *place)) for place in ((GROUP, 1), ("other", 0))] == [1, 1]
 
 
 def test_cursors_end_with_their_subscription(engine: Engine, sub: int) -> None:

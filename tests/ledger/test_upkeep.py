@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, update
 
 from consumer.events.event import RecordId
-from consumer.ledger import assigned, marks, outbox, store, upkeep
+from consumer.ledger import assigned, cursors, marks, outbox, store, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.subscriptions import repository
-from models import Status, StoredOperation
+from models import CursorReason, Status, StoredOperation
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
@@ -64,6 +65,25 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     run(engine, "UPDATE webhook_subscriptions SET enabled = 1")
     assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
+
+
+def test_a_paused_subscription_holds_its_rows_and_resuming_gives_them_back(engine: Engine) -> None:
+    """They are due then, each key in its order, and their owner is told. One that is disabled as well stays held."""
+    sub, both = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
+    park(engine, *(ordered(offset, to) for to in (sub, both) for offset in (1, 2)), parked(make_event(9), sub, 5000.0))
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP")
+    assert upkeep.reconcile(engine, 500.0) == (3, 0, 0, None)
+    assert states(engine, sub) == {1: "held", 2: "blocked", 9: "held"}
+    assert find(engine, 9000.0) == []
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
+    assert marks.recent(engine, GROUP, None).due_keys == {}
+    repository.set_enabled(engine, both, enabled=False)
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = NULL")
+    assert upkeep.reconcile(engine, 500.0) == (0, 2, 0, None)
+    assert states(engine, sub) == {1: "parked", 2: "blocked", 9: "parked"}
+    assert set(states(engine, both).values()) == {"held", "blocked"}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}
+    assert sorted(offsets(find(engine, 500.0))) == [1, 2, 9]
 
 
 def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
@@ -216,14 +236,15 @@ def test_topics_with_open_rows(engine: Engine, sub: int) -> None:
 
 
 def test_partitions_with_rows(engine: Engine, sub: int) -> None:
-    """Partitions with rows of any state, or with marks alone, are found."""
+    """Partitions with rows of any state, with marks alone, or with cursors alone, are found."""
     for topic, partition in (("t", 0), ("t", 5), ("t", 6), ("u", 2)):
         park(engine, parked(make_event(1, topic=topic, partition=partition), sub))
     park(engine, parked(make_event(1, topic="t", partition=3), sub), group="another")
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE partition_no = 5")
     marks.refused_since(engine, GROUP, RecordId("t", 9, 1, 0), sub, 1.0)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 8, sub), 0, CursorReason.PAUSED)], 1.0)
     ours = [("t", number) for number in (*range(6), *range(7, 12))]
-    assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
+    assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 8), ("t", 9)}
 
 
 def test_operational_events_stay_until_they_are_published(engine: Engine) -> None:

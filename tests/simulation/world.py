@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.events.event import TopicPartition
+from consumer.intake.cursor_reader import RemovedRecords
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
@@ -62,6 +63,7 @@ class World:
         self.log: dict[TopicPartition, list[tuple[bytes | None, bytes]]] = {
             (TOPIC, number): [] for number in range(partitions)
         }
+        self.removed: dict[TopicPartition, int] = {}  # retention has removed the records before this offset
         self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
         self.sent: list[tuple[str, str]] = []  # and of each delivery requested
@@ -97,7 +99,7 @@ class World:
             patch.setattr("consumer.worker.wiring.operations_topic", partial(_OperationsTopic, self))
             patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
-            patch.setattr("consumer.worker.wiring.CursorReader", partial(_CursorReader, self))
+            patch.setattr("consumer.worker.wiring.CursorReader", partial(SimulatedReader, self))
             # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = Worker(
@@ -292,16 +294,16 @@ class _TopicWatch(Part):
         return True
 
 
-class _CursorReader:
-    """The log, read where the worker says."""
+class SimulatedReader:
+    """The log, read where the worker says: a CursorReader, as the tests of that show."""
 
     fault = None
 
-    def __init__(self, world: World, _kafka: object, _clock: object) -> None:
+    def __init__(self, world: World, _kafka: object = None, _clock: object = None) -> None:
         self._world = world
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self.positions: dict[TopicPartition, int] = {}
-        self.removed: list[Any] = []
+        self.removed: list[RemovedRecords] = []
         self.restarted: set[TopicPartition] = set()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
@@ -315,8 +317,15 @@ class _CursorReader:
     def read(self, _limit: int) -> list[Record]:
         """The next two records of each partition, so that reading takes turns."""
         records = []
-        for place, first in self.positions.items():
-            for offset, (key, value) in list(enumerate(self._world.log[place]))[first : first + 2]:
+        for place, position in self.positions.items():
+            log, first = self._world.log[place], self._world.removed.get(place, 0)
+            if position > len(log):
+                self.restarted.add(place)
+            elif position < first:
+                self.removed.append(RemovedRecords(place, position, first))
+            begin = position if first <= position <= len(log) else first
+            self.positions[place] = begin
+            for offset, (key, value) in list(enumerate(log))[begin : begin + 2]:
                 records.append(Record(self._partitions[place], offset, int(BORN * 1000) + offset, key, value, None))
                 self.positions[place] = offset + 1
         return records

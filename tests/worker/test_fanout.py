@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +14,14 @@ from consumer.delivery.lanes import SLOW, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
 from consumer.expressions.expression import compile_filter
+from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LEAVING, LOOK_EVERY, Fanout
-from tests.delivery.backlog_kit import make_backlog
+from models import CursorReason
+from tests.delivery.backlog_kit import Unwritten, make_backlog
 from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import URL, make_event
 
@@ -289,20 +291,101 @@ def test_an_event_whose_filter_cannot_run_is_stored_unfiltered(*, abandoned: boo
     assert each.refused == 2
 
 
+def covering(subscription: int, first: int = 0, end: int | None = None) -> KeptCursor:
+    """A stored cursor of partition 0."""
+    reason = CursorReason.BEHIND
+    return KeptCursor(subscription, ("t", 0, subscription), 0, reason, first, first, end, "", None, None, 0)
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_covered_deliveries_are_left_to_their_cursors(*, abandoned: bool) -> None:
+    """They are neither filtered, queued nor stored. The record is settled when the cursors are written, and the rest.
+
+    It is so, too, if the partition is revoked meanwhile.
+    """
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(), list[int]()
+    backlog = make_backlog(writes)
+    backlog.load(("t", 0), [covering(2), covering(3, first=1), covering(4, end=0)])
+    targets = (*endpoints(1), *choosy(2, "data.n > 1")[1:], *endpoints(5)[2:4], replace(endpoints(5)[4], paused=True))
+    each = fanout(targets, settled, b'{"n": 1}', backlog=backlog)
+    if abandoned:
+        each.record.started = True
+        assert each.abandon(lanes, settling)
+        assert settling.stored == [1, 3, 4]
+        settling.write()
+    else:
+        assert each.advance(lanes, settling, 0.0)
+        assert settling.stored == []
+        begun = list(started(lanes))
+        assert [delivery.lane.endpoint.subscription_id for delivery in begun] == [1, 3, 4]
+        for _ in begun:
+            each.record.settle_one()
+    assert (each.refused, each.record.open, settled) == (0, 2, [])
+    assert [(new.due_key[2], new.first, new.end) for new in writes.begun] == [(5, 0, None)]
+    writes.write()
+    assert settled == [0]
+
+
+def test_beyond_its_rows_a_receivers_events_are_left_to_a_cursor() -> None:
+    """It begins with the first event that may not be stored, once the database has room; the next ones follow it."""
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(room=0), list[int]()
+    backlog, targets = make_backlog(writes, most_rows=LANE_DELIVERIES + 2), endpoints(1)
+    fill(lanes, targets[0], LANE_DELIVERIES)
+    each = fanout(targets, settled, backlog=backlog)
+    assert not each.advance(lanes, settling, SLOW)
+    settling.room = 10
+    assert each.advance(lanes, settling, SLOW)
+    assert (settling.stored, writes.begun) == ([1], [])
+    writes.open_rows["t", 0, 1] += 2
+    for _ in range(2):
+        assert fanout(targets, settled, backlog=backlog).advance(lanes, settling, SLOW)
+    assert (settling.stored, len(writes.begun), settled) == ([1], 1, [])
+    writes.write()
+    assert settled == [0, 0]
+
+
+def test_an_event_that_a_filter_refuses_begins_no_cursor() -> None:
+    """A receiver that is far behind owes nothing for it."""
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(), list[int]()
+    targets = choosy(1, "data.n > 1")
+    fill(lanes, targets[0], LANE_DELIVERIES)
+    each = fanout(targets, settled, b'{"n": 1}', backlog=make_backlog(writes, most_rows=1))
+    assert each.advance(lanes, settling, SLOW)
+    assert (each.refused, writes.begun, settled) == (1, [], [0])
+
+
+def test_an_event_behind_the_end_of_a_cursor_is_stored_until_that_is() -> None:
+    """If it were sent, a crash would send it again, since the cursor would still be open."""
+    writes, lanes, settling, targets = Unwritten(), Lanes(10), Postponed(), endpoints(2)
+    backlog = make_backlog(writes)
+    backlog.load(("t", 0), [covering(2)])
+    (cursor,) = backlog.here(("t", 0, 2))
+    cursor.meet(0)
+    for written in (backlog.save, lambda _: writes.write(), lambda _: None):
+        assert fanout(targets, backlog=backlog).advance(lanes, settling, 0.0)
+        written(cursor)
+    assert (settling.stored, sorted(ids(lanes))) == ([2, 2], [1, 1, 1, 2])
+
+
 @settings(max_examples=30)  # each fills lanes of a thousand
 @given(
     full=st.sets(st.integers(1, 20)),
+    covered=st.sets(st.integers(1, 20), max_size=10),
     slow=st.booleans(),
     rooms=st.lists(st.integers(0, 20), max_size=5),
     slots=st.integers(1, 50),
 )
-def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slots: int, *, slow: bool) -> None:
-    """Each delivery is queued or stored, in order, never both, whichever lanes are full and however often it waits."""
-    targets = endpoints(20)
+def test_each_subscription_is_served_once(
+    full: set[int], covered: set[int], rooms: list[int], slots: int, *, slow: bool
+) -> None:
+    """Each delivery is queued, stored or covered, in order, whichever lanes are full and however often it waits."""
+    targets, writes = endpoints(20), Unwritten()
     lanes, settling, settled = Lanes(slots), Postponed(), list[int]()
+    backlog = make_backlog(writes)
+    backlog.load(("t", 0), map(covering, covered))
     for endpoint in targets:
         fill(lanes, endpoint, LANE_DELIVERIES if endpoint.subscription_id in full else 0)
-    each = fanout(targets, settled)
+    each = fanout(targets, settled, backlog=backlog)
     queued: list[int] = []
 
     def drain() -> None:
@@ -325,7 +408,8 @@ def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slot
     while not each.advance(lanes, settling, SLOW if slow else 0.0):
         drain()
     drain()
-    assert settled == [] if settling.settle else settled == [0]
+    assert settled == ([] if settling.settle or covered else [0])
     settling.write()
+    writes.write()
     assert settled == [0]
-    assert sorted(queued + settling.stored) == list(range(1, 21))
+    assert sorted([*queued, *settling.stored, *covered]) == list(range(1, 21))

@@ -12,12 +12,13 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.database.job import BACK_OFF
 from consumer.errors import DatabaseTooSlow
-from consumer.ledger import ordering, outbox, store, upkeep
+from consumer.ledger import cursors, ordering, outbox, store, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, in_transaction
 from consumer.subscriptions import repository, tls
 from consumer.worker import housekeeping
 from consumer.worker.housekeeping import Housekeeping
-from models import StoredOperation
+from models import CursorReason, StoredOperation
 from tests.delivery.store_kit import Store
 from tests.ledger.rows_kit import GROUP, URL, make_event, ordered, parked, run, states
 
@@ -101,6 +102,16 @@ def test_everything_is_done_once(house: House) -> None:
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.poll(0.0)
     assert house.store.posted.empty()
+
+
+def test_finished_cursors_are_deleted_once_their_offsets_are_committed(house: House) -> None:
+    """Their partition has no other rows. A new assignment would read the others, and leave live events to them."""
+    (sub,) = house.subscribe()
+    due_key = (*HERE, sub)
+    cursors.begin(house.engine, GROUP, [NewCursor(due_key, first, CursorReason.PAUSED, first) for first in (5, 9)], 1.0)
+    for mark, left in ((4, [5, 9]), (8, [9])):
+        house.begin([HERE], mark)
+        assert [each.first for each in cursors.of_partition(house.engine, GROUP, HERE)] == left
 
 
 def test_each_step_is_a_slice_if_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

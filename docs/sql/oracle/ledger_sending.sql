@@ -562,3 +562,14 @@ WHERE
   AND webhook_marks.topic = :topic_1
   AND webhook_marks.partition_no >= :partition_no_1
 ;
+
+-- ledger.assigned._numbers
+-- Upkeep: the next of these partitions that has cursors.
+SELECT
+  MIN(webhook_cursors.partition_no) AS min_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no >= :partition_no_1
+;

@@ -765,6 +765,38 @@ WHERE
   webhook_cursors.id IN (:id_1_1)
 ;
 
+-- ledger.cursors.prune
+-- Upkeep: are there finished cursors below the committed offset?
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_cursors.id AS id
+  FROM webhook_cursors
+  WHERE
+    webhook_cursors.group_id = :group_id_1
+    AND webhook_cursors.topic = :topic_1
+    AND webhook_cursors.partition_no = :partition_no_1
+    AND webhook_cursors.replay = :replay_1
+    AND webhook_cursors.end_offset = webhook_cursors.next_offset
+    AND webhook_cursors.end_offset <= :end_offset_1
+) anon_1
+WHERE
+  ROWNUM <= 1
+;
+
+-- ledger.cursors.prune
+-- Delete these.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no = :partition_no_1
+  AND webhook_cursors.replay = :replay_1
+  AND webhook_cursors.end_offset = webhook_cursors.next_offset
+  AND webhook_cursors.end_offset <= :end_offset_1
+;
+
 -- ledger.outbox.add
 -- Which of these operational events are stored already?
 SELECT
