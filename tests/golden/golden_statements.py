@@ -303,10 +303,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.replays.load": ("A replay, its progress, and whether its subscription gets events.",),
         "ledger.replays.requests": ("Workers: the requests of replays that go on, and their cursors that are left.",),
         "ledger.replays.finish": (
-            "The replays that go on.",
-            "Delete their cursors that have ended.",
+            "Those that go on of the replays whose cursors have ended.",
+            "Delete these cursors.",
             "Cancel those whose subscription was removed.",
             "Finish those without a cursor.",
+            "All replays that go on.",
         ),
         "ledger.replays.find": ("A page of replays, newest first.",),
         "ledger.replays._set": (
