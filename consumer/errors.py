@@ -18,7 +18,7 @@ WebhooksError
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── NotFound                 what a request names does not exist, or is not of the caller's tenant
 ├── Conflict                 the state of what a request names does not allow it
-│   └── DeliveriesOwed       a subscription that is to be removed has deliveries to be sent
+│   └── DeliveriesOwed       a subscription that is to be removed is owed events
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key was used with another body before
 ├── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
@@ -141,11 +141,11 @@ class Conflict(WebhooksError):
 
 
 class DeliveriesOwed(Conflict):
-    """A subscription that is to be removed has `owed` deliveries to be sent."""
+    """A subscription that is to be removed has `owed` stored deliveries to be sent, or cursors owe it events."""
 
     def __init__(self, owed: int) -> None:
         self.owed = owed
-        super().__init__("deliveries are stored for it; owed=exhaust gives them up")
+        super().__init__("deliveries are stored for it, or it is owed events from Kafka; owed=exhaust gives them up")
 
 
 class KeyTaken(WebhooksError):

@@ -23,7 +23,7 @@ from consumer.ops.ping import Ping, ping_subscription
 from consumer.ops.replay_request import NO_KAFKA, Log
 from consumer.ops.verification import Ask
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 OF_TENANT = 2  # requests of one tenant at once: with many tenants, none has all of them
 

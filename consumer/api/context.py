@@ -22,7 +22,7 @@ from consumer.events.event import in_calendar
 from consumer.ledger import request_keys
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.changes import Changes
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 
 class Given(BaseModel):

@@ -17,8 +17,8 @@ from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.options import OPTIONS
-from consumer.subscriptions.repository import Mode, Subscribed
 from consumer.subscriptions.secrets import Credential
+from consumer.subscriptions.subscribed import Mode, Subscribed
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 

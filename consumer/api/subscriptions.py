@@ -48,7 +48,8 @@ from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
-from consumer.subscriptions.repository import State, Subscribed
+from consumer.subscriptions.repository import State
+from consumer.subscriptions.subscribed import Subscribed
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 

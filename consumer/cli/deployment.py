@@ -14,9 +14,10 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, place_of
 from consumer.errors import SettingsError
 from consumer.matching.destinations import rules_of
-from consumer.ops.changes import Changes, Deployment, command_line_actor, shown
+from consumer.ops.changes import Changes, Deployment, command_line_actor
+from consumer.ops.reported import shown
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from consumer.telemetry.logs import configure_logging
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]

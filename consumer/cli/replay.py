@@ -23,7 +23,7 @@ from consumer.ops.changes import command_line_actor
 from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, resume, spans
 from consumer.ops.replay_request import records as number_of
 from consumer.subscriptions import repository
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 
 def replay(

@@ -340,7 +340,8 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
     Its stored deliveries that are still owed are given up within a minute: they stay in the table as exhausted, and
-    cannot be sent again. The command counts them first, and asks if there are any.
+    cannot be sent again. The events that its cursors owe it are not sent. The command counts the deliveries first, and
+    asks if there are any, or cursors.
 
     \b
     Examples:
@@ -351,11 +352,13 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     where = by_user.deployment
     where.subscription(subscription_id)
     owed = search.loads(where.engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
-    given_up = bounded(owed, "delivery")
-    if owed:
-        confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
+    stored = [f"{bounded(owed, 'delivery')} stored for it"] if owed else []
+    waiting = ["its events that wait in Kafka"] if cursors.of_subscription(where.engine, subscription_id, 1) else []
+    given_up = " and ".join(stored + waiting)
+    if given_up:
+        confirm(f"Remove subscription {subscription_id} and give up {given_up}?", yes=yes)
     by_user.remove(subscription_id, give_up=True)
-    after = f"; given up within a minute: {given_up}" if owed else ""
+    after = f"; given up within a minute: {given_up}" if given_up else ""
     typer.echo(f"subscription {subscription_id} removed{after}")
 
 

@@ -123,7 +123,7 @@ def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
     for listed in seen.disabled or ():
         yield TroubledReceiver(*listed[:4], Badge("disabled", "warn"), error=listed.reason)
     for listed in seen.paused or ():
-        since = listed.paused_at and listed.paused_at.timestamp()
+        since = None if listed.paused_at is None else listed.paused_at.timestamp()
         yield TroubledReceiver(*listed[:4], Badge("paused", "warn"), since, listed.reason)
     if backing.history is not None:
         yield from _degraded(backing, backing.history)

@@ -15,7 +15,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ops.attempts import Minute, Tried
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

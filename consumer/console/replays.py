@@ -15,7 +15,7 @@ from consumer.events.event import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, spans_soon
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 SHOWN = 100
 PARTITIONS = 200  # of a preview, that are listed

@@ -19,7 +19,8 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
-from consumer.subscriptions.repository import State, Subscribed
+from consumer.subscriptions.repository import State
+from consumer.subscriptions.subscribed import Subscribed
 
 PAGE = 50
 ATTEMPTS, STORED = 50, 10  # shown on a subscription's page

@@ -7,7 +7,7 @@ below `next`, and in `runs`, everything is settled. Each function may be repeate
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, exists, insert, or_, select, update
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
@@ -185,10 +185,10 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
 
 
-def of_subscription(engine: Engine, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
+def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
     mine = StoredCursor.subscription_id == subscription_id, _unfinished()
-    with reading(engine) as connection:
+    with reading(bind) as connection:
         rows = connection.execute(_cursors().where(*mine).limit(most))
         return [
             OwedPart(
@@ -237,14 +237,26 @@ def look_at(connection: Connection, subscription_id: int) -> None:
 
 
 def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:
-    """The stored deliveries of these due keys, in any state: replay, offset and record timestamp."""
+    """The stored deliveries, in any state, of these due keys' cursors at or after their positions.
+
+    By replay, offset and record timestamp. A crash may have hidden them from the position.
+    """
     found: dict[DueKey, set[tuple[int, int, int]]] = {due_key: set() for due_key in due_keys}
     if not due_keys:
         return found
-    row = ParkedDelivery
-    place = row.topic.expression, row.partition_no.expression, row.subscription_id.expression
-    rows = select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts).where(
-        row.group_id == group, row.status.in_(list(Status)), any_tuple_of(place, sorted(due_keys))
+    row, cursor = ParkedDelivery, StoredCursor
+    place = cursor.topic.expression, cursor.partition_no.expression, cursor.subscription_id.expression
+    rows = (
+        select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts)
+        .join(cursor, and_(*(mine == its for mine, its in zip(DUE_KEY, _PLACE, strict=True))))
+        .where(
+            cursor.group_id == group,
+            any_tuple_of(place, sorted(due_keys)),
+            row.replay == cursor.replay,
+            row.record_offset >= cursor.next_offset,
+            or_(cursor.end_offset.is_(None), row.record_offset < cursor.end_offset),
+            row.status.in_(list(Status)),
+        )
     )
     with reading(engine) as connection:
         for each in connection.execute(rows):

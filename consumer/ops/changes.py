@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection, Engine
 
 from consumer.crypto.certificates import TlsIdentity
@@ -22,18 +21,17 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.http.urls import redact_url
 from consumer.ledger import admin, cursors, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
-from consumer.sending.trace import MASK
+from consumer.ops.reported import masked, shown
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Mode, Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation
+from consumer.subscriptions.subscribed import Mode, Subscribed
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
@@ -218,11 +216,11 @@ class Changes:
             outbox.tell(connection, self.deployment.group, PINGED, told)
 
     def remove(self, subscription_id: int, *, give_up: bool) -> None:
-        """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
+        """Remove a subscription, its secrets and cursors; DeliveriesOwed if it is owed events, unless `give_up`."""
         with self._change(subscription_id, REMOVED) as change:
             if not give_up:
                 owed = search.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
-                if owed:
+                if owed or cursors.of_subscription(change.connection, subscription_id, 1):
                     raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
 
@@ -370,7 +368,7 @@ class Changes:
             data["reason"] = subject.disabled_reason if kind == DISABLED else subject.paused_reason
         if kind != ROTATED and was is not None and is_now is not None:
             data["changed"] = [name for name in was if was[name] != is_now[name]]
-        data |= {"before": _masked(was), "after": _masked(is_now)}
+        data |= {"before": masked(was), "after": masked(is_now)}
         outbox.tell(connection, self.deployment.group, kind, data)
 
 
@@ -386,35 +384,3 @@ def _seen(found: Subscribed | None, subscription_id: int, tenant: str | None) ->
     if found is None or tenant not in {None, found.tenant}:
         raise NotFound("subscription", subscription_id)
     return found
-
-
-def shown(item: Subscribed) -> dict[str, Any]:
-    """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
-    return {
-        **item.options,
-        "enabled": item.enabled,
-        "disabled_reason": item.disabled_reason,
-        "paused_at": None if item.paused_at is None else item.paused_at.isoformat(),
-        "paused_reason": item.paused_reason,
-        "secrets": item.secrets,
-        "credentials": list(item.credentials),
-        "tls": None if item.tls is None else item.tls.as_json(),
-        "verified": item.verified,
-    }
-
-
-def _masked(shown: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Masks confidential values: a password in the URL, and the values of headers."""
-    if shown is None:
-        return None
-    return {**shown, "url": redact_url(str(shown["url"])), "custom_headers": _names_only(shown["custom_headers"])}
-
-
-def _names_only(headers: str | None) -> str | None:
-    if headers is None:
-        return None
-    try:
-        found = orjson.loads(headers)
-    except orjson.JSONDecodeError:
-        return MASK
-    return orjson.dumps(dict.fromkeys(found, MASK)).decode() if isinstance(found, dict) else MASK

@@ -26,7 +26,7 @@ from consumer.ops.events import newest, record_at
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect, read
 from consumer.subscriptions.patterns import candidates
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from models import CursorReason
 from models.subscription import EVERY_TENANT
 

@@ -37,7 +37,7 @@ from consumer.sending.signing import prepare
 from consumer.sending.trace import MASK, ExchangeTrace, masked, plugin_headers, secrets_in
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 Send = Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]]  # a request, and its time limit
 

@@ -23,7 +23,7 @@ from consumer.ops.bounded import within
 from consumer.ops.events import ReadEvent
 from consumer.subscriptions.options import LEAST_NUMBER, Effect
 from consumer.subscriptions.patterns import check_pattern, matches
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 CREATED, CANCELLED, RESUMED = "replay.created", "replay.cancelled", "replay.resumed"
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events

@@ -25,7 +25,7 @@ from consumer.sending.validation_request import (
     validation_request,
 )
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 Ask = Callable[[Endpoint, int | None], Permission]  # the rate is in requests a minute; None: the subscription's limit
 

@@ -13,7 +13,8 @@ from consumer.database.engine import reading
 from consumer.database.statements import any_of
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Mode, Subscribed, mode_of, walk
+from consumer.subscriptions.repository import walk
+from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
 from models import Subscription
 from models.base import UNREADABLE
 

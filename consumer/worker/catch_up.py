@@ -84,6 +84,12 @@ class CatchUp(Part):
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
         self._saved = -inf
+        self._more = False
+
+    @property
+    def ready(self) -> bool:
+        """More records have come than were read."""
+        return self._more
 
     @property
     def busy(self) -> bool:
@@ -186,12 +192,14 @@ class CatchUp(Part):
         )
 
     def _read(self, now: float) -> None:
-        reader = self._reader
+        reader, self._more = self._reader, False
         if reader is None or not self._passes or not self._memory.room:
             return
         if sum(len(each.pending) for each in self._passes.values()) >= RECORDS:
             return
-        for record in reader.read(RECORDS):
+        records = reader.read(RECORDS)
+        self._more = len(records) == RECORDS
+        for record in records:
             if (each := self._passes.get(record.partition.topic_partition)) is not None:
                 each.add(record, now)
         for removed in reader.removed:
@@ -221,7 +229,6 @@ class CatchUp(Part):
 
     def _waiting(self, event: Event, each: Pass, now: float) -> list[Cursor]:
         """Give an event to the members that owe it. Returns the ones that cannot take it now."""
-        is_given_out = self._given_out(event.record.topic_partition)(event.record.offset)
         waiting = []
         for cursor in each.getting(event):
             endpoint = each.members[cursor].endpoint
@@ -231,7 +238,8 @@ class CatchUp(Part):
                 self._not_before[cursor] = until
                 each.leave(cursor)  # the others do not wait for it
                 continue
-            is_early = cursor.replay and not is_given_out  # a replay follows the live stream
+            # A replay follows the live stream.
+            is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
                 waiting.append(cursor)
         return waiting

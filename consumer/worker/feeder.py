@@ -15,7 +15,7 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.replaying import Replays
 
 REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are for new events
-MOST_UNSAVED = 200  # settled events of all cursors whose positions are not saved: a crash sends them again
+MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
 
 
 class Feeder:
@@ -67,7 +67,7 @@ class Feeder:
         answer = self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
-        if answer is FilterResult.NOT_ASKED or not self.has_room(endpoint.subscription_id, now):
+        if answer is FilterResult.NOT_ASKED or self.unsaved >= MOST_UNSAVED:
             return False
         lane = self._lanes.lane(endpoint)
         is_ordered = not cursor.replay or self._replays.is_ordered(cursor.replay)

@@ -166,11 +166,14 @@ def test_removing_asks_before_deliveries_are_given_up(
     assert "and give up more than 2 deliveries stored" in called(*remove, **database).stderr
     done = called(*remove, "--yes", **database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries\n"
+    assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries stored for it\n"
     again = called(*remove, **database)  # its deliveries are exhausted later
     assert (again.returncode, again.stderr.startswith("kafka-webhooks: there is no subscription 1;")) == (1, True)
-    other = repository.add(engine, URL, "a")
+    other, owed = (repository.add(engine, URL, "a") for _ in range(2))
     assert called("subscriptions", "remove", str(other), **database).stdout == f"subscription {other} removed\n"
+    cursors.begin(engine, GROUP, [NewCursor(("orders", 0, owed), 5, CursorReason.PAUSED)], 0.0)
+    asked = called("subscriptions", "remove", str(owed), **database)
+    assert (asked.returncode, "give up its events that wait in Kafka?" in asked.stderr) == (2, True)
 
 
 def test_adoption_moves_rows_and_reports_the_rest(

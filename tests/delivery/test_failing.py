@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from tests.delivery.store_kit import NOW, Store
 from tests.ledger.rows_kit import DEFAULT, GROUP, URL
 

@@ -103,15 +103,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
+        "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
         ),
         "subscriptions.repository.count_enabled": ("`check`: the number of enabled subscriptions.",),
-        "subscriptions.repository.set_enabled": (
+        "subscriptions.repository._switch": (
             "Disable it and keep an earlier reason.",
             "Disable it for a new reason.",
             "Enable it.",
+            "Pause it and keep an earlier reason.",
+            "Pause it for a new reason.",
+            "Resume it.",
         ),
         "subscriptions.repository.set_verified": ("Its receiver has agreed, up to this rate.",),
         "subscriptions.repository.remove": ("Remove it, and its secrets by the foreign key.",),
@@ -254,6 +258,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Resume held rows, an array.",
             "Exhaust rows of removed subscriptions, an array.",
         ),
+        "ledger.cursors.look_at": ("The due keys of a subscription's cursors.",),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
@@ -293,6 +298,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
+        "ledger.cursors.of_subscription": ("What a subscription's cursors owe it.",),
+        "ledger.cursors.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),
         "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
@@ -455,6 +462,7 @@ def _subscribe(engine: Engine) -> None:
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)
+    health.paused(engine, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)
@@ -462,6 +470,9 @@ def _subscribe(engine: Engine) -> None:
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
         repository.set_enabled(engine, 1, enabled, reason)
+    for why in (None, "moves"):
+        repository.pause(engine, 1, why)
+    repository.resume(engine, 1)
     with engine.begin() as connection:
         repository.set_verified(connection, 1, URL, 1.5)
     _change_secrets(engine)
@@ -555,6 +566,11 @@ def _command(engine: Engine) -> None:
             engine, DeliveryQuery(ids=[1], event_type="user.created", tenant="acme", topic="t", **choice), T
         )
     )
+    cursors.begin(engine, GROUP, [NewCursor(("t", 3, 1), 5, CursorReason.PAUSED)], T)
+    cursors.of_subscription(engine, 1)
+    cursors.covering(engine, GROUP, ("t", 3), 5, [1])
+    with engine.begin() as connection:
+        cursors.look_at(connection, 1)
     search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], T, created_by="api:token")

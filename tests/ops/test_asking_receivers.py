@@ -18,7 +18,8 @@ from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import AWAITS_VERIFICATION, Subscribed
+from consumer.subscriptions.repository import AWAITS_VERIFICATION
+from consumer.subscriptions.subscribed import Subscribed
 from tests.sending.conftest import Receive
 
 ORIGIN = "events.example.com"

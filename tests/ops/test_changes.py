@@ -16,7 +16,7 @@ from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import DueKey
 from consumer.ops.changes import Changes, Deployment
 from consumer.subscriptions import repository, secrets
-from consumer.subscriptions.repository import Mode
+from consumer.subscriptions.subscribed import Mode, Subscribed
 from models import CursorReason
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import make_event, parked, run
@@ -214,7 +214,7 @@ def test_a_condition_and_a_tenant_prevent_each_change(by: Changes) -> None:
     added = by.add(URL, "a", tenant="acme").id
     seen = []
 
-    def refuse(item: repository.Subscribed) -> None:
+    def refuse(item: Subscribed) -> None:
         seen.append(item.id)
         raise LookupError
 
@@ -238,7 +238,7 @@ def test_confidential_values_are_not_reported(by: Changes) -> None:
 
 
 def test_owed_deliveries_are_given_up_only_on_request(by: Changes) -> None:
-    """Else the subscription stays, and the error has their number."""
+    """Else the subscription stays, and the error has their number. Events that cursors owe count too."""
     added, engine = by.add(URL, "a").id, by.deployment.engine
     with engine.begin() as connection:
         store.insert_new(connection, "g", [parked(make_event(1), added)], 0.0)
@@ -248,6 +248,12 @@ def test_owed_deliveries_are_given_up_only_on_request(by: Changes) -> None:
     by.remove(added, give_up=True)
     with pytest.raises(NotFound):
         by.deployment.subscription(added)
+    behind = by.add(URL, "a").id
+    cursors.begin(engine, "g", [NewCursor(("t", 0, behind), 5, CursorReason.PAUSED)], 100.0)
+    with pytest.raises(DeliveriesOwed):
+        by.remove(behind, give_up=False)
+    by.remove(behind, give_up=True)
+    assert not cursors.of_subscription(engine, behind)
 
 
 def test_a_secret_is_removed_by_its_id(by: Changes) -> None:

@@ -71,10 +71,15 @@ def echo(connection: socket.socket, request: bytes) -> bool:
 
 
 def test_the_exchange_is_shown(engine: Engine, pinged: Pinged, receive: Receive) -> None:
-    """It has the address, the sent request, times and answer; no delivery is stored, and an event names the actor."""
+    """It has the address, the sent request, times and answer; no delivery is stored, and an event names the actor.
+
+    A paused subscription gets a test event as well: a person asks for it.
+    """
     receiver = receive(OK)
     one = repository.add(engine, receiver.url, "a")
-    told, again = (pinged(one, '{"amount": 5}') for _ in range(2))
+    told = pinged(one, '{"amount": 5}')
+    repository.pause(engine, one)
+    again = pinged(one, '{"amount": 5}')
     headers, body = parts_of(receiver.requests[0])
     assert (body, headers["x-webhook-event"], told["event_type"]) == (b'{"amount": 5}', "order.paid", "order.paid")
     assert told["headers"] == {name: headers[name] for name in told["headers"]}

@@ -12,7 +12,7 @@ from consumer.ledger.replays import Span
 from consumer.ops import replay_request
 from consumer.ops.replay_request import Log, Plan, Wanted, cancel, create, default_rate, plan, resume, spans_soon
 from consumer.subscriptions import repository
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.kafka_kit import Kafka, await_looks
 

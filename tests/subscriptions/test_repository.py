@@ -14,6 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
+from consumer.subscriptions.subscribed import Subscribed
 from models import Subscription
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import run
@@ -27,7 +28,7 @@ def set_by_sql(engine: Engine, **values: Any) -> None:
         connection.execute(update(Subscription).values(**values))
 
 
-def shown(engine: Engine, subscription_id: int) -> repository.Subscribed:
+def shown(engine: Engine, subscription_id: int) -> Subscribed:
     found = repository.get(engine, subscription_id)
     assert found is not None
     return found

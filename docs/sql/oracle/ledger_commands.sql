@@ -384,6 +384,78 @@ WHERE
   )
 ;
 
+-- ledger.cursors.of_subscription
+-- What a subscription's cursors owe it.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.subscription_id,
+  anon_1.replay,
+  anon_1.reason,
+  anon_1.first_offset,
+  anon_1.next_offset,
+  anon_1.end_offset,
+  anon_1.settled_runs,
+  anon_1.record_ts,
+  anon_1.version,
+  anon_1.topic_identity,
+  anon_1.created_at,
+  anon_1.updated_at
+FROM (
+  SELECT
+    webhook_cursors.id AS id,
+    webhook_cursors.group_id AS group_id,
+    webhook_cursors.topic AS topic,
+    webhook_cursors.partition_no AS partition_no,
+    webhook_cursors.subscription_id AS subscription_id,
+    webhook_cursors.replay AS replay,
+    webhook_cursors.reason AS reason,
+    webhook_cursors.first_offset AS first_offset,
+    webhook_cursors.next_offset AS next_offset,
+    webhook_cursors.end_offset AS end_offset,
+    webhook_cursors.settled_runs AS settled_runs,
+    webhook_cursors.record_ts AS record_ts,
+    webhook_cursors.version AS version,
+    webhook_cursors.topic_identity AS topic_identity,
+    webhook_cursors.created_at AS created_at,
+    webhook_cursors.updated_at AS updated_at
+  FROM webhook_cursors
+  WHERE
+    webhook_cursors.subscription_id = :subscription_id_1
+    AND (
+      webhook_cursors.end_offset IS NULL
+      OR webhook_cursors.end_offset > webhook_cursors.next_offset
+    )
+  ORDER BY
+    webhook_cursors.topic,
+    webhook_cursors.partition_no,
+    webhook_cursors.subscription_id,
+    webhook_cursors.first_offset
+) anon_1
+WHERE
+  ROWNUM <= 1000
+;
+
+-- ledger.cursors.covering
+-- `explain`: the cursors that cover an offset, of these subscriptions.
+SELECT
+  webhook_cursors.subscription_id,
+  webhook_cursors.reason
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no = :partition_no_1
+  AND webhook_cursors.replay = :replay_1
+  AND webhook_cursors.next_offset <= :next_offset_1
+  AND (
+    webhook_cursors.end_offset IS NULL OR webhook_cursors.end_offset > :end_offset_1
+  )
+  AND webhook_cursors.subscription_id IN (:subscription_id_1_1)
+;
+
 -- ledger.search.progress
 -- The number of these rows in each state.
 SELECT

@@ -748,14 +748,25 @@ SELECT
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts
 FROM webhook_deliveries
+JOIN webhook_cursors
+  ON webhook_deliveries.group_id = webhook_cursors.group_id
+  AND webhook_deliveries.topic = webhook_cursors.topic
+  AND webhook_deliveries.partition_no = webhook_cursors.partition_no
+  AND webhook_deliveries.subscription_id = webhook_cursors.subscription_id
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4, :status_1_5)
+  webhook_cursors.group_id = :group_id_1
   AND (
-    webhook_deliveries.topic,
-    webhook_deliveries.partition_no,
-    webhook_deliveries.subscription_id
+    webhook_cursors.topic,
+    webhook_cursors.partition_no,
+    webhook_cursors.subscription_id
   ) IN ((:param_1_1_1, :param_1_1_2, :param_1_1_3))
+  AND webhook_deliveries.replay = webhook_cursors.replay
+  AND webhook_deliveries.record_offset >= webhook_cursors.next_offset
+  AND (
+    webhook_cursors.end_offset IS NULL
+    OR webhook_deliveries.record_offset < webhook_cursors.end_offset
+  )
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4, :status_1_5)
 ;
 
 -- ledger.cursors.remove

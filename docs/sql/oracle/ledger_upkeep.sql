@@ -91,6 +91,22 @@ WHERE
   )
 ;
 
+-- ledger.cursors.look_at
+-- The due keys of a subscription's cursors.
+SELECT DISTINCT
+  webhook_cursors.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.subscription_id = :subscription_id_1
+  AND (
+    webhook_cursors.end_offset IS NULL
+    OR webhook_cursors.end_offset > webhook_cursors.next_offset
+  )
+;
+
 -- ledger.upkeep.prune
 -- Delivered rows below the committed offset.
 SELECT

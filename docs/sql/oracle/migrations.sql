@@ -931,6 +931,10 @@ CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 
 /
 
+CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
+
+/
+
 CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
 
 /

@@ -274,6 +274,7 @@ SELECT
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.paused_reason,
   SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -321,6 +322,7 @@ SELECT
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.paused_reason,
   SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -368,7 +370,9 @@ SELECT
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
   webhook_subscriptions.enabled,
-  webhook_subscriptions.disabled_reason
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.paused_at,
+  webhook_subscriptions.paused_reason
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
@@ -382,7 +386,9 @@ SELECT
   anon_1.event_type,
   anon_1.tenant,
   anon_1.enabled,
-  anon_1.disabled_reason
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason
 FROM (
   SELECT
     webhook_subscriptions.id AS id,
@@ -390,12 +396,46 @@ FROM (
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
     webhook_subscriptions.enabled AS enabled,
-    webhook_subscriptions.disabled_reason AS disabled_reason
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason
   FROM webhook_subscriptions
   WHERE
     webhook_subscriptions.enabled = :enabled_1
   ORDER BY
     webhook_subscriptions.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
+-- subscriptions.health.paused
+-- Paused subscriptions, the longest paused first.
+SELECT
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.enabled,
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.paused_at IS NOT NULL
+    AND webhook_subscriptions.enabled = :enabled_1
+  ORDER BY
+    webhook_subscriptions.paused_at
 ) anon_1
 WHERE
   ROWNUM <= 20
@@ -448,9 +488,10 @@ SELECT
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
 ;
 
--- subscriptions.repository.set_enabled
+-- subscriptions.repository._switch
 -- Disable it and keep an earlier reason.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = CASE
   WHEN (
@@ -462,16 +503,42 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- subscriptions.repository.set_enabled
+-- subscriptions.repository._switch
 -- Disable it for a new reason.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- subscriptions.repository.set_enabled
+-- subscriptions.repository._switch
 -- Enable it.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository._switch
+-- Pause it and keep an earlier reason.
+UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = CASE
+  WHEN (
+    webhook_subscriptions.paused_at IS NOT NULL
+  )
+  THEN webhook_subscriptions.paused_reason
+END, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository._switch
+-- Pause it for a new reason.
+UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = :paused_reason, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository._switch
+-- Resume it.
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;

@@ -1,0 +1,92 @@
+"""Subscriptions as people see them, and their states."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from consumer.http.urls import redact_url
+from consumer.subscriptions.options import Effect, OptionProblem
+from consumer.subscriptions.tls import TlsSummary
+from models.base import UNREADABLE
+
+Mode = Literal["enabled", "paused", "disabled"]  # the states that people set
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A subscription as shown to people: without its secrets.
+
+    `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
+    `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own. `problems`: its
+    unusable or inadvisable values. `verified`: the receiver at its present URL has given permission.
+    """
+
+    id: int
+    enabled: bool
+    disabled_reason: str | None
+    paused_at: datetime | None
+    paused_reason: str | None
+    created_at: datetime | None
+    failing_since: datetime | None
+    options: Mapping[str, Any]
+    secrets: int
+    credentials: tuple[str, ...]
+    tls: TlsSummary | None
+    problems: tuple[OptionProblem, ...]
+    verified: bool
+
+    @property
+    def url(self) -> str:
+        """The URL, without a password."""
+        return redact_url(str(self.options["url"]))
+
+    @property
+    def event_type(self) -> str:
+        """An event type or a pattern."""
+        return str(self.options["event_type"])
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose events it gets, or `*` for all."""
+        return str(self.options["tenant"])
+
+    @property
+    def mode(self) -> Mode:
+        """The state that people have set."""
+        return mode_of(self.enabled, self.paused_at)
+
+    @property
+    def state(self) -> str:
+        """Its state (enabled, disabled, paused, broken, warning, failing), with the reason."""
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        kind = "broken" if self.broken else "warning"
+        problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
+        failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
+        if self.mode != "enabled":
+            disabled = "" if self.enabled else _told("disabled", self.disabled_reason)
+            return "; ".join(filter(None, (disabled, self.pause, problem)))
+        return (problem if self.broken else failing or problem) or "enabled"
+
+    @property
+    def pause(self) -> str | None:
+        """Since when it is paused, and why; None: it is not."""
+        since = self.paused_at
+        if since is None:
+            return None
+        moment = "" if since == UNREADABLE else f" since {since:%Y-%m-%dT%H:%M:%SZ}"
+        return _told(f"paused{moment}", self.paused_reason)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a value of it is unusable."""
+        return any(problem.effect is not Effect.SENT for problem in self.problems)
+
+
+def mode_of(enabled: bool, paused_at: datetime | None) -> Mode:  # noqa: FBT001 (as in the table)
+    """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""
+    return "disabled" if not enabled else "enabled" if paused_at is None else "paused"
+
+
+def _told(state: str, reason: str | None) -> str:
+    return f"{state}: {reason}" if reason else state
