@@ -83,11 +83,19 @@ class Backlog:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
 
-    def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
-        """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
-        self._cursors[partition] = {}
+    def load(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> list[KeptCursor]:
+        """Take a partition's cursors from the database, before the first record of the partition is matched.
+
+        Returns the ones of an earlier topic of this name, whose records are gone: these owe nothing any more.
+        """
+        self._cursors[partition.topic_partition] = {}
+        identity, lost = partition.tracker.identity, []
         for each in kept:
-            self._add(Cursor(each))
+            if identity is not None and each.identity not in {None, identity}:
+                lost.append(each)
+            else:
+                self._add(Cursor(rewound(each, partition.first)))
+        return lost
 
     def leaves(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> bool:
         """Leave a delivery of the live stream to the cursor that covers it, and begin one if the receiver is paused.
@@ -190,3 +198,10 @@ class Backlog:
             self.news[cursor.due_key] = None
         several.append(cursor)
         several.sort(key=lambda each: (each.replay, each.first))
+
+
+def rewound(kept: KeptCursor, first: int | None) -> KeptCursor:
+    """A cursor of a log that was truncated, and that has other records from the offset `first` on; None: it was not."""
+    if first is None or first < kept.first or kept.next <= first:
+        return kept
+    return kept._replace(next=first, runs="")

@@ -43,7 +43,14 @@ _INSERT = insert(StoredCursor).from_select(
     select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
     include_defaults=False,
 )
-_CLEAR = delete(StoredCursor).where(is_bound(*_KEY), StoredCursor.end_offset == StoredCursor.first_offset)
+# A cursor that covers nothing, or of an earlier topic of this name.
+_CLEAR = delete(StoredCursor).where(
+    is_bound(*_KEY),
+    or_(
+        StoredCursor.end_offset == StoredCursor.first_offset,
+        StoredCursor.topic_identity != bind(StoredCursor.topic_identity),
+    ),
+)
 _SAVE = (
     update(StoredCursor)
     .where(StoredCursor.id == bindparam("b_id"), StoredCursor.version == bindparam("b_version"))
@@ -132,7 +139,10 @@ class CursorMove(NamedTuple):
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
-    """Store cursors that have settled nothing yet. One that exists stays as it is, unless it covers nothing."""
+    """Store cursors that have settled nothing yet. One that exists stays as it is.
+
+    Unless it covers nothing, or belongs to an earlier topic of this name.
+    """
     binds = [
         {
             "b_group_id": group,

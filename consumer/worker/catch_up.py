@@ -18,7 +18,7 @@ from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.decode import Mapped, decode
-from consumer.intake.record import Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
@@ -27,6 +27,7 @@ from consumer.matching.subscribers import Subscriber
 from consumer.schemas.translation import Translation
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
+from consumer.worker.losses import Losses
 from consumer.worker.reading_pass import NEAR, Pass
 from consumer.worker.replaying import Replays
 
@@ -59,13 +60,17 @@ class CatchUp(Part):
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
+        losses: Losses,
+        remove: Callable[[int], None],
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there.
+        there. `remove` deletes the row of a cursor.
         """
+        self._losses = losses
+        self._remove = remove
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
@@ -102,10 +107,13 @@ class CatchUp(Part):
         reader = self._reader
         return self.looks.fault or (reader.fault if reader is not None and self._passes else None)
 
-    def assigned(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
+    def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
-        self._backlog.load(partition, kept)
-        self.looks.assigned(partition)
+        for lost in self._backlog.load(partition, kept):
+            stop = lost.next + 1 if lost.end is None else lost.end
+            self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
+            self._remove(lost.id)
+        self.looks.assigned(partition.topic_partition)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
@@ -203,8 +211,15 @@ class CatchUp(Part):
             if (each := self._passes.get(record.partition.topic_partition)) is not None:
                 each.add(record, now)
         for removed in reader.removed:
-            log.error("retention removed records before a subscription got them", **removed._asdict())
+            if (each := self._passes.get(removed.partition)) is not None:
+                for cursor in each.members:
+                    stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
+                    self._losses.report(cursor.due_key, cursor.read_to, stop, "retention removed their records")
         reader.removed.clear()
+        for partition in reader.restarted:  # the live stream finds the cut, and the partition is assigned again
+            self._passes.pop(partition, None)
+            self._not_before[partition] = now + SAVE_EVERY
+        reader.restarted.clear()
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """Offer the events that were read. If one has to wait for its schema, the pass ends."""

@@ -167,7 +167,7 @@ class Takeover:
 
     def _loaded(self, partition: AssignedPartition, settled: Settled) -> None:
         if partition.owned:
-            self._catch_up.assigned(partition.topic_partition, settled.cursors)
+            self._catch_up.assigned(partition, settled.cursors)
         self._known(partition, settled)
         if not self._loading:
             self._recall.within(RECORDS_FIRST)

@@ -29,6 +29,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
+from consumer.ledger import cursors
 from consumer.ledger.due import fetch
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
@@ -50,6 +51,7 @@ from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.feeder import Feeder
 from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.losses import Losses
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
@@ -252,6 +254,7 @@ class WorkerParts:
         # Subscriptions that are behind read the log at positions of their own.
         find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
+        self.losses = Losses(group, self.notes)
         self.catch_up = CatchUp(
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
@@ -266,6 +269,8 @@ class WorkerParts:
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
+            losses=self.losses,
+            remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
         )
 
         # Partitions come and go, and regular work.

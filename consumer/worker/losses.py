@@ -1,0 +1,41 @@
+"""Events that were owed to subscriptions and that the log no longer has: counted, logged, and an operational event."""
+
+from functools import partial
+
+import structlog
+
+from consumer.delivery.failing import Notes
+from consumer.ledger import outbox
+from consumer.ledger.rows import DueKey, OperationalEvent, in_transaction
+
+log = structlog.get_logger(__name__)
+
+
+class Losses:
+    """`offsets` counts them, with the ones that had no event for the subscription. Used on the loop's thread."""
+
+    def __init__(self, group: str, notes: Notes) -> None:
+        self._group = group
+        self._notes = notes
+        self.offsets = 0
+
+    def report(self, due_key: DueKey, first: int, stop: int, reason: str) -> None:
+        """The log no longer has the offsets from `first` to before `stop`, which a subscription had not got yet."""
+        topic, partition, subscription = due_key
+        if stop <= first:
+            return
+        self.offsets += stop - first
+        data: dict[str, object] = {
+            "subscription_id": subscription,
+            "topic": topic,
+            "partition": partition,
+            "first_offset": first,
+            "end_offset": stop,
+            "reason": reason,
+        }
+        log.error("events of a subscription that is behind are gone from Kafka; it does not get them", **data)
+        operation = OperationalEvent(
+            "subscription.events_lost", f"lost-{subscription}-{topic}-{partition}-{stop}", data
+        )
+        write = partial(outbox.add, group=self._group, operations=[operation])
+        self._notes.add(lambda engine: in_transaction(engine, write))
