@@ -598,7 +598,10 @@ WHERE
   AND webhook_cursors.subscription_id = :b_subscription_id
   AND webhook_cursors.replay = :b_replay
   AND webhook_cursors.first_offset = :b_first_offset
-  AND webhook_cursors.end_offset = webhook_cursors.first_offset
+  AND (
+    webhook_cursors.end_offset = webhook_cursors.first_offset
+    OR webhook_cursors.topic_identity != :b_topic_identity
+  )
 ;
 
 -- ledger.cursors.begin
