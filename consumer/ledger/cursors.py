@@ -197,22 +197,13 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
 
 def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
-    mine = StoredCursor.subscription_id == subscription_id, _unfinished()
+    cursor = StoredCursor
+    shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts
+    place = cursor.topic, cursor.partition_no
+    mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
     with reading(bind) as connection:
-        rows = connection.execute(_cursors().where(*mine).limit(most))
-        return [
-            OwedPart(
-                row.group_id,
-                row.topic,
-                row.partition_no,
-                CursorReason(row.reason),
-                row.replay,
-                row.next_offset,
-                row.end_offset,
-                row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
-            )
-            for row in rows
-        ]
+        rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
+        return [_owed(row) for row in rows]
 
 
 def covering(
@@ -332,6 +323,19 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
 
 def due_key_of_row(row: AnyRow) -> DueKey:
     return row.topic, row.partition_no, row.subscription_id
+
+
+def _owed(row: AnyRow) -> OwedPart:
+    return OwedPart(
+        row.group_id,
+        row.topic,
+        row.partition_no,
+        CursorReason(row.reason),
+        row.replay,
+        row.next_offset,
+        row.end_offset,
+        row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
+    )
 
 
 def _unfinished() -> ColumnElement[bool]:

@@ -387,40 +387,24 @@ WHERE
 -- ledger.cursors.of_subscription
 -- What a subscription's cursors owe it.
 SELECT
-  anon_1.id,
   anon_1.group_id,
   anon_1.topic,
   anon_1.partition_no,
-  anon_1.subscription_id,
-  anon_1.replay,
   anon_1.reason,
-  anon_1.first_offset,
+  anon_1.replay,
   anon_1.next_offset,
   anon_1.end_offset,
-  anon_1.settled_runs,
-  anon_1.record_ts,
-  anon_1.version,
-  anon_1.topic_identity,
-  anon_1.created_at,
-  anon_1.updated_at
+  anon_1.record_ts
 FROM (
   SELECT
-    webhook_cursors.id AS id,
     webhook_cursors.group_id AS group_id,
     webhook_cursors.topic AS topic,
     webhook_cursors.partition_no AS partition_no,
-    webhook_cursors.subscription_id AS subscription_id,
-    webhook_cursors.replay AS replay,
     webhook_cursors.reason AS reason,
-    webhook_cursors.first_offset AS first_offset,
+    webhook_cursors.replay AS replay,
     webhook_cursors.next_offset AS next_offset,
     webhook_cursors.end_offset AS end_offset,
-    webhook_cursors.settled_runs AS settled_runs,
-    webhook_cursors.record_ts AS record_ts,
-    webhook_cursors.version AS version,
-    webhook_cursors.topic_identity AS topic_identity,
-    webhook_cursors.created_at AS created_at,
-    webhook_cursors.updated_at AS updated_at
+    webhook_cursors.record_ts AS record_ts
   FROM webhook_cursors
   WHERE
     webhook_cursors.subscription_id = :subscription_id_1
@@ -431,7 +415,7 @@ FROM (
   ORDER BY
     webhook_cursors.topic,
     webhook_cursors.partition_no,
-    webhook_cursors.subscription_id,
+    webhook_cursors.group_id,
     webhook_cursors.first_offset
 ) anon_1
 WHERE
