@@ -13,6 +13,7 @@ from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
+from consumer.intake.record import AssignedPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint

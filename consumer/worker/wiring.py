@@ -252,14 +252,18 @@ class WorkerParts:
         )
 
         # Subscriptions that are behind read the log at positions of their own.
-        find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
         self.losses = Losses(group, self.notes)
         self.catch_up = CatchUp(
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
             replaying,
-            partial(look_up, engine, group, find_by_id),
+            partial(
+                look_up,
+                engine,
+                group,
+                partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules),
+            ),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             partial(CursorReader, kafka, monotonic),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),

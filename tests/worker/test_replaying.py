@@ -25,6 +25,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.catch_up import CatchUp
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import REPLAYS_PART, Feeder
+from consumer.worker.losses import Losses
 from consumer.worker.replaying import PACE, Replays
 from models import CursorReason, Subscription
 from tests.crypto.vaults import in_the_clear
@@ -42,7 +43,7 @@ class Log(CursorReader):
     def __init__(self, records: int) -> None:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
-        self.removed = []
+        self.removed, self.restarted = [], set()
         self._records = records
         self._assigned = AssignedPartition(*HERE)
 
@@ -86,8 +87,10 @@ class Rig(Desk):
             given_out=lambda _: lambda offset: offset < records,
             live_at=lambda _: records,
             settled_to=lambda _: 0,
+            losses=Losses(GROUP, self.notes),
+            remove=lambda _: None,
         )
-        self.catch_up.assigned(HERE, cursors.of_partition(engine, GROUP, HERE))
+        self.catch_up.assigned(AssignedPartition(*HERE), cursors.of_partition(engine, GROUP, HERE))
 
     def _event(self, record: Record) -> Event:
         return make_event(record.offset, key=record.key, type=self.types.get(record.offset, "user.created"))
