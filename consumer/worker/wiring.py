@@ -252,7 +252,6 @@ class WorkerParts:
         )
 
         # Subscriptions that are behind read the log at positions of their own.
-
         self.losses = Losses(group, self.notes)
         self.catch_up = CatchUp(
             self.backlog,
