@@ -80,6 +80,11 @@ class Subscription(Base):
         comment="Since when nothing is sent, while its events are owed. Null: it is not paused.",
     )
     paused_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH), comment="Why it was paused.")
+    starts: Mapped[int] = mapped_column(
+        Flag,
+        server_default=text("0"),
+        comment="1: it began in the past, and a cursor of this may be left. 0: it did not.",
+    )
     ordering: Mapped[str] = mapped_column(
         String(10),
         server_default=text("'none'"),

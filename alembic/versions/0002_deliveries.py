@@ -26,6 +26,7 @@ NOW = utc_now()
 WIDER = {"url": (255, 2048), "event_type": (50, 255)}  # columns of 0001: their lengths before and after
 RULES = {
     "ck_webhook_subs_enabled": "enabled IN (0, 1)",
+    "ck_webhook_subs_starts": "starts IN (0, 1)",
     "ck_webhook_subs_ordering": "ordering IN ('none', 'key')",
     "ck_webhook_subs_in_flight": "max_in_flight >= 1",
     "ck_webhook_subs_rate_limit": "rate_limit > 0",
@@ -159,6 +160,7 @@ def _options() -> tuple[sa.Column[Any], ...]:
         may("disabled_reason", 1000),
         may("paused_at", TIME),
         may("paused_reason", 1000),
+        must("starts", FLAG, "0"),
         must("ordering", 10, "'none'"),
         may("max_in_flight", sa.Integer),
         may("rate_limit", DECIMAL),

@@ -24,6 +24,7 @@ from consumer.cli.deployment import (
     deployment,
     json_of,
     open_database,
+    places_from,
     rules,
     vault_to_read,
     vault_to_write,
@@ -70,6 +71,12 @@ def add(
         bool,
         typer.Option("--verify", help="Add it disabled; enable it if its receiver answers a validation request."),
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="TIME", help="It gets the events since then: earliest, 2h, 2026-07-28T14:00 (UTC)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     given: dict[str, Any],
     secret: Annotated[
@@ -101,6 +108,7 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --format cloudevents --batch-size 100
       kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
       kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
+      kafka-webhooks subscriptions add https://example.com/hooks user.created --from 7d
     """
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
@@ -117,7 +125,8 @@ def add(
     added = found
     if added is None:
         why = store.AWAITS_VERIFICATION if verify else None
-        added = by_user.add(new_secrets=secrets, disabled=why, **values).id
+        first = None if start is None else places_from(start, values["topics"])
+        added = by_user.add(new_secrets=secrets, disabled=why, first=first, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
     if not as_json:

@@ -13,6 +13,7 @@ from consumer.events.event import Event
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
 from consumer.subscriptions.endpoint import Endpoint
+from models import CursorReason
 from models.cursor import RUNS_LENGTH
 
 
@@ -123,6 +124,11 @@ class Cursor:
     def has_rows(self, stored: Collection[tuple[int, int]]) -> None:
         """These deliveries (offset and timestamp of the record) are stored."""
         self._stored = stored
+
+    @property
+    def is_start(self) -> bool:
+        """Its subscription began in the past, perhaps just now."""
+        return self.reason is CursorReason.START
 
     @property
     def finished(self) -> bool:

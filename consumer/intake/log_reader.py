@@ -141,6 +141,15 @@ class LogReader:
                 spans.append(Span(*partition, first, last))
         return spans
 
+    def firsts(self, partitions: Sequence[TopicPartition], since: float) -> dict[TopicPartition, int]:
+        """The first offset stamped at a time (unix seconds; not above 0: the oldest) or later; else the log's end.
+
+        Raises KafkaUnavailable if a partition's leader does not answer.
+        """
+        newest = self.offsets(partitions, OFFSET_END)
+        found = self.offsets(partitions, int(since * 1000) if since > 0 else OFFSET_BEGINNING)
+        return {partition: offset if offset >= 0 else newest[partition] for partition, offset in found.items()}
+
     def start(self, spans: Iterable[Span]) -> None:
         """Begin to read these spans; call it again only when it is `done`."""
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}

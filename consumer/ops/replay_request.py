@@ -4,10 +4,10 @@ The group's workers run it. A replay that begins, is cancelled or goes on writes
 transaction, as `ops.changes` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 from threading import BoundedSemaphore
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -24,6 +24,8 @@ from consumer.ops.events import ReadEvent
 from consumer.subscriptions.options import LEAST_NUMBER, Effect
 from consumer.subscriptions.patterns import check_pattern, matches
 from consumer.subscriptions.subscribed import Subscribed
+
+T = TypeVar("T")
 
 CREATED, CANCELLED, RESUMED = "replay.created", "replay.cancelled", "replay.resumed"
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
@@ -164,13 +166,18 @@ def spans(reader: LogReader, topics: Sequence[str], planned: Plan) -> list[Span]
 
 def spans_soon(log: Log, planned: Plan, seconds: float = SECONDS) -> list[Span]:
     """The same in at most `seconds`, for a request; KafkaUnavailable if it takes longer, or too many run."""
-    if not _LOOKS.acquire(blocking=False):
-        raise KafkaUnavailable("too many replays are being looked up; try again")
+    return soon(log, lambda reader: spans(reader, log.topics, planned), seconds)
 
-    def look() -> list[Span]:
+
+def soon(log: Log, read: Callable[[LogReader], T], seconds: float = SECONDS) -> T:
+    """What is read of the log's positions, as by `spans_soon`."""
+    if not _LOOKS.acquire(blocking=False):
+        raise KafkaUnavailable("too many requests look for places in the log; try again")
+
+    def look() -> T:
         try:
             with LogReader(log.kafka) as reader:
-                return spans(reader, log.topics, planned)
+                return read(reader)
         finally:
             _LOOKS.release()
 

@@ -62,12 +62,14 @@ class CatchUp(Part):
         settled_to: Callable[[TopicPartition], int | None],
         losses: Losses,
         remove: Callable[[int], None],
+        subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `remove` deletes the row of a cursor.
+        there. `remove` deletes the row of a cursor. `subscription_cache`: seconds until the live stream knows a new
+        subscription.
         """
         self._losses = losses
         self._remove = remove
@@ -86,6 +88,8 @@ class CatchUp(Part):
         self._settled_to = settled_to
         self._passes: dict[TopicPartition, Pass] = {}
         self._not_before: dict[Cursor | TopicPartition, float] = {}
+        self._subscription_cache = subscription_cache
+        self._meets_from: dict[Cursor, float] = {}
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
         self._saved = -inf
@@ -133,7 +137,7 @@ class CatchUp(Part):
         self.stop(partitions)
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
-        for several in (self._feeder.exposed, self._moved, self._over):
+        for several in (self._feeder.exposed, self._moved, self._over, self._meets_from):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -238,7 +242,7 @@ class CatchUp(Part):
             each.took()
         reader = self._reader
         each.advance(each.position if reader is None or each.pending else reader.positions.get(partition, 0))
-        self._meet(partition, each)
+        self._meet(partition, each, now)
         if each.is_over(now):
             del self._passes[partition]
 
@@ -261,13 +265,17 @@ class CatchUp(Part):
 
     # Meeting the live stream, and saving.
 
-    def _meet(self, partition: TopicPartition, each: Pass) -> None:
+    def _meet(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
         live = self._live_at(partition)
         for cursor in each.members:
-            if cursor.end is None and live is not None and cursor.read_to >= live:
+            if cursor.end is None and live is not None and cursor.read_to >= live and self._may_meet(cursor, now):
                 cursor.meet(cursor.read_to)
                 self._backlog.save(cursor)
+
+    def _may_meet(self, cursor: Cursor, now: float) -> bool:
+        """The live stream knows the cursor's subscription, even one that has just begun."""
+        return not cursor.is_start or now >= self._meets_from.setdefault(cursor, now + self._subscription_cache)
 
     def _end_at_live(self, due_key: DueKey) -> None:
         """A disabled subscription wants no events: it is owed those from before, as its stored deliveries are."""
@@ -304,6 +312,7 @@ class CatchUp(Part):
             settled = self._settled_to(cursor.due_key[:2])
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):
                 del self._over[cursor]
+                self._meets_from.pop(cursor, None)
                 self._backlog.drop(cursor)
                 self.looks.dropped(cursor)
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}

@@ -272,6 +272,7 @@ class WorkerParts:
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
+            subscription_cache=delivery.subscription_cache,
             losses=self.losses,
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
         )

@@ -89,6 +89,7 @@ class Rig(Desk):
             settled_to=lambda _: 0,
             losses=Losses(GROUP, self.notes),
             remove=lambda _: None,
+            subscription_cache=5.0,
         )
         self.catch_up.assigned(AssignedPartition(*HERE), cursors.of_partition(engine, GROUP, HERE))
 
