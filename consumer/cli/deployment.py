@@ -110,14 +110,18 @@ def json_of(item: Subscribed) -> dict[str, object]:
     }
 
 
-def places_from(start: str, topics: str | None) -> Places:
-    """The places in Kafka's log where a subscription to these topics (None: all) begins."""
+def start_at(text: str) -> float:
+    """The unix seconds of a start in the past; else a usage error."""
+    try:
+        return since(text, time.time(), UTC)
+    except InvalidSubscription as error:
+        raise typer.BadParameter(error.why, param_hint="--from") from None
+
+
+def places_from(at: float, topics: str | None) -> Places:
+    """The places in Kafka's log, from a time on, where a subscription to these topics (None: all) begins."""
     values = environment()
     check((KafkaSettings, TopicSettings), values)
     kafka, names = load(KafkaSettings, values), load(TopicSettings, values).topics
-    try:
-        at = since(start, time.time(), UTC)
-    except InvalidSubscription as error:
-        raise typer.BadParameter(error.why, param_hint="--from") from None
     with LogReader(kafka) as reader, Waiting(f"Kafka at {kafka.bootstrap_servers}"):
         return places(reader, names, topics, at)

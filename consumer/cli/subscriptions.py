@@ -26,6 +26,7 @@ from consumer.cli.deployment import (
     open_database,
     places_from,
     rules,
+    start_at,
     vault_to_read,
     vault_to_write,
 )
@@ -112,6 +113,7 @@ def add(
     """
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
+    since = None if start is None else start_at(start)
     generated = None if generate_secret is None else generate(generate_secret)
     headers = [("header", line) for line in secret_header or ()]
     auths = [("basic", basic), ("bearer", bearer), ("oauth2", oauth2), ("plugin", plugin)]
@@ -125,7 +127,7 @@ def add(
     added = found
     if added is None:
         why = store.AWAITS_VERIFICATION if verify else None
-        first = None if start is None else places_from(start, values["topics"])
+        first = None if since is None else places_from(since, values["topics"])
         added = by_user.add(new_secrets=secrets, disabled=why, first=first, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None

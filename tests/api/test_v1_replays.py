@@ -1,12 +1,13 @@
-"""POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake."""
+"""POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake. And `start`."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from consumer.ledger import replays
+from consumer.ledger import cursors, replays
 from consumer.ops.replay_request import Log
+from models import CursorReason
 from tests.api.v1_kit import GROUP, Api
 from tests.kafka_kit import Kafka, await_looks
 
@@ -139,3 +140,26 @@ def test_an_unreachable_kafka_is_a_quick_error(api: Api, monkeypatch: pytest.Mon
     assert "127.0.0.1:1" in answer.json()["detail"]
     assert answer.headers["retry-after"] == "5"
     await_looks()
+
+
+def test_a_subscription_begins_in_the_past(api: Api, records: str) -> None:
+    """It has a cursor in each partition that it gets events from, and a repeated request creates nothing."""
+    new = {"url": "https://example.com/hooks", "event_type": "a", "start": "earliest", "topics": records}
+    for _ in range(2):
+        answer = api.call("POST", "/subscriptions", new, headers={"idempotency-key": "k"})
+        assert answer.status_code == 201, answer.text
+    kept = cursors.of_partition(api.engine, GROUP, (records, 0))
+    assert [(each.reason, each.first, each.end) for each in kept] == [(CursorReason.START, 0, None)]
+
+
+def test_a_start_that_is_not_possible_creates_nothing(api: Api, topic: str) -> None:
+    """It is no time in the past, the subscription's topics are not read, or the API knows no Kafka."""
+    new = {"url": "https://example.com/hooks", "event_type": "a"}
+    wrong = api.call("POST", "/subscriptions", {**new, "start": "soon"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/start")
+    away = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": f"no-{topic}"})
+    assert (away.status_code, "KAFKA_TOPICS" in away.json()["detail"]) == (409, True)
+    api.app.state.backing = api.app.state.backing._replace(log=None)
+    unknown = api.call("POST", "/subscriptions", {**new, "start": "1h"})
+    assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
+    assert api.call("GET", "/subscriptions").json()["items"] == []

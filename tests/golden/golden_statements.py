@@ -89,6 +89,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Workers: subscriptions that are behind, by id, with their signing secrets.",
         ),
         "subscriptions.repository.add": ("Insert a subscription.",),
+        "subscriptions.repository.note_start": ("Note that it begins in the past.",),
         "subscriptions.repository.find": ("Does it exist already?",),
         "subscriptions.repository.edit": (
             "Read and lock it.",
@@ -193,7 +194,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.remove": ("Delete cursors.",),
         "ledger.cursors.prune": (
             "Upkeep: are there finished cursors below the committed offset?",
+            "Those of them with which subscriptions began in the past.",
             "Delete these.",
+            "Such subscriptions without another one have started.",
         ),
         "ledger.outbox.add": (
             "Which of these operational events are stored already?",
@@ -452,6 +455,8 @@ def run(engine: Engine) -> None:
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         repository.add(engine, URL, "user.created", "a secret", ordering="key")
+    with engine.begin() as connection:
+        repository.note_start(connection, 1)
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     find_subscribers(engine, [1], KEYS, in_the_clear)
     repository.find(engine, URL, "user.created")
@@ -528,6 +533,7 @@ def _follow_the_log(engine: Engine) -> None:
     cursors.stored(engine, GROUP, [("t", 0, 1)])
     cursors.remove(engine, [99])
     cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 7, CursorReason.PAUSED, 7)], T)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 3, CursorReason.START, 3)], T)
     cursors.prune(engine, GROUP, ("t", 0), 9)
 
 

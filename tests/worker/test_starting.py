@@ -1,4 +1,4 @@
-"""Subscriptions that begin in the past, in a worker: what is left to their cursors, and where they meet the live stream."""
+"""Subscriptions that begin in the past, in a worker: what is left to their cursors, which meet the live stream."""
 
 from collections.abc import Iterator
 from dataclasses import replace
