@@ -28,7 +28,7 @@ class StoredCursor(Base):
 
     The live stream leaves to it the offsets from `first_offset` to before `end_offset` (null: all that come), unless
     it is a replay's. Offsets below `next_offset`, and those in `settled_runs`, are settled. `record_ts` is the
-    timestamp of the record at `next_offset`, as far as known: it tells how long retention will keep it.
+    timestamp of the record at `next_offset`, as far as known, and retention removes that record at `expires_at`.
     """
 
     __tablename__ = "webhook_cursors"
@@ -73,6 +73,9 @@ class StoredCursor(Base):
     )
     record_ts: Mapped[int | None] = mapped_column(
         BigInteger, comment="Timestamp in milliseconds of the record at next_offset. Null: not known."
+    )
+    expires_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When retention removes that record. Null: not known, or never."
     )
     version: Mapped[int] = mapped_column(
         Integer, server_default=text("0"), comment="Number of changes. A worker that names an old one changes nothing."

@@ -318,6 +318,7 @@ def _create_tables() -> None:
         may("settled_runs", 4000),
         must("version", sa.Integer, "0"),
         may("record_ts", sa.BigInteger),
+        may("expires_at", TIME),
         may("topic_identity", 60),
         must("created_at", TIME, NOW),
         must("updated_at", TIME, NOW),

@@ -4,7 +4,7 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -14,7 +14,6 @@ from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
-from consumer.intake.record import AssignedPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
@@ -32,8 +31,13 @@ class Backlog:
         settling: Settling,
         most_rows: int,
         identity_of: Callable[[TopicPartition], str | None],
+        retentions: Mapping[str, float],
     ) -> None:
-        """A subscription may have `most_rows` in a partition. `identity_of` gives a topic's identity, as in commits."""
+        """A subscription may have `most_rows` in a partition. `identity_of` gives a topic's identity, as in commits.
+
+        `retentions`: for how many seconds topics keep a record, as far as known by now.
+        """
+        self._retentions = retentions
         self._settling = settling
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
@@ -89,19 +93,38 @@ class Backlog:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
 
-    def load(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> list[KeptCursor]:
+    def __iter__(self) -> Iterator[Cursor]:
+        return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
+
+    def topics(self) -> set[str]:
+        """The topics with cursors. Safe to call from another thread."""
+        return {topic for (topic, _), covered in list(self._cursors.items()) if covered}
+
+    def waiting(self) -> dict[DueKey, float]:
+        """The unix time of the first event that each due key is owed, if known. Safe to call from another thread."""
+        oldest: dict[DueKey, float] = {}
+        for partition, covered in list(self._cursors.items()):
+            for subscription, several in list(covered.items()):
+                for cursor in list(several):
+                    at, due_key = cursor.timestamp, (*partition, subscription)
+                    if at is not None and at >= 0 and not cursor.finished and not cursor.replay:
+                        oldest[due_key] = min(at / 1000, oldest.get(due_key, at / 1000))
+        return oldest
+
+    def load(self, partition: TopicPartition, kept: Iterable[KeptCursor], cut: int | None = None) -> list[KeptCursor]:
         """Take a partition's cursors from the database, before the first record of the partition is matched.
 
-        Returns the ones of an earlier topic of this name, whose records are gone: these owe nothing any more.
+        The log has other records than before from the offset `cut` on, if it is given. Returns the cursors of an
+        earlier topic of this name, whose records are gone: these owe nothing any more.
         """
-        self._cursors[partition.topic_partition] = {}
-        self._looked[partition.topic_partition] = {each.due_key[2] for each in kept if not each.replay}
-        identity, lost = partition.tracker.identity, []
+        self._cursors[partition] = {}
+        self._looked[partition] = {each.due_key[2] for each in kept if not each.replay}
+        identity, lost = self._identity_of(partition), []
         for each in kept:
             if identity is not None and each.identity not in {None, identity}:
                 lost.append(each)
             else:
-                self._add(Cursor(rewound(each, partition.first)))
+                self._add(Cursor(rewound(each, cut)))
         for each in kept:
             self._part(each.due_key)
         return lost
@@ -156,7 +179,7 @@ class Backlog:
 
     def save(self, cursor: Cursor) -> None:
         """Store a cursor's position, unless it has not moved."""
-        move = cursor.begin_save()
+        move = cursor.begin_save(self._retentions.get(cursor.due_key[0]))
         if move is not None:
             self._parking.move(move, cursor.due_key, cursor.end_save, partial(self._went_astray, cursor))
 
@@ -225,8 +248,8 @@ class Backlog:
         several.sort(key=lambda each: (each.replay, each.first))
 
 
-def rewound(kept: KeptCursor, first: int | None) -> KeptCursor:
-    """A cursor of a log that was truncated, and that has other records from the offset `first` on; None: it was not."""
-    if first is None or first < kept.first or kept.next <= first:
+def rewound(kept: KeptCursor, cut: int | None) -> KeptCursor:
+    """A cursor of a log that has other records than before from the offset `cut` on; None: the same ones."""
+    if cut is None or kept.next <= cut:
         return kept
-    return kept._replace(next=first, runs="")
+    return kept._replace(next=max(cut, kept.first), runs="")

@@ -6,6 +6,7 @@ stream, one offset becomes its end: below it the cursor owes, from it on the liv
 """
 
 from collections.abc import Collection
+from math import inf
 from typing import NamedTuple
 
 from consumer.delivery.delivery import OpenRecord
@@ -35,6 +36,7 @@ class Cursor:
     """
 
     __slots__ = (
+        "_expires",
         "_saved",
         "_saving",
         "_saving_settled",
@@ -68,7 +70,7 @@ class Cursor:
         self.confirmed = False
         self._version = kept.version
         self._tracker = OffsetTracker(kept.next, kept.runs)
-        self._timestamp = kept.timestamp
+        self._timestamp, self._expires = kept.timestamp, kept.expires
         self._saved = kept.next, kept.end
         self._saving: tuple[int, int | None] | None = None
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
@@ -179,17 +181,25 @@ class Cursor:
         """It ends here: the live stream owes the events from `offset` on."""
         self.end, self.ending = offset, True
 
-    def begin_save(self) -> CursorMove | None:
-        """The position to store; None if it has not moved, its row is not known, or a save is under way."""
+    def begin_save(self, retention: float | None = None) -> CursorMove | None:
+        """The position to store; None if it has not moved, its row is not known, or a save is under way.
+
+        `retention`: for how many seconds the topic keeps a record; None: not known.
+        """
         if self.id is None or self._saving is not None or self.astray:
             return None
-        if not self.moved and (self.confirmed or not self.waiting):
+        expires, timestamp = self._expires, self.timestamp
+        if retention is not None:
+            expires = None if timestamp is None or timestamp < 0 else timestamp / 1000 + retention
+            expires = None if expires == inf else expires
+        if not self.moved and expires == self._expires and (self.confirmed or not self.waiting):
             return None
+        self._expires = expires
         self._saving_settled, self._settled = self._settled, 0
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, self.timestamp, self.replay)
+        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, self.replay)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""

@@ -7,10 +7,11 @@ Both group protocols work alike: a worker owns the partitions that the client or
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
+from math import inf
 from threading import Event, Thread
 
 import structlog
@@ -19,6 +20,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     ClusterMetadata,
+    ConfigResource,
     OffsetSpec,
 )
 
@@ -40,6 +42,7 @@ FOR_QUIET = 0.1  # part of a limit that all partitions share; partitions of topi
 
 Counts = Mapping[str, int | None]  # topic to its number of partitions; None: the topic exists, its metadata is an error
 Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers report it
+Retentions = Mapping[str, float]  # seconds for which topics keep a record; infinite if nothing is removed for its age
 
 # POSIX classes, reduced to the characters that topic names can have; Python's patterns have no classes.
 _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
@@ -84,6 +87,7 @@ class ClusterView:
         self._written_at: dict[str, float] = {}  # when a topic's ends were last seen to move
         self._busy: Mapping[str, int] = {}  # the part of `_ours` that is not quiet
         self.revision = 0  # counts changes of the results of `share`
+        self.retentions: dict[str, float] = {}  # as far as they were asked for and reported
         self._answered_at: float | None = None
         # A clock that runs only while answers come, so that silence makes no topic look gone; 0 is the first answer.
         self._watched = 0.0
@@ -91,8 +95,9 @@ class ClusterView:
         self._missing: dict[TopicPartition, float] = {}
         self.lowest: TopicPartition | None = None
 
-    def learn(self, answer: Counts, now: float, ends: Ends | None = None) -> None:
-        """Take the cluster's answer for all its topics, received at `now`, and the `ends` of consumed ones."""
+    def learn(self, answer: Counts, now: float, ends: Ends | None = None, retentions: Retentions | None = None) -> None:
+        """Take the cluster's answer for all its topics, received at `now`, and what it says of some of them."""
+        self.retentions |= retentions or {}
         silence = now - self._answered_at if self._answered_at is not None else 0.0
         self._answered_at = now
         self._watched += silence if silence <= CONTINUOUS else 0.0
@@ -184,7 +189,7 @@ class TopicWatch(Part):
         self,
         kafka: KafkaSettings,
         post: Callable[[Callable[[], None]], None],
-        learn: Callable[[Counts, float, Ends], None],
+        learn: Callable[[Counts, float, Ends, Retentions], None],
         consumed: Callable[[str], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -195,6 +200,7 @@ class TopicWatch(Part):
         Ends are requested for `consumed` topics only.
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
+        self._behind: Callable[[], Collection[str]] = frozenset
         self._failing = False
         self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
         self._fault: str | None = None
@@ -203,6 +209,10 @@ class TopicWatch(Part):
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._asking = Thread(target=self._work, args=(admin,), name="topics", daemon=True)
         self._asking.start()
+
+    def ask_retention(self, topics: Callable[[], Collection[str]]) -> None:
+        """Ask for the retention of these topics too, from the next request on; `topics` is called on another thread."""
+        self._behind = topics
 
     @property
     def fault(self) -> str | None:
@@ -241,7 +251,8 @@ class TopicWatch(Part):
         counts = _counts(cluster)
         none = self._says_none and not any(map(self._consumed, counts))
         self._fault = "no topic of KAFKA_TOPICS exists" if none else None
-        self._post(partial(self._learn, counts, self._clock(), self._ends(admin, counts)))
+        retentions = _retentions(admin, sorted(self._behind()))
+        self._post(partial(self._learn, counts, self._clock(), self._ends(admin, counts), retentions))
         return True
 
     def _ends(self, admin: AdminClient, counts: Counts) -> Ends:
@@ -262,6 +273,24 @@ class TopicWatch(Part):
             with suppress(KafkaException, TimeoutError):  # the partition keeps its last known end
                 ends[topic_partition.topic, topic_partition.partition] = answer.result(0).offset
         return ends
+
+
+def _retentions(admin: AdminClient, topics: Sequence[str]) -> Retentions:
+    """For how long these topics keep their records, as far as the brokers report it in time."""
+    found: dict[str, float] = {}
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    try:
+        answers = admin.describe_configs(asked, request_timeout=TIMEOUT) if asked else {}
+    except KafkaException:
+        return found
+    wait(answers.values(), TIMEOUT + MARGIN)
+    for resource, answer in answers.items():
+        with suppress(KafkaException, TimeoutError):
+            settings = answer.result(0)
+            milliseconds = int(settings["retention.ms"].value)
+            expires = "delete" in settings["cleanup.policy"].value and milliseconds >= 0
+            found[resource.name] = milliseconds / 1000 if expires else inf
+    return found
 
 
 def _counts(cluster: ClusterMetadata) -> Counts:

@@ -14,7 +14,7 @@ from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
-from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
+from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
 from models import CursorReason, ParkedDelivery, Status, StoredCursor, Subscription
 from models.cursor import RUNS_LENGTH
 
@@ -60,6 +60,7 @@ _SAVE = (
         end_offset=bind(StoredCursor.end_offset),
         settled_runs=pieces_of("b_runs", RUNS_LENGTH),
         record_ts=bind(StoredCursor.record_ts),
+        expires_at=bind(StoredCursor.expires_at),
         updated_at=bind(StoredCursor.updated_at),
     )
 )
@@ -81,7 +82,10 @@ class NewCursor(NamedTuple):
 
 
 class KeptCursor(NamedTuple):
-    """A cursor as it stands in the database; `runs` are encoded as in a commit's metadata."""
+    """A cursor as it stands in the database; `runs` are encoded as in a commit's metadata.
+
+    `expires`: when (unix seconds) retention removes its next record; None: not known, or never.
+    """
 
     id: int
     due_key: DueKey
@@ -94,6 +98,7 @@ class KeptCursor(NamedTuple):
     timestamp: int | None
     identity: str | None
     version: int
+    expires: float | None = None
 
 
 class OwedPart(NamedTuple):
@@ -135,6 +140,7 @@ class CursorMove(NamedTuple):
     end: int | None
     runs: str
     timestamp: int | None
+    expires: float | None = None
     replay: int = 0
 
 
@@ -277,6 +283,7 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
             "b_next_offset": move.next,
             "b_end_offset": move.end,
             "b_record_ts": move.timestamp,
+            "b_expires_at": time_or_none(move.expires),
             "b_updated_at": time_of(now),
             **pieces("b_runs", RUNS_LENGTH, move.runs or None),
         }
@@ -371,4 +378,5 @@ def _kept(row: AnyRow) -> KeptCursor:
         row.record_ts,
         row.topic_identity,
         row.version,
+        unix(row.expires_at),
     )

@@ -34,9 +34,9 @@ class Subscriber(NamedTuple):
 
 def find_subscribers(
     engine: Engine,
-    ids: Sequence[int],
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
+    ids: Sequence[int],
     *,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,

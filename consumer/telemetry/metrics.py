@@ -119,6 +119,9 @@ class Readings(NamedTuple):
     turn_age: float = 0.0
     ready: bool = False
     ops_closed: int = 0  # connections to the worker's own port
+    behind: int = 0
+    backlog_seconds_left: Mapping[tuple[str, int, int], float] = MappingProxyType({})  # by due key
+    backlog_lost: int = 0  # offsets that Kafka no longer had
 
 
 # Name, text, and the field of `Readings`.
@@ -128,10 +131,12 @@ COUNTERS = (
     ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", "attempts_dropped"),
     ("webhooks_log_lines_dropped", "Lines missing from the log.", "log_lines_dropped"),
     ("webhooks_retention_overtaken", "Records dropped by retention before they were read.", "retention_overtaken"),
+    ("webhooks_backlog_lost", "Offsets that Kafka no longer had when a subscription was to get them.", "backlog_lost"),
     ("webhooks_ops_connections_closed", "Connections to OPS_PORT closed to make room.", "ops_closed"),
 )
 _PLACE, _LONGEST = ("topic", "partition"), "Time since a subscription began to fail, for those that fail longest."
 _EXPIRY = "Time until a certificate of a subscription expires, for those that expire first."
+_LEFT = "Time until retention removes the next event of a subscription that is behind, for the most urgent."
 _LEFT_OUT = "Subscriptions whose filter or projection is left out as too slow."
 _UNSETTLED = "Age of the first record that was read and is not settled."
 # Name, text, labels, and the field of `Readings`.
@@ -142,6 +147,8 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("webhooks_set_aside", "Deliveries that the database refuses.", (), "set_aside"),
     ("webhooks_expressions_left_out", _LEFT_OUT, (), "expressions_left_out"),
     ("webhooks_subscriptions_failing", "Subscriptions of which every attempt fails.", (), "failing"),
+    ("webhooks_subscriptions_behind", "Subscriptions with a position of their own in a partition.", (), "behind"),
+    ("webhooks_backlog_left_seconds", _LEFT, (*_PLACE, "subscription"), "backlog_seconds_left"),
     ("webhooks_consumer_lag", "Records not yet committed.", _PLACE, "lag"),
     ("webhooks_held_back_records", "Records that an open transaction holds back.", _PLACE, "held_back"),
     ("webhooks_oldest_unsettled_age_seconds", _UNSETTLED, _PLACE, "oldest_unsettled"),

@@ -5,7 +5,7 @@ own position on. A cursor whose lane has no room leaves the pass, and another pa
 partition take turns, so that a far cursor does not keep a near one waiting.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 
 import structlog
@@ -60,6 +60,7 @@ class CatchUp(Part):
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
+        retentions: Mapping[str, float],
         losses: Losses,
         remove: Callable[[int], None],
         subscription_cache: float,
@@ -68,9 +69,10 @@ class CatchUp(Part):
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `remove` deletes the row of a cursor. `subscription_cache`: seconds until the live stream knows a new
-        subscription.
+        there. `retentions` as for the backlog. `remove` deletes the row of a cursor. `subscription_cache`: seconds
+        until the live stream knows a new subscription.
         """
+        self._retentions, self._noted = retentions, dict[str, float]()
         self._losses = losses
         self._remove = remove
         self._backlog = backlog
@@ -92,7 +94,7 @@ class CatchUp(Part):
         self._meets_from: dict[Cursor, float] = {}
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
-        self._saved = -inf
+        self._tidied = -inf
         self._more = False
 
     @property
@@ -113,7 +115,7 @@ class CatchUp(Part):
 
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
-        for lost in self._backlog.load(partition, kept):
+        for lost in self._backlog.load(partition.topic_partition, kept, partition.first):
             stop = lost.next + 1 if lost.end is None else lost.end
             self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
             self._remove(lost.id)
@@ -293,13 +295,16 @@ class CatchUp(Part):
         self._over.update(dict.fromkeys(cursor for cursor in here if cursor.finished))
 
     def _save(self, now: float) -> None:
-        due = now - self._saved >= SAVE_EVERY
-        if due or self._feeder.unsaved >= SAVE_AFTER:
-            self._saved = now
+        """Save positions: once a second, and of events that were delivered when they are many."""
+        if now - self._tidied >= SAVE_EVERY:
+            self._tidied = now
+            self._tidy(now)
+        elif self._feeder.unsaved >= SAVE_AFTER:
             for cursor in self._feeder.exposed:
                 self._backlog.save(cursor)
-        if not due:
-            return
+
+    def _tidy(self, now: float) -> None:
+        """Save all positions, and forget the cursors that have finished."""
         moved, self._moved = self._moved, {}
         for cursor in moved:
             self._backlog.save(cursor)
@@ -316,6 +321,10 @@ class CatchUp(Part):
                 self._backlog.drop(cursor)
                 self.looks.dropped(cursor)
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}
+        if self._noted != self._retentions:  # each cursor's row says when its next record expires
+            self._noted = dict(self._retentions)
+            for cursor in self._backlog:
+                self._backlog.save(cursor)
 
 
 def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:

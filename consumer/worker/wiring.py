@@ -197,7 +197,7 @@ class WorkerParts:
             clock=clock,
             monotonic=monotonic,
         )
-        self.budget = Budget(monotonic)
+        self.budget, replaying = Budget(monotonic), Replays()
         selector = Selector(metrics, self.budget, monotonic)
         self.sender = Sender(
             self.lanes,
@@ -209,7 +209,10 @@ class WorkerParts:
             monotonic=monotonic,
             tracer=tracer,
         )
-        self.backlog = Backlog(self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of)
+        self.backlog = Backlog(
+            self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of, self.topics.retentions
+        )
+        self.topic_watch.ask_retention(self.backlog.topics)
         self.dispatch = dispatch = Dispatch(
             self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )
@@ -231,7 +234,6 @@ class WorkerParts:
         )
 
         # The stored deliveries of assigned partitions.
-        replaying = Replays()
         self.recall = Recall(
             engine,
             group,
@@ -257,12 +259,7 @@ class WorkerParts:
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
             replaying,
-            partial(
-                look_up,
-                engine,
-                group,
-                partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules),
-            ),
+            partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             partial(CursorReader, kafka, monotonic),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
@@ -273,6 +270,7 @@ class WorkerParts:
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
             subscription_cache=delivery.subscription_cache,
+            retentions=self.topics.retentions,
             losses=self.losses,
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
         )

@@ -9,14 +9,17 @@ An offset is settled when each of its deliveries has succeeded or is stored, whe
 have refused the event, or when its record is in the dead-letter topic. Only settled offsets are committed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
 from itertools import islice
+from math import inf
 
 import structlog
 
 from consumer.errors import FatalKafkaError
 from consumer.events.event import TopicPartition
 from consumer.intake.record import AssignedPartition
+from consumer.ledger.rows import DueKey
 from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
 from consumer.worker.ownership import STORE_DRAIN
@@ -59,6 +62,7 @@ class Worker:
         """The values of gauges. Safe to call from another thread."""
         parts, clock, monotonic = self.parts, self.parts.clock(), self._monotonic()
         owned = list(parts.source.partitions.values())
+        waiting = parts.backlog.waiting()
         next_at, failing = parts.parking.due_keys.next_at, parts.failing.failing_since(clock)
         return Readings(
             in_flight=parts.lanes.slots.in_flight,
@@ -75,6 +79,9 @@ class Worker:
             log_lines_dropped=LogFile.dropped,
             oldest_unsettled=_ages(owned, clock),
             next_attempt=None if next_at is None else max(0.0, next_at - clock),
+            behind=len({due_key[2] for due_key in waiting}),
+            backlog_seconds_left=_left(waiting, parts.topics.retentions, clock),
+            backlog_lost=parts.losses.offsets,
             failing=len(failing),
             failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
             certificates={
@@ -203,3 +210,9 @@ def _ages(partitions: Iterable[AssignedPartition], clock: float) -> dict[TopicPa
         elif timestamp >= 0:
             ages[partition.topic_partition] = max(0.0, clock - timestamp / 1000)
     return ages
+
+
+def _left(waiting: Mapping[DueKey, float], retentions: Mapping[str, float], clock: float) -> dict[DueKey, float]:
+    """Seconds until retention removes the first event that due keys wait for, for the MOST_SHOWN most urgent ones."""
+    left = ((at + retentions.get(due_key[0], inf) - clock, due_key) for due_key, at in waiting.items())
+    return {due_key: max(0.0, seconds) for seconds, due_key in nsmallest(MOST_SHOWN, left) if seconds < inf}

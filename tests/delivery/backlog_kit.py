@@ -37,4 +37,6 @@ class Unwritten(Parking):
 
 def make_backlog(parking: Parking | None = None, most_rows: int = 10**9, settling: Settling | None = None) -> Backlog:
     """A backlog without cursors. `settling` is needed once a cursor is gone."""
-    return Backlog(parking or Unwritten(), settling or cast("Settling", None), most_rows, lambda _partition: "topic")
+    return Backlog(
+        parking or Unwritten(), settling or cast("Settling", None), most_rows, lambda _partition: "topic", {}
+    )

@@ -13,7 +13,7 @@ from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Lane, OpenRecord
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
-from consumer.ledger.rows import DueKey
+from consumer.ledger.rows import AttemptResult, DueKey
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 from tests.delivery.backlog_kit import Unwritten, make_backlog
@@ -31,7 +31,7 @@ class Log(Desk):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.backlog = Backlog(self.parking, self.settling, MOST, lambda _partition: "topic")
+        self.backlog = Backlog(self.parking, self.settling, MOST, lambda _partition: "topic", {})
         self.due_key: DueKey = ("t", 0, self.subscription)
 
     def leaves(self, offset: int, *, paused: bool = False, ordered: bool = False) -> bool:
@@ -171,6 +171,13 @@ def test_rows_are_counted_before_they_are_written(log: Log) -> None:
     log.park(parked(make_event(8), log.subscription))
     assert not log.backlog.may_store(log.due_key)
     log.write_all()
+    delivered = AttemptResult(1, 1, "delivered", None, 200, None, log.clock.now)
+    log.parking.resolve(delivered, log.due_key, lambda: None)
+    assert not log.backlog.may_store(log.due_key)
+    log.write_all()
+    assert log.backlog.may_store(log.due_key)
+    log.park(parked(make_event(6), log.subscription))
+    log.write_all()
     log.settled.clear()
     assert log.takes(9)
     assert log.settled == []
@@ -178,6 +185,8 @@ def test_rows_are_counted_before_they_are_written(log: Log) -> None:
     assert log.settled == [9]
     assert [(each.first, each.reason) for each in log.kept()] == [(9, CursorReason.BEHIND)]
     assert not log.backlog.takes(make_event(9, partition=1), log.endpoint, log.record(), None)
+    log.parking.forget([("t", 0)])
+    assert log.backlog.may_store(log.due_key), "the rows of its next assignment are counted anew"
 
 
 def test_queued_deliveries_may_become_rows_too(log: Log) -> None:

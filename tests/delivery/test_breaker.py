@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.breaker import REFUSED_IN_A_ROW, REFUSED_PROBES, Breaker
+from consumer.delivery.breaker import LONGEST_OPEN, REFUSED_IN_A_ROW, REFUSED_PROBES, Breaker
 
 MOST = 100  # the lane's limit of open requests
 
@@ -112,6 +112,19 @@ def test_an_unsendable_request_opens_it() -> None:
         assert made.open_until == until
     made.succeeded(108.0, 108.0, MOST)
     assert made.window(108.0) == 1
+
+
+def test_it_is_long_open_after_a_minute_without_a_success() -> None:
+    """Each failed probe opens it for longer. Once a probe succeeds, requests start, and it is not open."""
+    made = opened()
+    while made.open_until is not None and made.open_until < LONGEST_OPEN:
+        assert not made.is_long_open
+        made.failed(made.open_until, made.open_until)
+    assert made.open_until == 63.0
+    made.failed(63.0, 63.0)
+    assert made.is_long_open
+    made.succeeded(123.0, 123.0, MOST)
+    assert not made.is_long_open
 
 
 def test_ten_failures_in_a_row_open_it() -> None:

@@ -18,10 +18,13 @@ from consumer.database.job import BACK_OFF
 from consumer.delivery.known_rows import RowsReading
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
+from consumer.ledger import cursors
 from consumer.ledger import store as ledger
 from consumer.ledger.assigned import Settled
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, NewDelivery, OrderingKey
-from models import Payload
+from consumer.subscriptions import repository
+from models import CursorReason, Payload
 from tests.databases import on_oracle
 from tests.delivery.store_kit import REFUSED_AFTER, Store
 from tests.ledger import rows_kit
@@ -343,6 +346,55 @@ def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:
     first = Settled({(5, stamp + 5, 1), (6, stamp + 6, 1)}, None)
     assert loaded == [("t0", first), ("t1", Settled(set(), None))]
     assert (store.parking.busy, store.parking.fault) == (False, None)
+
+
+def test_a_partition_is_loaded_with_its_cursors(store: Store) -> None:
+    """Before any of its records is matched; a later look-up of more rows does not repeat them."""
+    subscription = repository.add(store.engine, rows_kit.URL, "user.created")
+    new = [NewCursor((*place, subscription), 5, CursorReason.PAUSED) for place in (HERE, ("t", 1))]
+    cursors.begin(store.engine, GROUP, new, 1.0)
+    loaded: list[Settled] = []
+    for more in (False, True):
+        store.parking.load_stored(HERE, 0, loaded.append, more=more)
+        store.parking.poll(0.0)
+        store.answer()
+    assert [each.cursors for each in loaded] == [tuple(cursors.of_partition(store.engine, GROUP, HERE)), ()]
+    assert len(loaded[0].cursors) == 1
+
+
+def test_new_cursors_of_a_partition_that_has_left_are_not_stored(store: Store) -> None:
+    """Nor are their positions: the next owner reads the events again. A write that is under way ends."""
+    subscription = repository.add(store.engine, rows_kit.URL, "user.created")
+    done: list[str] = []
+
+    def begin(partition: int, first: int) -> None:
+        new = NewCursor(("t", partition, subscription), first, CursorReason.BEHIND)
+        store.parking.begin(new, lambda: done.append(f"{partition} {first}"))
+
+    begin(0, 1)
+    store.parking.poll(0.0)
+    for partition in (0, 1):
+        begin(partition, 2)
+    move = CursorMove(1, 0, 9, None, "", None)
+    store.parking.move(move, ("t", 0, subscription), lambda: done.append("moved"), lambda: done.append("astray"))
+    store.parking.forget([HERE])
+    store.answer()
+    store.write_all()
+    assert done == ["0 1", "1 2"]
+    kept = [each for place in (HERE, ("t", 1)) for each in cursors.of_partition(store.engine, GROUP, place)]
+    assert [(each.due_key[1], each.first, each.next) for each in kept] == [(0, 1, 1), (1, 2, 2)]
+
+
+def test_a_cursor_that_the_database_refuses_does_not_hold_deliveries(store: Store) -> None:
+    """Its subscription was removed, say: it is set aside, and the deliveries that wait for it wait."""
+    done: list[str] = []
+    store.parking.begin(NewCursor((*HERE, 99), 5, CursorReason.PAUSED), lambda: done.append("begun"))
+    store.park(parked(7))
+    with capture_logs() as logs:
+        while not store.settled:
+            store.write()
+    assert (store.settled, done, store.parking.set_aside) == ([7], [], 1)
+    assert [line["cursor_from"] for line in logs if "cursor_from" in line] == [5]
 
 
 def test_written_rows_have_a_due_key(store: Store) -> None:

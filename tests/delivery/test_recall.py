@@ -337,6 +337,15 @@ def test_later_rows_of_a_key_come_with_the_first(bench: Bench) -> None:
     assert bench.look(EARLY) == [6], "4 is blocked until the results of those before it are written"
 
 
+def test_an_ordered_row_waits_for_earlier_events_of_a_cursor(bench: Bench) -> None:
+    """They may be of its key, and go before it. A row without a key, or before the cursor's position, comes at once."""
+    bench.read_to = 4
+    bench.store(*(bench.new(offset, key=b"%d" % offset) for offset in (3, 4, 5)), bench.new(6))
+    assert bench.look(SOON) == [3, 4, 6]
+    bench.read_to = 5
+    assert bench.look(EARLY) == [5]
+
+
 @pytest.mark.parametrize("again", [(1,), (0, 1), (1, 0)])
 @pytest.mark.parametrize("live", [False, True])
 def test_a_redelivery_goes_before_later_deliveries_of_its_key(

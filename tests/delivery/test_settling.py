@@ -12,7 +12,7 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from consumer.delivery.breaker import REFUSED_IN_A_ROW
-from consumer.delivery.delivery import Delivery
+from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
 from consumer.errors import EgressRefused
@@ -21,7 +21,7 @@ from consumer.sending.signing import prepare
 from models import Subscription
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import NOW
-from tests.ledger.rows_kit import GROUP, make_event
+from tests.ledger.rows_kit import GROUP, make_event, parked
 from tests.simulation.transport import Hopeless
 
 REFUSED = EgressRefused("10.0.0.1 is a private address")
@@ -100,6 +100,17 @@ def test_a_delivery_that_leaves_memory_is_settled_when_it_is_stored(
     assert desk.metrics.deliveries == {row[0]: 1}
     assert len(desk.reported) == (result is not HOPELESS)
     assert desk.disabled() == ("the receiver answered 410 Gone" if row[3] == 410 else None)
+
+
+def test_a_stored_delivery_of_a_replay_is_the_replays(desk: Desk) -> None:
+    """It is no repetition of the live delivery, whether it has failed or waits untried."""
+    desk.others_park(*(parked(make_event(offset), desk.subscription) for offset in (0, 1)))
+    failed, untried = (OpenRecord(desk.settled.append, offset, 1, replay=7) for offset in (0, 1))
+    desk.end(desk.start(failed, attempts=1), response(503))
+    desk.settling.postpone(make_event(1), desk.endpoint, untried, None)
+    desk.write()
+    assert desk.settled == [0, 1]
+    assert desk.rows("record_offset", "replay") == [(0, 0), (1, 0), (0, 7), (1, 7)]
 
 
 @pytest.mark.parametrize("attempts", [0, 1])

@@ -33,6 +33,7 @@ from consumer.ledger.rows import NewDelivery, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
+from consumer.worker.losses import Losses
 from consumer.worker.outbox_relay import _cloudevent
 from consumer.worker.refusals import REASON, dead_lettered
 from models import Base, Status, Subscription
@@ -126,7 +127,7 @@ def test_attributes_of_operational_events() -> None:
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One event of each type: a subscription recovers, another is disabled, deliveries are given up."""
+    """One event of each type: a subscription recovers, another is disabled, deliveries are given up, events lost."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
     first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
@@ -152,6 +153,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
     event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
     settling.on_result(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
+    Losses("webhooks", stored.notes).report(("t", 0, first), 5, 9, "retention removed their records")
     stored.write_all()
     refused = dead_lettered(NewDelivery(event, first, "https://a.example", 1, "parked", 0.0), "a rule of ours")
     return [*(operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)), refused]

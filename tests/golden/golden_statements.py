@@ -458,7 +458,7 @@ def _subscribe(engine: Engine) -> None:
     with engine.begin() as connection:
         repository.note_start(connection, 1)
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
-    find_subscribers(engine, [1], KEYS, in_the_clear)
+    find_subscribers(engine, KEYS, in_the_clear, [1])
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})

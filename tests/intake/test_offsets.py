@@ -52,6 +52,60 @@ def test_in_order() -> None:
     assert tracker.committable() == (8, "")
 
 
+def test_skipping_passes_what_was_settled_before_a_restart() -> None:
+    """Within a settled run the mark is the run's end; behind it, it is where the reader is."""
+    tracker = OffsetTracker(10, encode(10, [(15, 20), (30, 40)]))
+    for position, expected in ((12, (12, [(15, 20), (30, 40)])), (17, (20, [(30, 40)])), (25, (25, [(30, 40)]))):
+        tracker.skip_to(position)
+        mark, metadata = tracker.committable() or (0, "")
+        assert (mark, decode(mark, metadata)) == expected
+    tracker.skip_to(50)
+    assert tracker.committable() == (50, "")
+
+
+@given(logs, st.data())
+def test_what_is_skipped_holds_nothing(log: list[int], data: st.DataObject) -> None:
+    """Offsets that are passed over count as settled, whatever a restart has brought. Open records hold the mark."""
+    first = OffsetTracker(0)
+    for offset in log:
+        first.track(offset)
+    for offset in data.draw(st.sets(st.sampled_from(log))):
+        first.settle(offset)
+    again = restored(first)
+    assert again.restored_to == max([-1, *(stop for _, stop in decode(*(first.committable() or (0, ""))))])
+    position = again.position
+    for offset in log:
+        if offset < position:
+            continue
+        if data.draw(st.booleans()):
+            again.skip_to(offset + 1)
+        else:
+            again.track(offset)
+        assert again.position == offset + 1
+    end = data.draw(st.integers(0, log[-1] + 9))
+    again.skip_to(end)
+    mark = again.low_water_mark
+    assert mark == (again.committable() or (None, ""))[0]
+    if not again.open:
+        assert mark is not None
+        assert mark >= max(end, again.position)
+    assert again.open == len(set(log) - claimed(again, log))
+
+
+def test_metadata_fits_its_column() -> None:
+    """A position in a column of the database has less room than a commit: the lower runs stay."""
+    tracker = OffsetTracker(0)
+    for offset in range(8000):
+        tracker.track(offset)
+    for offset in random.Random(1).sample(range(1, 8000), 4000):
+        tracker.settle(offset)
+    (_, short), (_, long) = (tracker.committable(most) or (0, "") for most in (500, MAX_METADATA))
+    assert (len(short) <= 500, len(long) <= MAX_METADATA) == (True, True)
+    few = decode(0, short)
+    assert len(few) > 20
+    assert few == decode(0, long)[: len(few)]
+
+
 def test_the_oldest_timestamp_can_be_read_while_records_come() -> None:
     """The metrics are read by another thread, and a dict that changes between two calls is an error there."""
     tracker = OffsetTracker(None)

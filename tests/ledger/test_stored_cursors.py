@@ -97,7 +97,10 @@ def test_a_cursor_that_covers_nothing_makes_way(engine: Engine, sub: int) -> Non
 
 
 def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -> None:
-    """Rows in any state, of replays too: a cursor's position does not know them after a crash."""
+    """Rows in any state, from a cursor's position on: after a crash, the position does not know of them."""
+    begin(engine, sub, first=7)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, sub), 8, CursorReason.REPLAY, 9, replay=4)], 100.0)
+    park(engine, parked(make_event(6), sub), parked(make_event(9), sub, replay=4))
     park(engine, parked(make_event(7), sub), parked(make_event(8), sub, replay=4))
     park(engine, parked(make_event(9, partition=1), sub))
     park(engine, parked(make_event(6), sub), group="other")

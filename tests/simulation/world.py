@@ -288,7 +288,10 @@ class _TopicWatch(Part):
         *,
         clock: Callable[[], float],
     ) -> None:
-        post(lambda: learn({TOPIC: len(world.log)}, clock()))
+        post(lambda: learn({TOPIC: len(world.log)}, clock(), retentions={TOPIC: 3600.0}))
+
+    def ask_retention(self, _topics: object) -> None:
+        """It is known from the start."""
 
     def close(self) -> bool:
         return True

@@ -14,6 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.expressions.expression import compile_filter, compile_projection
 from consumer.matching.catalog import find_endpoints
+from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
@@ -157,6 +158,8 @@ def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) ->
     found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), in_the_clear)[KEY]]
     unmatched = effect is Effect.UNMATCHED
     assert found == ([good] if unmatched else [good, bad])
+    by_id = find_subscribers(engine, (b"k",), in_the_clear, [bad])[bad]
+    assert (by_id.enabled, by_id.endpoint is None) == (True, unmatched)
     row = repository.get(engine, bad)
     assert row is not None
     assert row.state == f"broken: {problems[0]}"

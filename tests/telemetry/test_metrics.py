@@ -32,6 +32,9 @@ FULL = Readings(
     turn_age=21.0,
     ready=True,
     ops_closed=19,
+    behind=4,
+    backlog_seconds_left={("t", 0, 7): 60.5},
+    backlog_lost=23,
 )
 SAMPLES = r"""
 counter webhooks_events_total{outcome="matched"} 1.0
@@ -62,6 +65,9 @@ counter webhooks_filter_errors_total 16.0
 counter webhooks_attempts_dropped_total 17.0
 counter webhooks_log_lines_dropped_total 18.0
 counter webhooks_ops_connections_closed_total 19.0
+counter webhooks_backlog_lost_total 23.0
+gauge webhooks_subscriptions_behind 4.0
+gauge webhooks_backlog_left_seconds{partition="0",subscription="7",topic="t"} 60.5
 gauge webhooks_consumer_lag{partition="0",topic="a\"b\\c"} 5.0
 gauge webhooks_held_back_records{partition="0",topic="t"} 9.0
 gauge webhooks_oldest_unsettled_age_seconds{partition="0",topic="t"} 2.5

@@ -64,7 +64,7 @@ class Rig(Desk):
         self.types: dict[int, str] = {}  # of events, by offset; else user.created
         self.log = Log(records)
         replaying, selector = Replays(), Selector(Metrics())
-        self.backlog = Backlog(self.parking, self.settling, 1000, lambda _partition: None)
+        self.backlog = Backlog(self.parking, self.settling, 1000, lambda _partition: None, {})
         find = partial(find_subscribers, engine, default_secrets=DEFAULT, decrypt=in_the_clear)
         self.catch_up = CatchUp(
             self.backlog,
@@ -80,6 +80,7 @@ class Rig(Desk):
             given_out=lambda _: lambda offset: offset < records,
             live_at=lambda _: records,
             settled_to=lambda _: 0,
+            retentions={},
             losses=Losses(GROUP, self.notes),
             remove=lambda _: None,
             subscription_cache=5.0,

@@ -140,6 +140,8 @@ def test_a_partly_fanned_out_event_is_the_first_of_its_partition() -> None:
     while not lanes_of(desk):
         desk.dispatch.poll(desk.clock())
     assert (lanes_of(desk) < 2000, desk.dispatch.first_offset(("t", 0))) == (True, 0)
+    assert desk.dispatch.untouched(("t", 0)) == 1, "a cursor that ends here leaves it the rest of this event"
+    assert desk.dispatch.untouched(("t", 1)) is None
     desk.run()
     assert desk.dispatch.first_offset(("t", 0)) is None
 

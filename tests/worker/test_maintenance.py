@@ -11,7 +11,7 @@ from consumer.intake.topics import GONE_AFTER
 from consumer.ledger import store
 from consumer.worker.maintenance import JUMP, TIDY_EVERY, ClockWatch
 from tests.ledger.rows_kit import make_event, parked, query, run
-from tests.simulation.deployment import Deployment, result
+from tests.simulation.deployment import URLS, Deployment, result
 from tests.simulation.world import TOPIC
 
 GONE = "gone"  # a topic
@@ -132,6 +132,27 @@ def test_rows_of_uncommitted_records_are_kept(deployment: Deployment, monkeypatc
         assert left(deployment) == [(TOPIC, 1, "delivered")]
     pass_by(deployment, 2)
     assert left(deployment) == []
+
+
+def test_a_finished_cursor_leaves_memory_and_database(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays until the offsets that it has covered are committed: until then a restart would send them again."""
+    world = deployment.world
+    (url,) = URLS["b"]
+    deployment.pause(url)
+    world.start(0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.source, "commit", lambda: 0.5)
+        deployment.write(0, "b")
+        world.settle_down()
+        deployment.resume_all()
+        world.now += 6.0
+        world.settle_down()
+        deployment.answer("taken", turns=20)
+        pass_by(deployment, 3)
+        assert [(each.next, each.end) for each in deployment.cursors()] == [(1, 1)]
+    pass_by(deployment, 3)
+    assert deployment.cursors() == []
+    assert world.worker.parts.backlog.of((TOPIC, 0)) == {}
 
 
 def test_one_worker_follows_subscriptions_and_counts_rows(deployment: Deployment) -> None:

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.delivery.delivery import OpenRecord
-from consumer.intake.record import AssignedPartition
 from consumer.ledger import cursors
 from consumer.ops import start
 from consumer.subscriptions.endpoint import Endpoint
@@ -65,7 +64,7 @@ def test_a_restart_parts_cursors_that_overlap(rig: Rig, endpoint: Endpoint) -> N
     rig.answer()
     kept = cursors.of_partition(rig.engine, GROUP, HERE)
     assert [(each.first, each.end) for each in kept] == [(100, None), (500, None)]
-    rig.backlog.load(AssignedPartition(*HERE), kept)
+    rig.backlog.load(HERE, kept)
     assert places(rig) == [(100, 500), (500, None)]
 
 

@@ -657,7 +657,7 @@ WHERE
 -- Workers, each second: positions of cursors that have moved, an array.
 UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_offset, settled_runs = (
   :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3
-), record_ts = :b_record_ts, version = (
+), record_ts = :b_record_ts, expires_at = :b_expires_at, version = (
   webhook_cursors.version + :version_1
 ), updated_at = :b_updated_at
 WHERE
@@ -691,6 +691,7 @@ SELECT
   webhook_cursors.end_offset,
   webhook_cursors.settled_runs,
   webhook_cursors.record_ts,
+  webhook_cursors.expires_at,
   webhook_cursors.version,
   webhook_cursors.topic_identity,
   webhook_cursors.created_at,
@@ -722,6 +723,7 @@ SELECT
   webhook_cursors.end_offset,
   webhook_cursors.settled_runs,
   webhook_cursors.record_ts,
+  webhook_cursors.expires_at,
   webhook_cursors.version,
   webhook_cursors.topic_identity,
   webhook_cursors.created_at,

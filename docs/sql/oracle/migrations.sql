@@ -737,6 +737,7 @@ CREATE TABLE webhook_cursors (
     settled_runs VARCHAR2(4000 CHAR), 
     version INTEGER DEFAULT 0 NOT NULL, 
     record_ts NUMBER(19), 
+    expires_at TIMESTAMP, 
     topic_identity VARCHAR2(60 CHAR), 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
     updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
@@ -803,6 +804,10 @@ COMMENT ON COLUMN webhook_cursors.version IS 'Number of changes. A worker that n
 /
 
 COMMENT ON COLUMN webhook_cursors.record_ts IS 'Timestamp in milliseconds of the record at next_offset. Null: not known.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that record. Null: not known, or never.'
 
 /
 
