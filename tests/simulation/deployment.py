@@ -340,7 +340,7 @@ class Deployment:
         self.enable_all()
         self.resume_all()
         self.world.dead_letters.door_open = True
-        self.world.source.assign([0, 1])
+        self.world.source.assign(number for _, number in self.world.log)
 
     def finish(self) -> None:
         """End all faults, and let time pass until no work is left."""

@@ -38,7 +38,8 @@ from tests.simulation.watch import Watch
 from tests.simulation.world import THREADS, TOPIC, Crash
 
 MIXED, KEYED_ONLY, BATCHED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless"), ("c", "c", "c", "x", "y")
-NUMBERS = st.integers(0, 1)
+PARTITIONS = 3
+NUMBERS = st.integers(0, PARTITIONS - 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
 ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
@@ -81,14 +82,21 @@ class WorkerMachine(RuleBasedStateMachine):
         self.filtered = filtered
         # With few slots and a short cache, deliveries queue and events wait.
         self.deployment = Deployment(
-            engine, urls, filtered, max_in_flight=3, subscription_cache=0.2, refused_after=REFUSED_AFTER, backlog_rows=3
+            engine,
+            urls,
+            filtered,
+            max_in_flight=3,
+            subscription_cache=0.2,
+            refused_after=REFUSED_AFTER,
+            backlog_rows=3,
+            partitions=PARTITIONS,
         )
         self.world = self.deployment.world
         self.watch = Watch(self.deployment)
 
     @initialize()
     def begin(self) -> None:
-        self.world.start(0, 1)
+        self.world.start(*range(PARTITIONS))
 
     # Records come, receivers answer, time passes.
 
@@ -443,7 +451,7 @@ class WorkerMachine(RuleBasedStateMachine):
         if not self.calm:
             self.watch.process_ended()
         self.world.on_wait = self.world.on_serve = lambda: None
-        self.world.start(0, 1)
+        self.world.start(*range(PARTITIONS))
 
     def revoked(self, number: int) -> None:
         self.world.source.revoke(number)

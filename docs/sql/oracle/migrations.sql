@@ -69,6 +69,14 @@ COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
 
 /
 
+ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -230,6 +238,10 @@ COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answer
 /
 
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
