@@ -86,6 +86,11 @@ class Subscription(Base):
         UtcTimestamp,
         comment="When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.",
     )
+    starts: Mapped[int] = mapped_column(
+        Flag,
+        server_default=text("0"),
+        comment="1: it began in the past, and a cursor of this may be left. 0: it did not.",
+    )
     ordering: Mapped[str] = mapped_column(
         String(10),
         server_default=text("'none'"),

@@ -42,7 +42,7 @@ from consumer.ledger.rows import (
     record_of,
     time_of,
 )
-from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
+from models import ParkedDelivery, Payload, Status, StoredCursor, StoredReplay, Subscription
 from models.base import BEFORE_IDS, utc_now
 from models.subscription import REASON_LENGTH
 
@@ -272,7 +272,9 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
 
 def purge_replays(engine: Engine, before: float) -> int:
     """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
+    ended = select(StoredReplay.id).where(_ended(before))
     with engine.begin() as connection:
+        connection.execute(delete(StoredCursor).where(StoredCursor.replay.in_(ended)))
         return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
 
 

@@ -75,6 +75,11 @@ def add(
     return subscription_id
 
 
+def note_start(connection: Connection, subscription_id: int) -> None:
+    """Note that cursors cover a subscription's events from the past, so that workers look for them."""
+    connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(starts=1))
+
+
 def edit(
     bind: Engine | Connection,
     subscription_id: int,

@@ -29,6 +29,7 @@ from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.reading_pass import NEAR, Pass
+from consumer.worker.replaying import Replays
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class CatchUp(Part):
         self,
         backlog: Backlog,
         feeder: Feeder,
+        replaying: Replays,
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
         open_reader: Callable[[], CursorReader],
@@ -61,19 +63,22 @@ class CatchUp(Part):
         retentions: Mapping[str, float],
         losses: Losses,
         remove: Callable[[int], None],
+        subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` as for the backlog. `remove` deletes the row of a cursor.
+        there. `retentions` as for the backlog. `remove` deletes the row of a cursor. `subscription_cache`: seconds
+        until the live stream knows a new subscription.
         """
         self._retentions, self._noted = retentions, dict[str, float]()
         self._losses = losses
         self._remove = remove
         self._backlog = backlog
         self._feeder = feeder
-        self.looks = CursorLooks(backlog, look, job, self._end_at_live, self._changed)
+        self._replays = replaying
+        self.looks = CursorLooks(backlog, look, job, replaying, self._end_at_live, self._changed)
         self._open_reader = open_reader
         self._reader: CursorReader | None = None
         self._read_event = read_event
@@ -85,6 +90,8 @@ class CatchUp(Part):
         self._settled_to = settled_to
         self._passes: dict[TopicPartition, Pass] = {}
         self._not_before: dict[Cursor | TopicPartition, float] = {}
+        self._subscription_cache = subscription_cache
+        self._meets_from: dict[Cursor, float] = {}
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
         self._tidied = -inf
@@ -136,7 +143,7 @@ class CatchUp(Part):
         self.stop(partitions)
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
-        for several in (self._feeder.exposed, self._moved, self._over):
+        for several in (self._feeder.exposed, self._moved, self._over, self._meets_from):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -241,7 +248,7 @@ class CatchUp(Part):
             each.took()
         reader = self._reader
         each.advance(each.position if reader is None or each.pending else reader.positions.get(partition, 0))
-        self._meet(partition, each)
+        self._meet(partition, each, now)
         if each.is_over(now):
             del self._passes[partition]
 
@@ -252,6 +259,12 @@ class CatchUp(Part):
             if cursor not in each.members:  # it has just been probed
                 continue
             endpoint = each.members[cursor].endpoint
+            if cursor.replay and not self._replays.wants(cursor.replay, event):
+                continue
+            if cursor.replay and (until := self._replays.rests_until(cursor.replay, now)) > now:
+                self._not_before[cursor] = until
+                each.leave(cursor)  # the others do not wait for it
+                continue
             # A replay follows the live stream.
             is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
@@ -262,13 +275,17 @@ class CatchUp(Part):
 
     # Meeting the live stream, and saving.
 
-    def _meet(self, partition: TopicPartition, each: Pass) -> None:
+    def _meet(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
         live = self._live_at(partition)
         for cursor in each.members:
-            if cursor.end is None and live is not None and cursor.read_to >= live:
+            if cursor.end is None and live is not None and cursor.read_to >= live and self._may_meet(cursor, now):
                 cursor.meet(cursor.read_to)
                 self._backlog.save(cursor)
+
+    def _may_meet(self, cursor: Cursor, now: float) -> bool:
+        """The live stream knows the cursor's subscription, even one that has just begun."""
+        return not cursor.is_start or now >= self._meets_from.setdefault(cursor, now + self._subscription_cache)
 
     def _end_at_live(self, due_key: DueKey) -> None:
         """A disabled subscription wants no events: it is owed those from before, as its stored deliveries are."""
@@ -308,7 +325,9 @@ class CatchUp(Part):
             settled = self._settled_to(cursor.due_key[:2])
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):
                 del self._over[cursor]
+                self._meets_from.pop(cursor, None)
                 self._backlog.drop(cursor)
+                self.looks.dropped(cursor)
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}
         if self._noted != self._retentions:  # each cursor's row says when its next record expires
             self._noted = dict(self._retentions)

@@ -16,10 +16,12 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.events.event import TopicPartition
-from consumer.ledger import cursors
+from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import KeptCursor
+from consumer.ledger.replays import Request
 from consumer.ledger.rows import DueKey
 from consumer.matching.subscribers import Subscriber
+from consumer.worker.replaying import Replays
 
 EVERY = 5.0  # seconds between two looks at due keys that may not move
 MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
@@ -33,13 +35,14 @@ Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 class LookUp(NamedTuple):
     """The cursors and subscriptions of due keys, and the stored deliveries of the ones for which these were not known.
 
-    `began`: the number of the last assignment before it.
+    `requests`: those of the cursors' replays that have not ended. `began`: the number of the last assignment before it.
     """
 
     due_keys: Sequence[DueKey]
     kept: Mapping[DueKey, list[KeptCursor]]
     subscribers: Mapping[int, Subscriber]
     stored: Mapping[DueKey, set[tuple[int, int, int]]]
+    requests: Mapping[int, Request]
     began: int
 
 
@@ -51,7 +54,8 @@ def look_up(
     for cursor in cursors.of_due_keys(engine, group, due_keys):
         kept.setdefault(cursor.due_key, []).append(cursor)
     subscribers = find(sorted({due_key[2] for due_key in due_keys}))
-    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), began)
+    requests = replays.requests(engine, {each.replay for several in kept.values() for each in several if each.replay})
+    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), requests, began)
 
 
 class CursorLooks:
@@ -65,12 +69,14 @@ class CursorLooks:
         backlog: Backlog,
         look: Callable[[Sequence[DueKey], Collection[DueKey], int], LookUp],
         job: ThreadJob[LookUp],
+        replaying: Replays,
         on_disabled: Callable[[DueKey], None],
         on_change: Callable[[DueKey], None],
     ) -> None:
         """`on_disabled`: a due key's subscription wants no events. `on_change`: its cursors may be others now."""
         self._backlog = backlog
         self._look, self._job = look, job
+        self._replays = replaying
         self._on_disabled, self._on_change = on_disabled, on_change
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
@@ -143,7 +149,7 @@ class CursorLooks:
     def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
         """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
         for due_key in list(islice(self._moving.get(partition, ()), MOST)):
-            yield from self._backlog.owing(due_key)
+            yield from filter(self._replays.runs, self._backlog.owing(due_key))
 
     def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
         """The subscription of a due key that may move. None: it was looked up long ago, and is looked up again."""
@@ -162,6 +168,11 @@ class CursorLooks:
         if all(cursor.finished for cursor in self._backlog.here(due_key)):
             self._idle.pop(due_key, None)
             self._stop(due_key)
+
+    def dropped(self, cursor: Cursor) -> None:
+        """A finished cursor was forgotten."""
+        if cursor.replay and not self._of_replay(cursor):
+            self._replays.forget(cursor.replay)
 
     def served(self, partition: TopicPartition, due_keys: Iterable[DueKey]) -> None:
         """These due keys have had their turn, and so has the partition."""
@@ -187,6 +198,8 @@ class CursorLooks:
                 if not cursor.knows_rows and due_key in answer.stored:
                     rows = answer.stored[due_key]
                     cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
+            mine = {each.replay: self._of_replay(each) for each in self._backlog.here(due_key) if each.replay}
+            self._replays.learn(mine, answer.requests, now)
             self._sort(due_key, answer.subscribers.get(due_key[2]), now)
             self._on_change(due_key)
 
@@ -194,7 +207,12 @@ class CursorLooks:
         """The due key's cursors may move, or are idle, or owe nothing."""
         endpoint = None if subscriber is None else subscriber.endpoint
         is_probed = now < self._probes.get(due_key, -inf)
-        may_move = endpoint is not None and (not endpoint.paused or is_probed) and endpoint.fault is None
+        may_move = (
+            endpoint is not None
+            and (not endpoint.paused or is_probed)
+            and endpoint.fault is None
+            and any(map(self._replays.runs, self._backlog.owing(due_key)))
+        )
         if not is_probed:
             self._probes.pop(due_key, None)
         if subscriber is not None and may_move:
@@ -205,6 +223,11 @@ class CursorLooks:
         self.settled(due_key)
         if subscriber is not None and not subscriber.enabled:
             self._on_disabled(due_key)
+
+    def _of_replay(self, cursor: Cursor) -> int:
+        """How many unfinished cursors of the cursor's replay are in this worker."""
+        places = (self._backlog.here((*partition, cursor.due_key[2])) for partition in self._assigned_at)
+        return sum(each.replay == cursor.replay and not each.finished for here in places for each in here)
 
     def _stop(self, due_key: DueKey) -> None:
         if (moving := self._moving.get(due_key[:2])) is not None:

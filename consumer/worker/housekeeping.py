@@ -18,7 +18,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
-from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, upkeep
+from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, replays, upkeep
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 
@@ -136,6 +136,7 @@ class Housekeeping(Part):
                 self._job(RECONCILE, self._reconcile, self._reconciled),
                 self._job("old operational events", self._expire),
                 self._job("old marks", self._forget_marks),
+                self._job("replays that have ended", self._finish_replays),
                 self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
                 self._job("count of paused subscriptions", self._count_paused, self._paused_counted),
             ]
@@ -238,6 +239,9 @@ class Housekeeping(Part):
 
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
+
+    def _finish_replays(self, _after: object) -> None:
+        replays.finish(self._engine, self._clock())
 
     def _look_at_certificates(self, after: int | None) -> int | None:
         found, rest = tls.expiries_after(self._engine, tls.FIRST if after is None else after)

@@ -128,7 +128,7 @@ def test_attributes_of_operational_events() -> None:
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One event of each type: subscriptions recover, are disabled, paused and resumed; deliveries given up, events lost."""
+    """One event of each type: subscriptions recover, pause, resume and so on; events are given up, or lost."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
     first, second, third = (repository.add(engine, f"https://{name}.example", "t") for name in "abc")

@@ -172,7 +172,6 @@ def test_subscriptions_are_not_scanned(full: Engine) -> None:
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
         lambda engine: search.of_replay(engine, 1, 1),
         lambda engine: search.next_of_replay(engine, 1),
-        lambda engine: search.last_of_replay(engine, 1),
         lambda engine: admin.count(engine, DeliveryQuery(event_type="user.created", since=1.0), 10),
     ],
 )

@@ -343,6 +343,7 @@ SELECT
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,

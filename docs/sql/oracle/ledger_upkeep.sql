@@ -448,7 +448,7 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
--- A replay: the due times of its rows in a step.
+-- A replay: its rows of a step by state.
 -- A call has only the requested conditions.
 SELECT
   webhook_deliveries.status,
@@ -464,7 +464,7 @@ GROUP BY
 ;
 
 -- ledger.upkeep.by_id
--- A replay: its rows of a step by state.
+-- A replay: the due times of its rows in a step.
 -- A call has only the requested conditions.
 SELECT
   webhook_deliveries.next_attempt_at
@@ -475,9 +475,6 @@ WHERE
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.status = :status_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.attempt = :attempt_1
   ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ;
@@ -511,6 +508,20 @@ ORDER BY
 DELETE FROM webhook_deliveries
 WHERE
   webhook_deliveries.status = :b_status AND webhook_deliveries.id = :b_id
+;
+
+-- ledger.upkeep.purge_replays
+-- Delete the cursors of replays that were cancelled long ago.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.replay IN (
+    SELECT
+      webhook_replays.id
+    FROM webhook_replays
+    WHERE
+      webhook_replays.finished_at < :finished_at_1
+      OR webhook_replays.cancelled_at < :cancelled_at_1
+  )
 ;
 
 -- ledger.upkeep.purge_replays
