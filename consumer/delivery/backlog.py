@@ -197,6 +197,12 @@ class Backlog:
         else:
             covered.pop(cursor.due_key[2], None)
 
+    def drop_all(self, due_key: DueKey) -> None:
+        """Forget the cursors of a subscription that was removed: nobody gets what was left to them."""
+        for cursor in list(self.here(due_key)):
+            cursor.confirm()
+            self.drop(cursor)
+
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that have left."""
         for partition in partitions:

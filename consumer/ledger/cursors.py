@@ -40,7 +40,10 @@ _NEW = (
 )
 _INSERT = insert(StoredCursor).from_select(
     [column.key for column in _NEW],
-    select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
+    select(*map(bind, _NEW)).where(
+        ~exists().where(is_bound(*_KEY)),
+        exists().where(Subscription.id == bind(StoredCursor.subscription_id)),
+    ),
     include_defaults=False,
 )
 # A cursor that covers nothing, or of an earlier topic of this name.
@@ -147,7 +150,7 @@ class CursorMove(NamedTuple):
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
     """Store cursors that have settled nothing yet. One that exists stays as it is.
 
-    Unless it covers nothing, or belongs to an earlier topic of this name.
+    Unless it covers nothing, or belongs to an earlier topic of this name. A subscription that was removed gets none.
     """
     binds = [
         {

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 SAVE_EVERY = 1.0  # seconds between two saves of positions
 SAVE_AFTER = 100  # events of all cursors that have settled since
 PASSES = 8  # partitions that are read at once
+AT_ONCE = 256  # rows of cursors that do not move, of one save: others wait behind them
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 SECONDS = 0.005  # that filters may take in a turn
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
@@ -73,6 +74,7 @@ class CatchUp(Part):
         until the live stream knows a new subscription.
         """
         self._retentions, self._noted = retentions, dict[str, float]()
+        self._unnoted: list[Cursor] = []  # cursors whose rows do not say yet when their next record expires
         self._losses = losses
         self._remove = remove
         self._backlog = backlog
@@ -143,6 +145,7 @@ class CatchUp(Part):
         self.stop(partitions)
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
+        self._unnoted = [each for each in self._unnoted if each.due_key[:2] not in partitions]
         for several in (self._feeder.exposed, self._moved, self._over, self._meets_from):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
@@ -211,7 +214,10 @@ class CatchUp(Part):
 
     def _read(self, now: float) -> None:
         reader, self._more = self._reader, False
-        if reader is None or not self._passes or not self._memory.room:
+        if reader is None:
+            return
+        reader.drop([partition for partition in reader.positions if partition not in self._passes])
+        if not self._passes or not self._memory.room:
             return
         if sum(len(each.pending) for each in self._passes.values()) >= RECORDS:
             return
@@ -233,7 +239,9 @@ class CatchUp(Part):
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """Offer the events that were read. If one has to wait for its schema, the pass ends."""
-        self._moved |= dict.fromkeys(each.members)
+        reader = self._reader
+        if each.pending or (reader is not None and reader.positions.get(partition, 0) > each.position):
+            self._moved |= dict.fromkeys(each.members)
         while each.pending and each.members and not self._selector.is_spent():
             try:
                 event = self._read_event(each.pending[0])
@@ -246,7 +254,6 @@ class CatchUp(Part):
                 break
             self._not_before.update(dict.fromkeys(waiting, now + AGAIN))
             each.took()
-        reader = self._reader
         each.advance(each.position if reader is None or each.pending else reader.positions.get(partition, 0))
         self._meet(partition, each, now)
         if each.is_over(now):
@@ -316,7 +323,7 @@ class CatchUp(Part):
         moved, self._moved = self._moved, {}
         for cursor in moved:
             self._backlog.save(cursor)
-            if cursor.moved or cursor.open:
+            if (cursor.moved or cursor.open) and not cursor.astray:  # an astray one is read again as another object
                 self._moved[cursor] = None
             elif cursor.finished:
                 self._over[cursor] = None
@@ -331,8 +338,10 @@ class CatchUp(Part):
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}
         if self._noted != self._retentions:  # each cursor's row says when its next record expires
             self._noted = dict(self._retentions)
-            for cursor in self._backlog:
-                self._backlog.save(cursor)
+            self._unnoted = list(self._backlog)
+        for cursor in self._unnoted[:AT_ONCE]:
+            self._backlog.save(cursor)
+        del self._unnoted[:AT_ONCE]
 
 
 def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:

@@ -27,7 +27,8 @@ EVERY = 5.0  # seconds between two looks at due keys that may not move
 MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
 MOST = 256  # due keys of one look
 PROBED = 60.0  # seconds for which a paused subscription waits for the event that probes it
-FRESH = 2.0  # seconds for which a subscription that was looked up may be used for a new pass
+ASK_AFTER = 1.0  # seconds after which a subscription that gets events is looked up again
+FRESH = 5.0  # seconds for which it may be used for a new pass
 
 Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 
@@ -125,10 +126,10 @@ class CursorLooks:
         """Begin a look, unless one is under way."""
         begun, self._backlog.news = self._backlog.news, {}
         self._urgent |= begun
-        met, self._backlog.met = self._backlog.met, {}
-        self.look_at(
-            key for key, paused in met.items() if key in (self._moving.get(key[:2], ()) if paused else self._idle)
-        )
+        if now - self._met >= MET_EVERY:
+            self._met = now
+            met, self._backlog.met = self._backlog.met, {}
+            self.look_at(key for key, paused in met.items() if (self.may_move(key) if paused else key in self._idle))
         if not self._job.ready:
             return
         wanted = list(islice(self._urgent, MOST))
@@ -152,12 +153,11 @@ class CursorLooks:
             yield from filter(self._replays.runs, self._backlog.owing(due_key))
 
     def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
-        """The subscription of a due key that may move. None: it was looked up long ago, and is looked up again."""
+        """The subscription of a due key that may move. None: it was looked up long ago."""
         subscriber, looked = self._moving[due_key[:2]][due_key]
-        if now < looked + FRESH:
-            return subscriber
-        self._urgent[due_key] = None
-        return None
+        if now >= looked + ASK_AFTER:
+            self._urgent[due_key] = None
+        return subscriber if now < looked + FRESH else None
 
     def may_move(self, due_key: DueKey) -> bool:
         """The subscription may get events."""
@@ -193,6 +193,8 @@ class CursorLooks:
             if assigned_at > answer.began:  # read for an earlier assignment
                 self._urgent[due_key] = None
                 continue
+            if due_key[2] not in answer.subscribers:  # it was removed, and its cursors with it
+                self._backlog.drop_all(due_key)
             self._backlog.merge(due_key, answer.kept.get(due_key, ()))
             for cursor in self._backlog.here(due_key):
                 if not cursor.knows_rows and due_key in answer.stored:

@@ -651,6 +651,15 @@ WHERE
         AND webhook_cursors.first_offset = :b_first_offset
     )
   )
+  AND (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.id = :b_subscription_id
+    )
+  )
 ;
 
 -- ledger.cursors.save
