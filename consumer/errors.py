@@ -15,7 +15,6 @@ WebhooksError
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
 │   └── Unstorable           the database's character set lacks a character of a value (also a DatabaseRefused)
 ├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
-├── ReplayEnded              a replay was cancelled, finished or deleted, or another process runs it
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── NotFound                 what a request names does not exist, or is not of the caller's tenant
 ├── Conflict                 the state of what a request names does not allow it
@@ -116,14 +115,13 @@ class InvalidReplay(WebhooksError):
     """
 
     def __init__(
-        self, option: Literal["since", "until", "event_type", "topics", "rate"], why: str, index: int | None = None
+        self,
+        option: Literal["since", "until", "event_type", "topics", "rate", "ordered"],
+        why: str,
+        index: int | None = None,
     ) -> None:
         self.option, self.why, self.index = option, why, index
         super().__init__(f"{option} {why}")
-
-
-class ReplayEnded(WebhooksError):
-    """A replay was cancelled, finished or deleted, or another process runs it: this one must store nothing more."""
 
 
 class InvalidPosition(WebhooksError):

@@ -2,34 +2,33 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, PrimaryKeyConstraint, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, PrimaryKeyConstraint, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json, utc_now
-from models.delivery import ERROR_LENGTH, GROUP_LENGTH
+from models.base import Base, Flag, Id, UtcTimestamp, utc_now
+from models.delivery import GROUP_LENGTH
 
 ACTOR_LENGTH = 100
 DIGEST_LENGTH = 64  # of SHA-256, in hex
 
 
 class StoredReplay(Base):
-    """A replay: its query, the spans left to read (`positions`, JSON) and the number of deliveries it has stored.
+    """The request of a replay. Its cursors in webhook_cursors say how far it has come; they go when they end.
 
-    Ids are never reused, because the rows of a replay refer to it.
+    Ids are never reused, because cursors and stored deliveries name them.
     """
 
     __tablename__ = "webhook_replays"
     __table_args__ = (
-        CheckConstraint("background IN (0, 1)", name="ck_webhook_replays_background"),
-        *is_json("positions", "ck_webhook_replays_positions"),
-        {"sqlite_autoincrement": True, "comment": "Replays: the request and the progress of each."},
+        CheckConstraint("ordered IN (0, 1)", name="ck_webhook_replays_ordered"),
+        {"sqlite_autoincrement": True, "comment": "Replays: the request of each, and when it ended."},
     )
 
     id: Mapped[int] = mapped_column(
         Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again: deliveries name it."
     )
     group_id: Mapped[str] = mapped_column(
-        String(GROUP_LENGTH), comment="Kafka consumer group whose workers send the deliveries."
+        String(GROUP_LENGTH), comment="Kafka consumer group whose workers read and send."
     )
     subscription_id: Mapped[int] = mapped_column(Id, comment="Id of its subscription.")
     since_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records from then on, by their own timestamps.")
@@ -38,28 +37,18 @@ class StoredReplay(Base):
         String(1000), comment="Only events of this type. Null: that of the subscription."
     )
     rate: Mapped[float] = mapped_column(Numeric(9, 3, asdecimal=False), comment="Deliveries a second.")
-    matched: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="Deliveries stored so far.")
+    ordered: Mapped[int] = mapped_column(
+        Flag, server_default=text("0"), comment="1: it keeps the order of each record key. 0: it keeps none."
+    )
+    record_count: Mapped[int] = mapped_column(BigInteger, comment="Records to read when it began.")
     created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=utc_now(), comment="When it began.")
-    finished_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="When all was read and stored. Null: it can be resumed."
-    )
-    positions: Mapped[str] = mapped_column(
-        Text, comment="Spans left to read, as JSON: topic, partition, next offset and end."
-    )
-    record_count: Mapped[int | None] = mapped_column(BigInteger, comment="Records to read when it began.")
-    cancelled_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not."
-    )
-    background: Mapped[int] = mapped_column(
-        Flag, server_default=text("0"), comment="1: processes of the API run it. 0: the command that began it does."
-    )
-    lease_until: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="Until then one API process runs it, and the others leave it alone. Null: none does."
-    )
-    last_error: Mapped[str | None] = mapped_column(
-        String(ERROR_LENGTH), comment="Why it makes no progress. Null: it does."
-    )
     created_by: Mapped[str | None] = mapped_column(String(ACTOR_LENGTH), comment="Who began it. Null: not noted.")
+    finished_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When all was read, and delivered or stored. Null: it was not."
+    )
+    cancelled_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not, or goes on again."
+    )
 
 
 class RequestKey(Base):

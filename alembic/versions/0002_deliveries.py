@@ -26,6 +26,7 @@ NOW = utc_now()
 WIDER = {"url": (255, 2048), "event_type": (50, 255)}  # columns of 0001: their lengths before and after
 RULES = {
     "ck_webhook_subs_enabled": "enabled IN (0, 1)",
+    "ck_webhook_subs_starts": "starts IN (0, 1)",
     "ck_webhook_subs_ordering": "ordering IN ('none', 'key')",
     "ck_webhook_subs_in_flight": "max_in_flight >= 1",
     "ck_webhook_subs_rate_limit": "rate_limit > 0",
@@ -42,6 +43,7 @@ INDEXES = (
     ("ix_webhook_subs_match", SUBSCRIPTIONS, ("event_type", "tenant", "enabled")),
     ("ix_webhook_subs_failing", SUBSCRIPTIONS, ("failing_since",)),
     ("ix_webhook_subs_paused", SUBSCRIPTIONS, ("paused_at",)),
+    ("ix_webhook_subs_probed", SUBSCRIPTIONS, ("probed_at",)),
     ("ix_webhook_subs_tenant", SUBSCRIPTIONS, ("tenant", "id")),
     ("ix_webhook_secrets_sub", "webhook_secrets", ("subscription_id",)),
     (
@@ -159,6 +161,8 @@ def _options() -> tuple[sa.Column[Any], ...]:
         may("disabled_reason", 1000),
         may("paused_at", TIME),
         may("paused_reason", 1000),
+        may("probed_at", TIME),
+        must("starts", FLAG, "0"),
         must("ordering", 10, "'none'"),
         may("max_in_flight", sa.Integer),
         may("rate_limit", DECIMAL),
@@ -292,18 +296,13 @@ def _create_tables() -> None:
         must("until_at", TIME),
         may("event_type", 1000),
         must("rate", DECIMAL),
-        must("matched", sa.BigInteger, "0"),
+        must("ordered", FLAG, "0"),
+        must("record_count", sa.BigInteger),
         must("created_at", TIME, NOW),
-        may("finished_at", TIME),
-        must("positions", sa.Text),
-        may("record_count", sa.BigInteger),
-        may("cancelled_at", TIME),
-        must("background", FLAG, "0"),
-        may("lease_until", TIME),
-        may("last_error", 1000),
         may("created_by", 100),
-        sa.CheckConstraint("background IN (0, 1)", name="ck_webhook_replays_background"),
-        _is_json("positions", "ck_webhook_replays_positions", nullable=False),
+        may("finished_at", TIME),
+        may("cancelled_at", TIME),
+        sa.CheckConstraint("ordered IN (0, 1)", name="ck_webhook_replays_ordered"),
     )
     _create(
         "webhook_cursors",

@@ -97,6 +97,14 @@ class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the col
         Algorithm | None,
         Field(description="Sign with a random secret; the answer shows its key once.", examples=["hmac"]),
     ] = None
+    start: Annotated[
+        str | None,
+        Field(
+            max_length=40,
+            description="It gets the events since then: RFC 3339 with an offset, an age such as 2h, or `earliest`.",
+            examples=[None],
+        ),
+    ] = None
     verify: Annotated[
         bool,
         Field(description="Begin disabled; enabled if its receiver answers a validation request.", examples=[True]),

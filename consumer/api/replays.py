@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.context import (
@@ -33,7 +33,7 @@ from consumer.ledger import replays
 from consumer.ledger.replays import Span
 from consumer.ledger.request_keys import Creation, RequestDigests, note
 from consumer.ops.changes import Deployment
-from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, records, spans_soon
+from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, records, resume, spans_soon
 from models.subscription import EVENT_TYPE_LENGTH
 
 router = APIRouter(prefix="/replays", tags=["replays"])
@@ -67,6 +67,9 @@ class NewReplay(Given):
             examples=[20.0],
         ),
     ] = None
+    ordered: Annotated[
+        bool, Field(description="Keep the order of each record key; for subscriptions with ordering `key`.")
+    ] = False
     dry_run: Annotated[bool, Field(description="Answer with the records that would be read; store nothing.")] = False
 
 
@@ -95,27 +98,19 @@ class ShownReplay(Shown):
 
     id: Annotated[int, Field(examples=[3])]
     subscription_id: Annotated[int, Field(examples=[7])]
-    state: Annotated[
-        str,
-        BeforeValidator(lambda state, info: state(info.context)),
-        Field(description="waiting, running, finished, cancelled; unfinished: a command's.", examples=["running"]),
-    ]
+    state: Annotated[str, Field(description="running, waiting, finished or cancelled.", examples=["running"])]
     since: Annotated[Stamp, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[Stamp, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
-    stored: Annotated[
-        int, Field(validation_alias="matched", description="Deliveries stored for the workers.", examples=[1204])
-    ]
-    records: Annotated[
-        int | None, Field(validation_alias="record_count", description="Records to read in all.", examples=[20000])
-    ]
-    records_left: Annotated[int, Field(validation_alias="left", examples=[5000])]
+    ordered: Annotated[bool, Field(description="It keeps the order of each record key.", examples=[False])]
+    records: Annotated[int, Field(description="Records to read in all.", examples=[20000])]
+    records_left: Annotated[int, Field(description="Still to be read, or to be sent.", examples=[5000])]
     created_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     finished_at: Annotated[Stamp | None, Field(examples=[None])]
     cancelled_at: Annotated[Stamp | None, Field(examples=[None])]
     created_by: Annotated[str | None, Field(description="Null: not noted.", examples=["api:grafana"])]
-    last_error: Annotated[str | None, Field(description="Why it has stopped, or was cancelled.", examples=[None])]
+    last_error: Annotated[str | None, Field(description="Why it makes no progress.", examples=[None])]
 
 
 class ReplayPage(Shown):
@@ -137,7 +132,7 @@ def list_replays(
     of_all_tenants(caller)
     where = backing.deployment
     found = replays.find(where.engine, limit=limit, group=where.group, subscription=subscription, before=before)
-    items = [_shown(where, each) for each in found]
+    items = list(map(_shown, found))
     return answer({"items": items, "next": found[-1].id if len(found) == limit else None})
 
 
@@ -151,7 +146,7 @@ def list_replays(
     },
 )
 def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: IdempotencyKey = None) -> Response:
-    """Begin a replay, which the API's processes run. 409: the subscription is disabled, or Kafka is not configured."""
+    """Begin a replay, which the workers run. 409: the subscription is disabled, or Kafka is not configured."""
     of_all_tenants(caller)
     if new.dry_run:
         planned, found = _planned(backing, new)
@@ -169,48 +164,59 @@ def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestDigest
     where = backing.deployment
     planned, found = _planned(backing, new)
     with where.engine.begin() as connection:
-        number = create(connection, where.group, caller.actor, planned, found, background=True)
+        number = create(connection, where.group, caller.actor, planned, found)
         begun = replays.load(connection, number)
         if key is not None:
             note(connection, key, number)
     assert begun is not None, "it was stored just now"  # noqa: S101 (for mypy)
-    return _created(caller, where, begun)
+    return _created(caller, begun)
 
 
 def _created_before(caller: Caller, where: Deployment, creation: Creation) -> Response:
     found = replays.load(where.engine, creation.resource_id)
     if found is None:
         raise gone("replay")
-    return _created(caller, where, found)
+    return _created(caller, found)
 
 
-def _created(caller: Caller, where: Deployment, item: replays.Replay) -> Response:
-    return answer(_shown_to(caller, where, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
+def _created(caller: Caller, item: replays.Replay) -> Response:
+    return answer(_shown_to(caller, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
 
 
 @router.get("/{replay_id}", response_model=ShownReplay)
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
     of_all_tenants(caller)
-    return answer(_shown(backing.deployment, backing.deployment.replay(replay_id)))
+    return answer(_shown(backing.deployment.replay(replay_id)))
 
 
 @router.post("/{replay_id}/cancel", response_model=ShownReplay)
 def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
-    """Cancel a replay: it reads no more, and its stored deliveries are sent. 409: it has ended."""
+    """Cancel a replay: it reads no more, and what it has read is sent. 409: it has ended."""
     of_all_tenants(caller)
     where = backing.deployment
     where.replay(replay_id)
     if not cancel(where.engine, caller.actor, replay_id, where.clock()):
         raise Conflict("the replay has ended")
-    return answer(_shown_to(caller, where, where.replay(replay_id)))
+    return answer(_shown_to(caller, where.replay(replay_id)))
+
+
+@router.post("/{replay_id}/resume", response_model=ShownReplay)
+def resume_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
+    """Go on with a cancelled replay where it stopped. 409: it is not cancelled."""
+    of_all_tenants(caller)
+    where = backing.deployment
+    where.replay(replay_id)
+    if not resume(where.engine, caller.actor, replay_id):
+        raise Conflict("the replay is not cancelled")
+    return answer(_shown_to(caller, where.replay(replay_id)))
 
 
 def _planned(backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
     receiver = backing.deployment.subscription(new.subscription_id)
     if not receiver.enabled:
         raise Conflict("the subscription is disabled; enable it first")
-    wanted = Wanted(new.since, new.until, new.event_type, new.topics or (), new.rate)
+    wanted = Wanted(new.since, new.until, new.event_type, new.topics or (), new.rate, new.ordered)
     try:
         planned = plan(receiver, wanted, backing.deployment.clock(), None)
         return planned, spans_soon(backing.replayed(), planned)
@@ -220,10 +226,10 @@ def _planned(backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
         raise Conflict(str(error)) from None
 
 
-def _shown_to(caller: Caller, where: Deployment, item: replays.Replay) -> dict[str, Any]:
-    """The replay that the caller has begun or cancelled: only its id without the scope `read`."""
-    return _shown(where, item) if "read" in caller.scopes else {"id": item.id}
+def _shown_to(caller: Caller, item: replays.Replay) -> dict[str, Any]:
+    """The replay that the caller has begun or changed: only its id without the scope `read`."""
+    return _shown(item) if "read" in caller.scopes else {"id": item.id}
 
 
-def _shown(where: Deployment, item: replays.Replay) -> dict[str, Any]:
-    return ShownReplay.model_validate(item, context=where.clock()).model_dump()
+def _shown(item: replays.Replay) -> dict[str, Any]:
+    return ShownReplay.model_validate(item).model_dump()

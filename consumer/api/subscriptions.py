@@ -41,11 +41,13 @@ from consumer.api.models import (
 from consumer.api.problems import Code, Mistake, RequestRefused, invalid
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
-from consumer.errors import NotFound
+from consumer.errors import Conflict, NotFound, SettingsError, Unavailable, WebhooksError
 from consumer.http.urls import Target, parse_target
 from consumer.ledger import cursors
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
+from consumer.ops.replay_request import soon
+from consumer.ops.start import Places, places, since
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
 from consumer.subscriptions.repository import State
@@ -113,7 +115,9 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
 
 
 def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestDigests | None) -> Response:
-    options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))
+    options = stored_options(
+        new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify", "start"})
+    )
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)
     _check_tenant(caller, options.get("tenant"))
@@ -124,12 +128,24 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
         raise invalid(why, "generate_secret")
     backing.check_url(caller, new.url)
     changes = backing.changes(caller)
+    first = None if new.start is None else _first(backing, new.start, options.get("topics"))
     if not new.verify:
-        return _created(caller, changes.add(new_secrets=own, key=key, **options), generated)
+        return _created(caller, changes.add(new_secrets=own, key=key, first=first, **options), generated)
     with backing.verifying(caller) as verify:  # before anything is created
-        added = changes.add(new_secrets=own, key=key, disabled=repository.AWAITS_VERIFICATION, **options)
+        added = changes.add(new_secrets=own, key=key, disabled=repository.AWAITS_VERIFICATION, first=first, **options)
         permission, item = verify(changes, added.id)
     return _created(caller, item, generated, verification=permission)
+
+
+def _first(backing: Backing, text: str, topics: str | None) -> Places:
+    """The places where a subscription to these topics (as stored; None: all) begins."""
+    log, at = backing.replayed(), since(text, backing.deployment.clock(), None)
+    try:
+        return soon(log, lambda reader: places(reader, log.topics, topics, at))
+    except (SettingsError, Unavailable):
+        raise
+    except WebhooksError as error:
+        raise Conflict(str(error)) from None
 
 
 def _created_before(caller: Caller, backing: Backing, new: NewSubscription, creation: Creation) -> Response:

@@ -33,7 +33,6 @@ from consumer.ops.changes import Deployment
 from consumer.ops.events import event_reader
 from consumer.ops.overview import overview, shared
 from consumer.ops.ping import ping, sending_by
-from consumer.ops.replay_jobs import ReplayJobs
 from consumer.ops.replay_request import Log
 from consumer.ops.verification import asking
 
@@ -42,7 +41,7 @@ def api() -> None:
     """Serve the HTTP API and the web console until SIGTERM.
 
     The console is at /, the API's reference at /reference, and its OpenAPI description at /openapi.json. With
-    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC both show data from Kafka too, and replay events.
+    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC both show data from Kafka too, and begin replays.
     Without API_TOKEN or API_TOKENS_FILE only requests from this machine are served.
 
     \b
@@ -61,12 +60,7 @@ def api() -> None:
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
-    if backing.log is None:
-        serve(app, listener)
-    else:
-        jobs = ReplayJobs(backing.deployment, backing.log.kafka, backing.log.read_event)
-        jobs.start()
-        serve(app, listener, jobs.close)
+    serve(app, listener)
 
 
 def api_token(

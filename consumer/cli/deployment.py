@@ -1,5 +1,7 @@
 """Shared by the commands on subscriptions: the deployment of the settings, its changes, and a subscription as JSON."""
 
+import time
+from datetime import UTC
 from typing import Annotated
 
 import typer
@@ -8,14 +10,23 @@ from sqlalchemy import Engine, event
 from consumer.cli.console import row_id
 from consumer.cli.progress import Waiting
 from consumer.config import slips
-from consumer.config.environment import environment, load
-from consumer.config.settings import ConsumerGroupSettings, DatabaseSettings, LogSettings, RuleSettings
+from consumer.config.environment import check, environment, load
+from consumer.config.settings import (
+    ConsumerGroupSettings,
+    DatabaseSettings,
+    KafkaSettings,
+    LogSettings,
+    RuleSettings,
+    TopicSettings,
+)
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, place_of
-from consumer.errors import SettingsError
+from consumer.errors import InvalidSubscription, SettingsError
+from consumer.intake.log_reader import LogReader
 from consumer.matching.destinations import rules_of
 from consumer.ops.changes import Changes, Deployment, command_line_actor
 from consumer.ops.reported import shown
+from consumer.ops.start import Places, places, since
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.subscribed import Subscribed
 from consumer.telemetry.logs import configure_logging
@@ -97,3 +108,20 @@ def json_of(item: Subscribed) -> dict[str, object]:
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,
     }
+
+
+def start_at(text: str) -> float:
+    """The unix seconds of a start in the past; else a usage error."""
+    try:
+        return since(text, time.time(), UTC)
+    except InvalidSubscription as error:
+        raise typer.BadParameter(error.why, param_hint="--from") from None
+
+
+def places_from(at: float, topics: str | None) -> Places:
+    """The places in Kafka's log, from a time on, where a subscription to these topics (None: all) begins."""
+    values = environment()
+    check((KafkaSettings, TopicSettings), values)
+    kafka, names = load(KafkaSettings, values), load(TopicSettings, values).topics
+    with LogReader(kafka) as reader, Waiting(f"Kafka at {kafka.bootstrap_servers}"):
+        return places(reader, names, topics, at)

@@ -12,31 +12,25 @@ from sqlalchemy import Engine
 from consumer.cli.console import YesOption, confirm, number, print_json, print_rows, printable, row_id, time_text
 from consumer.cli.deployment import open_database
 from consumer.cli.progress import Waiting, progress_bar, signals_noted
-from consumer.cli.watching import watch
+from consumer.cli.watching import LINE, LOOK, STALLED, watch
 from consumer.config.environment import check, environment, load
-from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
+from consumer.config.settings import ConsumerGroupSettings, DatabaseSettings, KafkaSettings, TopicSettings
 from consumer.errors import InvalidReplay, NotFound, WebhooksError
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import replays, search
 from consumer.ledger.replays import Replay, Span
 from consumer.ops.changes import command_line_actor
-from consumer.ops.events import event_reader
-from consumer.ops.replay import Choice, Progress, run
-from consumer.ops.replay_request import Plan, Wanted, create, parts, plan, spans
+from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, resume, spans
 from consumer.ops.replay_request import records as number_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.subscribed import Subscribed
-
-_LINE = 10.0  # seconds between two lines without a terminal
 
 
 def replay(
     *,
     subscription: Annotated[
         int | None,
-        typer.Option(
-            metavar="ID", parser=row_id, help="Subscription to send to; it gets the events that match it now."
-        ),
+        typer.Option(metavar="ID", parser=row_id, help="Subscription to send to; it gets the events that match it."),
     ] = None,
     since: Annotated[
         str | None,
@@ -54,11 +48,20 @@ def replay(
             help="Deliveries per second, at most the subscription's limit. Default: a tenth of that, or 100.",
         ),
     ] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Keep the order of each record key; the subscription is ordered by key.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; store and send nothing.")
     ] = False,
-    resume: Annotated[
-        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Continue a replay that stopped.")
+    watched: Annotated[
+        int | None, typer.Option("--watch", metavar="REPLAY", parser=row_id, help="Show the progress of a replay.")
+    ] = None,
+    cancelled: Annotated[
+        int | None, typer.Option("--cancel", metavar="REPLAY", parser=row_id, help="Read no more of a replay.")
+    ] = None,
+    resumed: Annotated[
+        int | None, typer.Option("--resume", metavar="REPLAY", parser=row_id, help="Go on with a cancelled replay.")
     ] = None,
     yes: YesOption = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all events are sent.")] = False,
@@ -66,54 +69,78 @@ def replay(
 ) -> None:
     """Send a subscription the log's events of a time window.
 
-    The log is read outside the consumer group, whose offsets stay as they are. Matching events are stored, and the
-    workers send them with their original ids and bodies, besides new events. Times are the records' timestamps. A
-    replay keeps no order, even if the subscription is ordered by key.
+    The workers read the log again, and send the events that match the subscription then, with their original ids and
+    bodies, besides new events. The group's offsets stay as they are. Times are the records' timestamps.
 
-    After an interruption of any kind, --resume continues where the replay stopped, and stores nothing twice. Ctrl-C and
-    SIGTERM stop it between transactions.
+    The command shows the progress until all is read and sent. Ctrl-C and SIGTERM end only the watching.
 
-    Exit status 1 if any delivery is given up or held.
+    Exit status 1 if the replay is cancelled, or any of its deliveries is given up or held.
 
     \b
     Examples:
       kafka-webhooks replay --subscription 7 --since 2h --dry-run
       kafka-webhooks replay --subscription 7 --since 2026-07-28T14:00Z --until 2026-07-28T15:00Z --yes
-      kafka-webhooks replay --resume 3
+      kafka-webhooks replay --cancel 3
     """
     if as_json and not dry_run:
         raise typer.BadParameter("it needs --dry-run", param_hint="--json")
-    if resume is not None:
-        if any(each is not None for each in (subscription, since, until, event_type, topic, rate)) or dry_run:
-            raise typer.BadParameter("a replay keeps its options; give no others", param_hint="--resume")
-    elif subscription is None or since is None:
+    known = {"--watch": watched, "--cancel": cancelled, "--resume": resumed}
+    given = [name for name, each in known.items() if each is not None]
+    if given:
+        others = (subscription, since, until, event_type, topic, rate, dry_run or None, ordered or None)
+        if len(given) > 1 or any(each is not None for each in others):
+            raise typer.BadParameter("a replay keeps its options; give no others", param_hint=given[0])
+        _go_on(watched=watched, cancelled=cancelled, resumed=resumed, no_wait=no_wait)
+        return
+    if subscription is None or since is None:
         missing = "--subscription" if subscription is None else "--since"
-        raise typer.BadParameter("give it, or --resume REPLAY", param_hint=missing)
+        raise typer.BadParameter("give it, or --watch, --cancel or --resume with a replay", param_hint=missing)
     values = environment()
-    check((KafkaSettings, TopicSettings, SchemaSettings, DatabaseSettings), values)
+    check((KafkaSettings, TopicSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
-    read_event = event_reader(kafka, load(SchemaSettings, values))
     engine = open_database()
-    if resume is not None:
-        begun = _begun(engine, kafka, resume)
-        choice = Choice(_subscription(engine, begun.subscription_id), read_event, begun.event_type)
-        with LogReader(kafka) as reader:
-            _store(engine, begun, choice, reader)
-    else:
-        wanted = Wanted(since or "", until, event_type, topic or (), rate)
-        with _usage(wanted.topics):
-            planned = plan(_subscription(engine, subscription or 0), wanted, time.time())
-        choice = Choice(planned.receiver, read_event, event_type)
-        with LogReader(kafka) as reader:
-            with Waiting(f"Kafka at {kafka.bootstrap_servers}"), _usage(wanted.topics):
-                found = spans(reader, load(TopicSettings, values).topics, planned)
-            if dry_run:
-                _show(found, planned, as_json=as_json)
-                return
-            begun = _begun(engine, kafka, _begin(engine, kafka, planned, found, yes=yes))
-            _store(engine, begun, choice, reader)
-    if not no_wait:
-        _wait(engine, begun.id)
+    wanted = Wanted(since, until, event_type, topic or (), rate, ordered)
+    with _usage(wanted.topics):
+        planned = plan(_subscription(engine, subscription), wanted, time.time())
+    waiting = Waiting(f"Kafka at {kafka.bootstrap_servers}")
+    with LogReader(kafka) as reader, waiting, _usage(wanted.topics):
+        found = spans(reader, load(TopicSettings, values).topics, planned)
+    if dry_run:
+        _show(found, planned, as_json=as_json)
+        return
+    _confirm(planned, found, yes=yes)
+    with engine.begin() as connection:
+        begun = create(connection, kafka.group_id, command_line_actor(), planned, found)
+    _follow(engine, begun, no_wait=no_wait)
+
+
+def _go_on(*, watched: int | None, cancelled: int | None, resumed: int | None, no_wait: bool) -> None:
+    """Watch, cancel or resume a replay that exists."""
+    group = load(ConsumerGroupSettings, environment()).group_id
+    engine, actor = open_database(), command_line_actor()
+    replay_id = next(each for each in (watched, cancelled, resumed) if each is not None)
+    item = _loaded(engine, replay_id)
+    if item.group != group:
+        raise WebhooksError(
+            f"replay {replay_id} belongs to the group {item.group}, not {group}: set KAFKA_GROUP_ID to it"
+        )
+    if cancelled is not None:
+        if not cancel(engine, actor, replay_id, time.time()):
+            raise WebhooksError(f"replay {replay_id} has ended already: it is {item.state}")
+        typer.echo(f"replay {replay_id} is cancelled; `kafka-webhooks replay --resume {replay_id}` goes on with it")
+        return
+    if resumed is not None:
+        _subscription(engine, item.subscription_id)
+        if not resume(engine, actor, replay_id):
+            raise WebhooksError(f"replay {replay_id} is not cancelled: it is {item.state}")
+    _follow(engine, replay_id, no_wait=no_wait)
+
+
+def _loaded(engine: Engine, replay_id: int) -> Replay:
+    found = replays.load(engine, replay_id)
+    if found is None:
+        raise WebhooksError(f"there is no replay {replay_id}")
+    return found
 
 
 def _subscription(engine: Engine, subscription_id: int) -> Subscribed:
@@ -122,27 +149,6 @@ def _subscription(engine: Engine, subscription_id: int) -> Subscribed:
         raise NotFound("subscription", subscription_id)
     if not found.enabled:
         raise WebhooksError(f"subscription {found.id} is disabled: `subscriptions enable {found.id}` first")
-    return found
-
-
-def _begun(engine: Engine, kafka: KafkaSettings, replay_id: int) -> Replay:
-    found = replays.load(engine, replay_id)
-    if found is None:
-        raise WebhooksError(f"there is no replay {replay_id}")
-    if found.group != kafka.group_id:
-        raise WebhooksError(
-            f"replay {replay_id} belongs to the group {found.group}, not {kafka.group_id}: set KAFKA_GROUP_ID to it"
-        )
-    if found.cancelled_at is not None:
-        raise WebhooksError(f"replay {replay_id} was cancelled; begin another with --subscription and --since")
-    if found.damage is not None:
-        raise WebhooksError(
-            f"replay {replay_id} cannot be resumed: {found.damage}; begin another with --subscription and --since"
-        )
-    if found.background:
-        raise WebhooksError(
-            f"replay {replay_id} is run by the API's processes, and goes on by itself: see /v1/replays/{replay_id}"
-        )
     return found
 
 
@@ -162,18 +168,15 @@ def _show(spans: Sequence[Span], planned: Plan, *, as_json: bool) -> None:
     rows = parts(spans)
     records, since, until = number_of(spans), time_text(planned.since), time_text(planned.end)
     if as_json:
-        times = {"since": since, "until": until}
-        print_json({**times, "records": records, "partitions": rows, "stored": 0})
+        print_json({"since": since, "until": until, "records": records, "partitions": rows})
         return
     if rows:
         print_rows(("topic", "partition", "first_offset", "last_offset", "records"), rows)
-    typer.echo(
-        f"{number(records, 'record')} from {since} to {until} would be read; nothing was stored",
-        err=True,
-    )
+    typer.echo(f"{number(records, 'record')} from {since} to {until} would be read; nothing was stored", err=True)
 
 
-def _begin(engine: Engine, kafka: KafkaSettings, planned: Plan, spans: Sequence[Span], *, yes: bool) -> int:
+def _confirm(planned: Plan, spans: Sequence[Span], *, yes: bool) -> None:
+    """Say what will be sent, and ask; exit if there is nothing to read."""
     receiver, records = planned.receiver, number_of(spans)
     times = f"from {time_text(planned.since)} to {time_text(planned.end)}"
     if not records:
@@ -186,49 +189,48 @@ def _begin(engine: Engine, kafka: KafkaSettings, planned: Plan, spans: Sequence[
         f"go to {printable(receiver.url)}, up to {planned.rate:g} per second{limit}",
         err=True,
     )
-    if receiver.options["ordering"] == "key":
-        typer.echo("the subscription is ordered by key: a replay does not keep that order", err=True)
+    if receiver.options["ordering"] == "key" and not planned.ordered:
+        typer.echo("the subscription is ordered by key: without --ordered, this replay keeps no order", err=True)
     confirm(f"Replay this to subscription {receiver.id}?", yes=yes)
-    with engine.begin() as connection:
-        return create(connection, kafka.group_id, command_line_actor(), planned, spans, background=False)
 
 
-def _store(engine: Engine, replay: Replay, choice: Choice, reader: LogReader) -> None:
-    """Read and store the rest of a replay, showing progress; a signal stops it with status 0, between transactions."""
-    if replay.finished_at is not None:
-        typer.echo(f"replay {replay.id} has already stored all matching events", err=True)
+def _follow(engine: Engine, replay_id: int, *, no_wait: bool) -> None:
+    advice = f"`kafka-webhooks replay --watch {replay_id}` shows its progress, `--cancel {replay_id}` ends it"
+    typer.echo(f"replay {replay_id}: the workers send it; {advice}", err=True)
+    if no_wait:
         return
-    advice = f"kafka-webhooks replay --resume {replay.id}"
-    typer.echo(f"replay {replay.id}; if it is interrupted: {advice}", err=True)
-    done = Progress(0, replay.matched, 0, finished=False)
-    line_at = time.monotonic()
-    total = sum(span.end - span.begin for span in replay.spans)
-    with signals_noted() as stopped, progress_bar(total) as draw:
-        for done in run(engine, replay, choice, reader, stopped):
-            draw(done.read, f"{done.matched:,} matched")
-            if not sys.stderr.isatty() and time.monotonic() - line_at >= _LINE:
-                typer.echo(f"{done.read:,} of {number(total, 'record')} read, {done.matched:,} matched", err=True)
-                line_at = time.monotonic()
-    typer.echo(f"replay {replay.id}: {number(done.matched, 'matching record')} stored")
-    if done.finished and not done.matched:
-        typer.echo("no event matched; event types differ by upper and lower case", err=True)
-    if done.undecodable:
-        typer.echo(f"{number(done.undecodable, 'record')} skipped: not an event", err=True)
-    if choice.filter_errors:
-        typer.echo(f"{number(choice.filter_errors, 'record')} skipped: the filter failed", err=True)
-    if reader.removed_total:
-        typer.echo(
-            f"{number(reader.removed_total, 'record')} removed by retention before the replay read them", err=True
-        )
-    if not done.finished:
-        typer.echo(f"stopped; {advice} goes on with the rest", err=True)
-        raise typer.Exit(0)
+    item = _watched(engine, replay_id)
+    read = number(item.records - item.records_left, "record")
+    if not item.ended:
+        typer.echo(f"no longer watching replay {replay_id}; the workers send the rest", err=True)
+        return
+    typer.echo(f"replay {replay_id}: {read} read, and {item.state}")
+    stored = search.of_replay(engine, replay_id, 0)
+    if stored:
+        total = stored.total()
+        typer.echo(f"{number(total, 'delivery')} that failed at first or wait for their turn are stored", err=True)
+        watch(lambda: search.of_replay(engine, replay_id, total), lambda: search.next_of_replay(engine, replay_id))
+    if item.cancelled_at is not None:
+        raise typer.Exit(1)
 
 
-def _wait(engine: Engine, replay_id: int) -> None:
-    found = replays.load(engine, replay_id)
-    if found is not None and found.matched:
-        watch(
-            lambda: search.of_replay(engine, replay_id, found.matched),
-            lambda: search.next_of_replay(engine, replay_id),
-        )
+def _watched(engine: Engine, replay_id: int) -> Replay:
+    """Show a replay's progress until it has ended, or a signal comes. Returns it as it is then."""
+    item = _loaded(engine, replay_id)
+    left, moved_at, line_at, told = item.records_left, time.monotonic(), time.monotonic(), False
+    with signals_noted() as stopped, progress_bar(item.records) as draw:
+        while True:
+            item, now = _loaded(engine, replay_id), time.monotonic()
+            draw(item.records - item.records_left, item.last_error or "")
+            if item.ended or stopped():
+                return item
+            if item.records_left != left:
+                left, moved_at, told = item.records_left, now, False
+            elif not told and now - moved_at >= STALLED:
+                reason = item.last_error or f"nothing has moved for {STALLED:.0f} s: is a worker running?"
+                typer.echo(f"\n{reason}" if sys.stderr.isatty() else reason, err=True)
+                told = True
+            if not sys.stderr.isatty() and now - line_at >= LINE:
+                typer.echo(f"{item.records - item.records_left:,} of {number(item.records, 'record')} read", err=True)
+                line_at = now
+            time.sleep(LOOK)

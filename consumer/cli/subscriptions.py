@@ -24,7 +24,9 @@ from consumer.cli.deployment import (
     deployment,
     json_of,
     open_database,
+    places_from,
     rules,
+    start_at,
     vault_to_read,
     vault_to_write,
 )
@@ -70,6 +72,12 @@ def add(
         bool,
         typer.Option("--verify", help="Add it disabled; enable it if its receiver answers a validation request."),
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="TIME", help="It gets the events since then: earliest, 2h, 2026-07-28T14:00 (UTC)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     given: dict[str, Any],
     secret: Annotated[
@@ -101,9 +109,11 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --format cloudevents --batch-size 100
       kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
       kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
+      kafka-webhooks subscriptions add https://example.com/hooks user.created --from 7d
     """
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
+    since = None if start is None else start_at(start)
     generated = None if generate_secret is None else generate(generate_secret)
     headers = [("header", line) for line in secret_header or ()]
     auths = [("basic", basic), ("bearer", bearer), ("oauth2", oauth2), ("plugin", plugin)]
@@ -117,7 +127,8 @@ def add(
     added = found
     if added is None:
         why = store.AWAITS_VERIFICATION if verify else None
-        added = by_user.add(new_secrets=secrets, disabled=why, **values).id
+        first = None if since is None else places_from(since, values["topics"])
+        added = by_user.add(new_secrets=secrets, disabled=why, first=first, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
     if not as_json:

@@ -19,9 +19,9 @@ from consumer.subscriptions.subscribed import Subscribed
 
 SHOWN = 100
 PARTITIONS = 200  # of a preview, that are listed
-_KINDS = {"finished": "good", "cancelled": "warn"}
+_KINDS = {"finished": "good", "cancelled": "warn", "waiting": "warn"}
 _COMMAND = "kafka-webhooks replay --subscription 7 --since 2h"
-_FIELDS = ("subscription", "since", "until", "event_type", "rate")
+_FIELDS = ("subscription", "since", "until", "event_type", "rate", "ordered")
 _NOTHING = dict.fromkeys(_FIELDS, "")
 
 
@@ -51,28 +51,24 @@ def form_for(backing: Backing, caller: Caller, item: Subscribed) -> Form | None:
 def _list(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     found = replays.find(backing.deployment.engine, limit=SHOWN, group=backing.deployment.group)
-    rows = [_row(each, backing.deployment.clock()) for each in found]
+    rows = list(map(_row, found))
     form = Form(_NOTHING, {}) if backing.log is not None else None
-    live = any(row["live"] for row in rows)
+    live = any(row["open"] for row in rows)
     return visit.render("replays.html", rows=rows, live=live, form=form, missing=NO_KAFKA, command=_COMMAND)
 
 
-def _row(item: Replay, now: float) -> dict[str, object]:
-    done = None if not item.record_count else 1 - item.left / item.record_count
-    told = f"{item.matched:,} stored, {item.left:,} records left to read"
-    state = item.state(now)
-    kind = "warn" if item.last_error is not None else _KINDS.get(state, "")
+def _row(item: Replay) -> dict[str, object]:
+    read = item.records - item.records_left
     return {
         "id": item.id,
         "subscription_id": item.subscription_id,
-        "state": Badge(state, kind),
+        "state": Badge(item.state, _KINDS.get(item.state, "")),
         "error": item.last_error,
-        "done": done,
-        "progress": told,
+        "done": read / item.records if item.records else None,
+        "progress": f"{read:,} of {item.records:,} records",
         "began": item.created_at,
         "by": item.created_by,
         "open": not item.ended,
-        "live": item.background and not item.ended,
     }
 
 
@@ -90,7 +86,7 @@ def _preview(backing: Backing, visit: Visit) -> Response:
         preview={
             "url": planned.receiver.url,
             "event_type": planned.event_type or planned.receiver.event_type,
-            "ordered": planned.receiver.options["ordering"] == "key",
+            "unordered": planned.receiver.options["ordering"] == "key" and not planned.ordered,
             "since": planned.since,
             "until": planned.end,
             "rate": planned.rate,
@@ -112,7 +108,7 @@ def _start(backing: Backing, visit: Visit) -> Response:
     except _Wrong as wrong:
         return _again(visit, given, wrong)
     with registry.engine.begin() as connection:
-        create(connection, registry.group, visit.caller.actor, planned, found, background=True)
+        create(connection, registry.group, visit.caller.actor, planned, found)
     return to("/replays", "replaying")
 
 
@@ -131,7 +127,11 @@ def _planned(backing: Backing, caller: Caller, given: Mapping[str, str]) -> tupl
     """The replay that the form asks for. Raises _Wrong."""
     log, item = backing.replayed(), _receiver(backing, caller, given["subscription"])
     wanted = Wanted(
-        given["since"], given["until"] or None, given["event_type"] or None, rate=_number("rate", given["rate"])
+        given["since"],
+        given["until"] or None,
+        given["event_type"] or None,
+        rate=_number("rate", given["rate"]),
+        ordered=bool(given["ordered"]),
     )
     try:
         planned = plan(item, wanted, backing.deployment.clock())

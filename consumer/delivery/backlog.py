@@ -6,6 +6,7 @@ partition; the events after these are covered by a cursor, which costs one row h
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
 from consumer.delivery.cursors import Cursor, Left
 from consumer.delivery.delivery import Lane, OpenRecord
@@ -43,6 +44,7 @@ class Backlog:
         self._most_rows = most_rows
         self._identity_of = identity_of
         self._cursors: dict[TopicPartition, Covered] = {}
+        self._looked: dict[TopicPartition, set[int]] = {}  # subscriptions whose cursors were read in this assignment
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
 
@@ -84,6 +86,9 @@ class Backlog:
             if cursor.id is not None:
                 self.drop(cursor)
                 left += cursor.waiting
+        self._looked.setdefault(due_key[:2], set()).add(due_key[2])
+        for cursor in self._part(due_key):
+            self.save(cursor)
         for event, endpoint, record in left:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
@@ -113,13 +118,29 @@ class Backlog:
         earlier topic of this name, whose records are gone: these owe nothing any more.
         """
         self._cursors[partition] = {}
+        self._looked[partition] = {each.due_key[2] for each in kept if not each.replay}
         identity, lost = self._identity_of(partition), []
         for each in kept:
             if identity is not None and each.identity not in {None, identity}:
                 lost.append(each)
             else:
                 self._add(Cursor(rewound(each, cut)))
+        for each in kept:
+            self._part(each.due_key)
         return lost
+
+    def _part(self, due_key: DueKey) -> list[Cursor]:
+        """Where two cursors cover an offset, let the first one end where the other begins. Returns those that do now.
+
+        A subscription that begins in the past may get live events before its cursor from there is known here.
+        """
+        covering = [each for each in self.here(due_key) if not each.replay]
+        ending = []
+        for cursor, behind in pairwise(covering):
+            if cursor.end is None or cursor.end > behind.first:
+                cursor.meet(max(cursor.read_to, behind.first))
+                ending.append(cursor)
+        return ending
 
     def leaves(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> bool:
         """Leave a delivery of the live stream to the cursor that covers it, and begin one if the receiver is paused.
@@ -130,6 +151,8 @@ class Backlog:
         if cursor is None:
             if endpoint.paused:
                 cursor = self._begin(event, endpoint, CursorReason.PAUSED)
+            elif endpoint.starts and endpoint.subscription_id not in self._looked.get(event.record.topic_partition, ()):
+                cursor = self._begin(event, endpoint, CursorReason.START)  # until its cursor from the past is known
             elif endpoint.ordered and self.is_behind(due_key_of(event, endpoint.subscription_id), event.record.offset):
                 cursor = self._begin(event, endpoint, CursorReason.BEHIND)
             else:
@@ -174,17 +197,27 @@ class Backlog:
         else:
             covered.pop(cursor.due_key[2], None)
 
+    def drop_all(self, due_key: DueKey) -> None:
+        """Forget the cursors of a subscription that was removed: nobody gets what was left to them."""
+        for cursor in list(self.here(due_key)):
+            cursor.confirm()
+            self.drop(cursor)
+
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that have left."""
         for partition in partitions:
             self._cursors.pop(partition, None)
+            self._looked.pop(partition, None)
 
-    def is_behind(self, due_key: DueKey, offset: int) -> bool:
-        """A cursor has still to read events before this offset, which go first if the subscription is ordered."""
+    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
+        """A cursor (of this replay, or of none) has still to read events before this offset.
+
+        If the subscription is ordered, these go first.
+        """
         return any(
             cursor.read_to < (offset if cursor.end is None else min(cursor.end, offset))
             for cursor in self.here(due_key)
-            if not cursor.replay
+            if cursor.replay == replay
         )
 
     def _covering(self, event: Event, endpoint: Endpoint) -> Cursor | None:
@@ -222,7 +255,8 @@ class Backlog:
 
 
 def rewound(kept: KeptCursor, cut: int | None) -> KeptCursor:
-    """A cursor of a log that has other records than before from the offset `cut` on; None: the same ones."""
-    if cut is None or kept.next <= cut:
-        return kept
-    return kept._replace(next=max(cut, kept.first), runs="")
+    """A cursor of a log that has other records than before from the offset `cut` on; None: the same ones.
+
+    Its settled runs may name records that are gone.
+    """
+    return kept if cut is None else kept._replace(next=min(kept.next, max(cut, kept.first)), runs="")

@@ -14,6 +14,7 @@ from consumer.events.event import Event
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
 from consumer.subscriptions.endpoint import Endpoint
+from models import CursorReason
 from models.cursor import RUNS_LENGTH
 
 
@@ -127,6 +128,11 @@ class Cursor:
         self._stored = stored
 
     @property
+    def is_start(self) -> bool:
+        """Its subscription began in the past, perhaps just now."""
+        return self.reason is CursorReason.START
+
+    @property
     def finished(self) -> bool:
         """All that it owes is settled, and the database knows."""
         return self.end is not None and self.next >= self.end and not self.moved
@@ -193,7 +199,7 @@ class Cursor:
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires)
+        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, self.replay)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""

@@ -89,11 +89,12 @@ class TakenUp:
         return due_key
 
 
-def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
+def ordering_key_of(event: Event, endpoint: Endpoint, replay: int = 0) -> OrderingKey | None:
     """The ordering key of a delivery; None if the subscription does not ask for order or the record has no key."""
     if not endpoint.ordered or event.key is None:
         return None
-    return OrderingKey(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
+    place = endpoint.subscription_id, event.record.topic, event.record.partition
+    return OrderingKey(*place, order_key(event.key, replay))
 
 
 class RowsReading:

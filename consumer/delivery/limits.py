@@ -84,11 +84,13 @@ class TokenBucket:
     exact.
     """
 
-    __slots__ = ("_burst", "_full_at", "_rate")
+    __slots__ = ("_burst", "_full_at", "_rate", "_seconds")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, burst: float = BURST) -> None:
+        """`burst`: seconds' worth of requests that may start at once."""
         self._rate = rate
-        self._burst = max(1.0, rate * BURST)
+        self._seconds = burst
+        self._burst = max(1.0, rate * burst)
         self._full_at = now
 
     def ready_at(self, now: float) -> float:
@@ -107,7 +109,7 @@ class TokenBucket:
         """Change the rate. Tokens are kept as far as they fit into the new bucket."""
         tokens = self._burst - max(0.0, self._full_at - now) * self._rate
         self._rate = rate
-        self._burst = max(1.0, rate * BURST)
+        self._burst = max(1.0, rate * self._seconds)
         self._full_at = now + (self._burst - tokens) / rate
 
 

@@ -73,7 +73,7 @@ class Recall(Part):
         rows: TakenUp,
         selector: Selector,
         memory: Memory,
-        is_behind: Callable[[DueKey, int], bool],
+        is_behind: Callable[[DueKey, int, int], bool],
         partitions: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         on_marked: Callable[[Collection[DueKey]], object],
@@ -132,6 +132,10 @@ class Recall(Part):
         self._scanned_to = None
         self._scanned_all = False
         self._begun_anew = True
+
+    def send(self, rows: Sequence[DueDelivery], reading: RowsReading) -> None:
+        """Take these rows up, unless there is no room or they have to wait. `reading` began before they were read."""
+        self._found(rows, self._partitions(), reading)
 
     def poll(self, _now: float) -> None:
         """Look for due rows, recent marks and rows to scan, as far as it is time."""
@@ -267,7 +271,8 @@ class Recall(Part):
             if row.id in self._rows or partition not in partitions:
                 continue
             early = row.ordering_key is not None and (
-                self._is_early(row.ordering_key, offset, reading, given_out, ends) or self._is_behind(due_key, offset)
+                self._is_early(row.ordering_key, offset, reading, given_out, ends)
+                or self._is_behind(due_key, offset, row.replay)
             )
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
                 if row.ordering_key is not None and row.id not in self._rows:

@@ -1,12 +1,10 @@
 """Serves an ASGI application on a port, in the calling thread until a signal or in a background thread."""
 
-import asyncio
 import logging
 import socket
 import threading
 import time
 from asyncio import TimerHandle
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -43,12 +41,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket, closing: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or Ctrl-C. Then let open requests end, and call `closing` in a thread meanwhile.
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C. Then let open requests end.
 
     Then raise the signal again for the previous handler, which may end the process at once.
     """
-    _Server(_config(app), closing).run(sockets=[listener])
+    uvicorn.Server(_config(app)).run(sockets=[listener])
 
 
 class BackgroundServer:
@@ -119,17 +117,6 @@ def _front(app: ASGIApp) -> ASGIApp:
         await answer(scope, receive, with_headers)
 
     return front
-
-
-class _Server(uvicorn.Server):
-    """A server that calls `closing` while its last requests end, before it raises a signal again."""
-
-    def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._closing = closing
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._closing))
 
 
 class _Protocol(H11Protocol):

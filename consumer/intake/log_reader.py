@@ -33,7 +33,7 @@ _FIXED: dict[str, Any] = {
     "auto.offset.reset": "error",
     # Reports the end of the log even where a transaction's marker or compaction leaves no record to show it.
     "enable.partition.eof": True,
-    # Prefetch, for all partitions together: a slow replay needs no more.
+    # Prefetch, for all partitions together: a slow reader needs no more.
     "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 50,
@@ -46,20 +46,17 @@ _FIXED: dict[str, Any] = {
 class LogReader:
     """Reads spans of the log to their ends. One thread owns a LogReader; as a context manager, it closes the client.
 
-    `positions` holds the next offset to read of each partition. `removed_total` counts the offsets that retention
-    removed from a span before they were read.
+    `positions` holds the next offset to read of each partition.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, name: str = "replay"
+        self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, name: str = "times"
     ) -> None:
         """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. Brokers log its `name`."""
         self.positions: dict[TopicPartition, int] = {}
-        self.removed_total = 0
         self._kafka = kafka
         self._clock = clock
         self._heard = clock()
-        self._since = 0.0
         self._left: dict[TopicPartition, Span] = {}
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._reported = Reported("")
@@ -144,12 +141,17 @@ class LogReader:
                 spans.append(Span(*partition, first, last))
         return spans
 
-    def start(self, spans: Iterable[Span], since: float = 0.0) -> None:
-        """Begin to read these spans; call it again only when it is `done`.
+    def firsts(self, partitions: Sequence[TopicPartition], since: float) -> dict[TopicPartition, int]:
+        """The first offset stamped at a time (unix seconds; not above 0: the oldest) or later; else the log's end.
 
-        Records stamped before `since` (unix seconds) are skipped.
+        Raises KafkaUnavailable if a partition's leader does not answer.
         """
-        self._since = since * 1000
+        newest = self.offsets(partitions, OFFSET_END)
+        found = self.offsets(partitions, int(since * 1000) if since > 0 else OFFSET_BEGINNING)
+        return {partition: offset if offset >= 0 else newest[partition] for partition, offset in found.items()}
+
+    def start(self, spans: Iterable[Span]) -> None:
+        """Begin to read these spans; call it again only when it is `done`."""
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {partition: span.begin for partition, span in self._left.items()}
         self._partitions = {partition: AssignedPartition(*partition) for partition in self._left}
@@ -197,8 +199,6 @@ class LogReader:
         if offset + 1 == span.end:
             self._finish(partition)
         timestamp = message.timestamp()[1]
-        if timestamp < self._since:
-            return None
         return Record(
             self._partitions[partition], offset, timestamp, message.key(), message.value(), headers_of(message)
         )
@@ -257,11 +257,7 @@ class LogReader:
             return  # no broker answers: wait for one
         for topic in sorted({topic for topic, _ in self._left}):
             if topic not in there:
-                self._failures.append(
-                    WebhooksError(
-                        f"the topic {topic} is gone; start a new replay, with --topic, for the rest of the others"
-                    )
-                )
+                self._failures.append(WebhooksError(f"the topic {topic} is gone"))
 
     def _skip_removed(self, span: Span) -> None:
         """The log no longer holds the position: go on where the log begins now."""
@@ -272,7 +268,6 @@ class LogReader:
                 f"{span.topic}[{span.number}] does not reach offset {position} any more: its topic was recreated"
             )
         removed = min(begin, span.end) - position
-        self.removed_total += removed
         log.error(
             "retention removed records before they were read; going on with the first that is left",
             partition=f"{span.topic}[{span.number}]",

@@ -15,7 +15,7 @@ from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
-from models import CursorReason, ParkedDelivery, Status, StoredCursor
+from models import CursorReason, ParkedDelivery, Status, StoredCursor, Subscription
 from models.cursor import RUNS_LENGTH
 
 MOST_SHOWN = 1_000  # cursors of one subscription
@@ -40,7 +40,10 @@ _NEW = (
 )
 _INSERT = insert(StoredCursor).from_select(
     [column.key for column in _NEW],
-    select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
+    select(*map(bind, _NEW)).where(
+        ~exists().where(is_bound(*_KEY)),
+        exists().where(Subscription.id == bind(StoredCursor.subscription_id)),
+    ),
     include_defaults=False,
 )
 # A cursor that covers nothing, or of an earlier topic of this name.
@@ -135,7 +138,7 @@ class OwedPart(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id`, whose owner last read or wrote this `version`."""
+    """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
 
     id: int
     version: int
@@ -144,12 +147,13 @@ class CursorMove(NamedTuple):
     runs: str
     timestamp: int | None
     expires: float | None = None
+    replay: int = 0
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
     """Store cursors that have settled nothing yet. One that exists stays as it is.
 
-    Unless it covers nothing, or belongs to an earlier topic of this name.
+    Unless it covers nothing, or belongs to an earlier topic of this name. A subscription that was removed gets none.
     """
     binds = [
         {
@@ -326,8 +330,18 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
     with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
         if connection.scalar(select(StoredCursor.id).where(*over).limit(1)) is None:
             return 0
+    with reading(engine) as connection:
+        starts = select(StoredCursor.subscription_id).where(*over, StoredCursor.reason == CursorReason.START)
+        begun = sorted(set(connection.scalars(starts)))
     with engine.begin() as connection:
-        return connection.execute(delete(StoredCursor).where(*over)).rowcount
+        pruned = connection.execute(delete(StoredCursor).where(*over)).rowcount
+    if begun:  # in a transaction of its own: owners of other partitions may have deleted theirs meanwhile
+        mine = StoredCursor.subscription_id == Subscription.id
+        left = exists().where(mine, StoredCursor.reason == CursorReason.START)
+        ended = update(Subscription).where(any_of(Subscription.id.expression, begun), Subscription.starts == 1, ~left)
+        with engine.begin() as connection:
+            connection.execute(ended.values(starts=0))
+    return pruned
 
 
 def due_key_of_row(row: AnyRow) -> DueKey:

@@ -1,25 +1,26 @@
-"""Replays: the spans of the log left to read, updated in one transaction with the rows that a replay stores."""
+"""Replays: events of the log that a subscription gets once more.
 
-from collections.abc import Mapping, Sequence
+A replay is a request and a cursor for each partition, from the first record that it reads to its end. The partitions'
+owners run the cursors, and delete those that have ended.
+"""
+
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, insert, select, update
 
 from consumer.database.engine import reading, writing
-from consumer.database.statements import AnyRow
-from consumer.errors import ReplayEnded, WebhooksError
-from consumer.events.event import TopicPartition
-from consumer.ledger import marks
-from consumer.ledger.rows import NewDelivery, cut, due_key_of, in_transaction, time_of, time_or_none, unix
-from consumer.ledger.store import in_order, insert_new
-from models import StoredReplay, Subscription
-from models.delivery import ERROR_LENGTH
+from consumer.database.statements import AnyRow, AnySelect, any_of
+from consumer.ledger import cursors, marks
+from consumer.ledger.cursors import NewCursor
+from consumer.ledger.rows import cut, time_of, unix
+from models import CursorReason, StoredCursor, StoredReplay, Subscription
 from models.job import ACTOR_LENGTH
 
-_LARGEST = 2**63 - 1  # a column's maximum
-_CANDIDATES = 20  # replays without a lease that `claim` tries
+_CURSORS = (StoredCursor.subscription_id == StoredReplay.subscription_id, StoredCursor.replay == StoredReplay.id)
+_LEFT = StoredCursor.next_offset < StoredCursor.end_offset
+_OPEN = StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None)
 
 
 class Span(NamedTuple):
@@ -31,25 +32,26 @@ class Span(NamedTuple):
     end: int
 
 
-class Lease(NamedTuple):
-    """A process's lease of a replay, which ends at `held`, and its renewal, until `until` (unix seconds).
+class Request(NamedTuple):
+    """The deliveries that a replay asks for; `since` in unix seconds, `rate` in deliveries a second.
 
-    `problem`: why the replay makes no progress now; None if it does.
+    `cursors` have not ended: they share the rate. `event_type` None: that of the subscription. `ordered`: in the order
+    of each record key.
     """
 
-    held: float
-    until: float
-    problem: str | None = None
+    since: float
+    event_type: str | None
+    rate: float
+    ordered: bool
+    cursors: int
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `spans` are left to read, of `record_count` records (None: created by a release that did not store it); `matched`
-    deliveries are stored. `event_type` None: the subscription's own. A `background` replay is run by API processes, of
-    which one holds it until `lease_until`; `last_error` is the reason why it makes no progress or was cancelled.
-    `damage`: why its positions cannot be read, as after an edit by hand; it has no spans then, and is not to be run.
+    `records_left` of `records` are still to be read and settled, including the ones that compaction has removed.
+    `event_type` None: the subscription's own. `last_error` is the reason why it makes no progress.
     """
 
     id: int
@@ -59,39 +61,26 @@ class Replay:
     until: float
     event_type: str | None
     rate: float
-    spans: tuple[Span, ...]
-    matched: int
+    ordered: bool
+    records: int
+    records_left: int
     created_at: float
+    created_by: str | None
     finished_at: float | None
-    cancelled_at: float | None = None
-    record_count: int | None = None
-    background: bool = False
-    lease_until: float | None = None
-    last_error: str | None = None
-    created_by: str | None = None
-    damage: str | None = None
-
-    @property
-    def left(self) -> int:
-        """Records left to read, including the ones that compaction has removed."""
-        return sum(span.end - span.begin for span in self.spans)
+    cancelled_at: float | None
+    last_error: str | None
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more of it will be stored."""
+        """Whether it reads nothing more, unless it is resumed."""
         return self.finished_at is not None or self.cancelled_at is not None
 
-    def state(self, now: float) -> str:
-        """`cancelled`, or `finished`: all is read and stored.
-
-        Else `running` or `waiting` (for an API process, or for the end of its `last_error`). A replay begun by a
-        command is `unfinished`: a process reads it now, or it can be resumed.
-        """
+    @property
+    def state(self) -> str:
+        """`cancelled`; `finished`: all is read, and delivered or stored; `waiting`, as `last_error` says; `running`."""
         if self.ended:
             return "finished" if self.cancelled_at is None else "cancelled"
-        if not self.background:
-            return "unfinished"
-        return "running" if self.last_error is None and (self.lease_until or 0) > now else "waiting"
+        return "running" if self.last_error is None else "waiting"
 
 
 def create(
@@ -103,11 +92,12 @@ def create(
     event_type: str | None,
     rate: float,
     spans: Sequence[Span],
+    now: float,
     *,
-    background: bool = False,
+    ordered: bool = False,
     created_by: str | None = None,
 ) -> int:
-    """Store a replay that has read nothing yet, and return its id. `background`: the API's processes run it."""
+    """Store a replay that has read nothing yet, and return its id. One without records has finished."""
     statement = (
         insert(StoredReplay)
         .values(
@@ -117,22 +107,30 @@ def create(
             until_at=time_of(until),
             event_type=event_type,
             rate=rate,
-            positions=_text(spans),
-            record_count=min(sum(span.end - span.begin for span in spans), _LARGEST),
-            background=int(background),
+            ordered=int(ordered),
+            record_count=sum(span.end - span.begin for span in spans),
+            created_at=time_of(now),
             created_by=cut(created_by, ACTOR_LENGTH),
+            finished_at=None if spans else time_of(now),
         )
         .returning(StoredReplay.id)
     )
+    places = {(span.topic, span.number, subscription_id): span for span in spans}
     with writing(bind) as connection:
-        return connection.execute(statement).scalar_one()
+        number: int = connection.execute(statement).scalar_one()
+        new = [
+            NewCursor(due_key, span.begin, CursorReason.REPLAY, span.end, replay=number)
+            for due_key, span in places.items()
+        ]
+        cursors.begin(connection, group, new, now)
+        marks.look(connection, group, places)
+    return number
 
 
 def load(bind: Engine | Connection, replay_id: int) -> Replay | None:
     """A replay; None if no replay has this id."""
-    statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
     with reading(bind) as connection:
-        row = connection.execute(statement).first()
+        row = connection.execute(_replays().where(StoredReplay.id == replay_id)).first()
     return None if row is None else _replay(row)
 
 
@@ -140,7 +138,7 @@ def find(
     engine: Engine, *, limit: int, group: str | None = None, subscription: int | None = None, before: int | None = None
 ) -> list[Replay]:
     """At most `limit` replays, the newest first, with ids below `before`."""
-    statement = select(StoredReplay.__table__).order_by(StoredReplay.id.desc()).limit(limit)
+    statement = _replays().order_by(StoredReplay.id.desc()).limit(limit)
     for column, value in ((StoredReplay.group_id, group), (StoredReplay.subscription_id, subscription)):
         if value is not None:
             statement = statement.where(column == value)
@@ -150,52 +148,89 @@ def find(
         return [_replay(row) for row in connection.execute(statement)]
 
 
-def claim(engine: Engine, group: str, now: float, until: float) -> Replay | None:
-    """Lease a background replay of the group that has no lease at `now`, until `until`; None if there is none.
-
-    The replay that has waited longest comes first, so that failing replays do not keep others waiting.
-    """
-    open_ones = (
-        select(StoredReplay.id)
-        .where(StoredReplay.group_id == group, StoredReplay.background == 1, *_OPEN, _free(now))
-        .order_by(StoredReplay.lease_until.nulls_first(), StoredReplay.id)
-        .limit(_CANDIDATES)
-    )
+def requests(engine: Engine, replay_ids: Collection[int]) -> dict[int, Request]:
+    """The requests of those of the replays that have not ended, by id."""
+    if not replay_ids:
+        return {}
+    left = select(func.count()).select_from(StoredCursor).where(*_CURSORS, _LEFT)
+    statement = select(
+        StoredReplay.id,
+        StoredReplay.since_at,
+        StoredReplay.event_type,
+        StoredReplay.rate,
+        StoredReplay.ordered,
+        left.scalar_subquery().label("cursors"),
+    ).where(any_of(StoredReplay.id.expression, sorted(replay_ids)), *_OPEN)
     with reading(engine) as connection:
-        candidates = connection.execute(open_ones).scalars().all()
-    for candidate in candidates:
-        statement = update(StoredReplay).where(StoredReplay.id == candidate, *_OPEN, _free(now))
-        with engine.begin() as connection:
-            taken = connection.execute(statement.values(lease_until=time_of(until))).rowcount == 1
-        if taken:
-            return load(engine, candidate)
-    return None
+        return {
+            row.id: Request(unix(row.since_at), row.event_type, row.rate, row.ordered == 1, row.cursors)
+            for row in connection.execute(statement)
+        }
 
 
-def release(engine: Engine, replay_id: int, held: float, until: float | None, problem: str | None) -> None:
-    """Give up the lease that ends at `held`. No process takes the replay before `until`; None: one may at once.
+def cancel(bind: Engine | Connection, replay_id: int, now: float) -> bool:
+    """Read no more of a replay; what was read is sent. False if it has ended, or none has this id.
 
-    `problem`: why it makes no progress. Nothing changes if another process has the lease, or the replay has ended.
+    Its cursors stay where they are, for `resume`. A repetition after a lost answer returns False; the time of the first
+    call stands.
     """
-    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN, _held(held))
-    with engine.begin() as connection:
-        connection.execute(statement.values(lease_until=time_or_none(until), last_error=cut(problem, ERROR_LENGTH)))
+    return _set(bind, replay_id, _OPEN, time_of(now))
 
 
-def cancel(bind: Engine | Connection, replay_id: int, now: float, reason: str | None = None) -> bool:
-    """Stop reading a replay's records; its stored deliveries are sent. False if it has ended, or none has this id.
+def resume(bind: Engine | Connection, replay_id: int) -> bool:
+    """Go on with a cancelled replay where it stopped. False if it is not cancelled, or none has this id."""
+    return _set(bind, replay_id, (StoredReplay.cancelled_at.is_not(None), StoredReplay.finished_at.is_(None)), None)
 
-    The process that runs it stops with its next transaction, and `replay --resume` refuses it. A repetition after a
-    lost answer returns False; the time and the `reason` of the first call stand.
-    """
-    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN)
-    ended = statement.values(cancelled_at=time_of(now), lease_until=None, last_error=cut(reason, ERROR_LENGTH))
+
+def _set(bind: Engine | Connection, replay_id: int, state: Sequence[ColumnElement[bool]], at: object) -> bool:
+    """Set when a replay in this state was cancelled, and have the owners of its partitions look."""
+    places = select(StoredReplay.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
     with writing(bind) as connection:
-        return connection.execute(ended).rowcount == 1
+        changed = update(StoredReplay).where(StoredReplay.id == replay_id, *state).values(cancelled_at=at)
+        if connection.execute(changed).rowcount != 1:
+            return False
+        here = places.join(StoredReplay, and_(*_CURSORS)).where(StoredReplay.id == replay_id, _LEFT)
+        marks.look_for(connection, connection.execute(here))
+    return True
+
+
+def finish(engine: Engine, now: float, replay_ids: Collection[int] | None = None) -> None:
+    """Delete the cursors of replays that have ended, and finish the replays that have no others. None: of all replays.
+
+    A replay whose subscription is gone is cancelled. May be repeated.
+    """
+    which = [] if replay_ids is None else [any_of(StoredReplay.id.expression, sorted(replay_ids))]
+    with reading(engine) as connection:  # a write would block other writers; usually there is nothing to do
+        found = connection.execute(select(StoredReplay.id, StoredReplay.subscription_id).where(*which, *_OPEN))
+        receivers = {row.id: row.subscription_id for row in found}
+    if not receivers:
+        return
+    mine = (
+        any_of(StoredCursor.subscription_id.expression, sorted(set(receivers.values()))),
+        any_of(StoredCursor.replay.expression, sorted(receivers)),
+    )
+    with engine.begin() as connection:
+        connection.execute(delete(StoredCursor).where(*mine, StoredCursor.next_offset == StoredCursor.end_offset))
+    # In a transaction of its own: two owners whose last cursors end at once each see that the other's is gone.
+    at = time_of(now)
+    replays = update(StoredReplay).where(any_of(StoredReplay.id.expression, sorted(receivers)), *_OPEN)
+    receiver = exists().where(Subscription.id == StoredReplay.subscription_id)
+    with engine.begin() as connection:
+        connection.execute(replays.where(~receiver).values(cancelled_at=at))
+        connection.execute(replays.where(~exists().where(*_CURSORS)).values(finished_at=at))
+
+
+def _replays() -> AnySelect:
+    owed = select(func.sum(StoredCursor.end_offset - StoredCursor.next_offset)).where(*_CURSORS).scalar_subquery()
+    return select(
+        StoredReplay.__table__,
+        owed.label("records_left"),
+        Subscription.enabled,
+        Subscription.paused_at,
+    ).outerjoin(Subscription, Subscription.id == StoredReplay.subscription_id)
 
 
 def _replay(row: AnyRow) -> Replay:
-    spans, damage = _spans(row.positions)
     return Replay(
         row.id,
         row.group_id,
@@ -204,119 +239,23 @@ def _replay(row: AnyRow) -> Replay:
         unix(row.until_at),
         row.event_type,
         row.rate,
-        spans,
-        row.matched,
+        row.ordered == 1,
+        row.record_count,
+        row.records_left or 0,
         unix(row.created_at),
+        row.created_by,
         unix(row.finished_at),
         unix(row.cancelled_at),
-        row.record_count,
-        bool(row.background),
-        unix(row.lease_until),
-        row.last_error or damage,
-        row.created_by,
-        damage,
+        _obstacle(row) if row.finished_at is None else None,
     )
 
 
-def _spans(positions: str) -> tuple[tuple[Span, ...], str | None]:
-    """The spans of a replay's row; none, and the reason, if they cannot be read: one bad row must not hide others."""
-    try:
-        found = orjson.loads(positions)
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, list) or not all(_is_span(each) for each in found):
-        return (), "its positions are not a JSON array of [topic, partition, first offset, end offset]"
-    return tuple([Span(*each) for each in found]), None
-
-
-def _is_span(found: object) -> bool:
-    return isinstance(found, list) and [type(each) for each in found] == [str, int, int, int] and min(found[1:]) >= 0
-
-
-def advance(
-    engine: Engine,
-    replay_id: int,
-    group: str,
-    rows: Sequence[NewDelivery],
-    positions: Mapping[TopicPartition, int],
-    now: float,
-    lease: Lease | None = None,
-) -> None:
-    """Store the deliveries of the records read, and the new positions, in one transaction.
-
-    `positions` are the next offsets to read, by partition. A repetition after a lost answer changes nothing: rows of
-    records before the stored positions are left out. A background replay's `lease` is renewed. ReplayEnded if the
-    replay was deleted, cancelled or finished, or another process has the lease or has read further; WebhooksError if
-    its subscription was disabled or removed: no worker would send the stored rows.
-    """
-
-    def work(connection: Connection) -> None:
-        stored = connection.execute(_POSITIONS.where(StoredReplay.id == replay_id)).first()
-        if stored is None:
-            raise ReplayEnded(f"replay {replay_id} was deleted meanwhile")
-        if stored.cancelled_at is not None:
-            raise ReplayEnded(f"replay {replay_id} was cancelled; its stored deliveries are sent")
-        if stored.finished_at is not None:
-            raise ReplayEnded(f"another process has finished replay {replay_id}")
-        if not stored.enabled:
-            how = f"`replay --resume {replay_id}`" if lease is None else "the replay"
-            raise WebhooksError(
-                f"subscription {stored.subscription_id} was disabled or removed meanwhile; "
-                f"once it is enabled, {how} goes on with the rest"
-            )
-        spans, damage = _spans(stored.positions)
-        if damage is not None:
-            raise WebhooksError(f"replay {replay_id} cannot go on: {damage}")
-        read = {(span.topic, span.number): span.begin for span in spans}
-        if any(position < read.get(partition, 0) for partition, position in positions.items()):
-            raise ReplayEnded(f"another process runs replay {replay_id} by now")
-        # The rows of records before the stored positions are stored, or even sent and deleted.
-        new = in_order([row for row in rows if row.event.record.offset >= read.get(row.event.record[:2], 0)])
-        insert_new(connection, group, new, now)
-        # `matched` has grown if another process has stored rows meanwhile.
-        statement = update(StoredReplay).where(StoredReplay.id == replay_id, StoredReplay.matched == stored.matched)
-        moved = [_read_to(span, positions) for span in spans]
-        values: dict[str, object] = {"matched": stored.matched + len(new), "positions": _text(moved)}
-        if lease is not None:
-            # Else a process that was stopped for a while would store deliveries again that were sent meanwhile.
-            statement = statement.where(or_(_held(lease.held), _held(lease.until)))  # the second: after a lost answer
-            values |= {"lease_until": time_of(lease.until), "last_error": cut(lease.problem, ERROR_LENGTH)}
-        if connection.execute(statement.values(values)).rowcount != 1:
-            raise ReplayEnded(f"another process runs replay {replay_id} by now")
-        marks.look(connection, group, {due_key_of(row.event, row.subscription_id) for row in new})
-
-    in_transaction(engine, work)
-
-
-def finish(engine: Engine, replay_id: int, now: float) -> None:
-    """Note that a replay has read and stored everything; the time of the first call stands, and a cancellation too."""
-    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN)
-    with engine.begin() as connection:
-        connection.execute(statement.values(finished_at=time_of(now), lease_until=None, last_error=None))
-
-
-_OPEN = (StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None))
-_POSITIONS = select(
-    StoredReplay.positions,
-    StoredReplay.matched,
-    StoredReplay.subscription_id,
-    StoredReplay.cancelled_at,
-    StoredReplay.finished_at,
-    Subscription.enabled,
-).outerjoin(Subscription, Subscription.id == StoredReplay.subscription_id)
-
-
-def _free(now: float) -> ColumnElement[bool]:
-    return or_(StoredReplay.lease_until.is_(None), StoredReplay.lease_until <= time_of(now))
-
-
-def _held(until: float) -> ColumnElement[bool]:
-    return StoredReplay.lease_until == time_of(until)
-
-
-def _read_to(span: Span, positions: Mapping[TopicPartition, int]) -> Span:
-    return span._replace(begin=positions.get((span.topic, span.number), span.begin))
-
-
-def _text(spans: Sequence[Span]) -> str:
-    return orjson.dumps([list(span) for span in spans]).decode()
+def _obstacle(row: AnyRow) -> str | None:
+    """Why nothing is sent for the replay, if its subscription is the reason."""
+    if row.enabled is None:
+        return f"subscription {row.subscription_id} was removed"
+    if not row.enabled:
+        return f"subscription {row.subscription_id} is disabled; once it is enabled, the replay goes on"
+    if row.paused_at is not None:
+        return f"subscription {row.subscription_id} is paused; once it is resumed, the replay goes on"
+    return None

@@ -37,9 +37,12 @@ class OrderingKey(NamedTuple):
     key: str
 
 
-def order_key(key: bytes) -> str:
-    """The `key` of an OrderingKey: a digest that fits an index however long the record's key is."""
-    return blake2b(key, digest_size=16).hexdigest()
+def order_key(key: bytes, replay: int = 0) -> str:
+    """The `key` of an OrderingKey: a digest that fits an index however long the record's key is.
+
+    A replay keeps an order of its own, so that neither it nor the live stream waits for the other.
+    """
+    return blake2b(key, digest_size=16, person=replay.to_bytes(8) if replay else b"").hexdigest()
 
 
 class AttemptFailure(NamedTuple):
@@ -63,8 +66,8 @@ class NewDelivery(NamedTuple):
     """A delivery to store.
 
     `attempt` counts the attempts made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is
-    for `parked`. With an `ordering_key`, the delivery waits behind the open rows of that key; a replay's delivery has
-    none. `filter_pending`: the subscription's filter has to be evaluated before sending.
+    for `parked`. With an `ordering_key`, the delivery waits behind the open rows of that key. `filter_pending`: the
+    subscription's filter has to be evaluated before sending.
     """
 
     event: Event

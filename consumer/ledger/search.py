@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
-    ColumnElement,
     CompoundSelect,
     Connection,
     Engine,
@@ -264,23 +263,20 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
     return +states
 
 
-def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
-    """A replay's deliveries by state; of its `matched` deliveries, the ones without a row were delivered."""
+def of_replay(engine: Engine, replay_id: int, stored: int) -> Counter[str]:
+    """A replay's stored deliveries by state; of `stored` ones, those without a row were delivered."""
     states: Counter[str] = Counter()
     for rows in by_id(engine, _BY_STATE, ParkedDelivery.replay == replay_id):
         states.update({row.status: row.number for row in rows})
-    states[Status.DELIVERED.value] += max(0, matched - states.total())
+    states[Status.DELIVERED.value] += max(0, stored - states.total())
     return +states
 
 
 def next_of_replay(engine: Engine, replay_id: int) -> float | None:
     """The due time (unix seconds) of the first parked row of a replay; None if none is parked."""
-    return min(_due(engine, replay_id), default=None)
-
-
-def last_of_replay(engine: Engine, replay_id: int) -> float | None:
-    """The latest due time (unix seconds) among a replay's parked rows without an attempt, or None."""
-    return max(_due(engine, replay_id, ParkedDelivery.attempt == 0), default=None)
+    which = ParkedDelivery.replay == replay_id, ParkedDelivery.status == Status.PARKED
+    found = by_id(engine, select(ParkedDelivery.next_attempt_at), *which)
+    return min((unix(row.next_attempt_at) for rows in found for row in rows), default=None)
 
 
 def next_of(engine: Engine, ids: Collection[int]) -> float | None:
@@ -320,11 +316,3 @@ def _attempts_at_the_ends(subscription: BindParameter[int]) -> Iterator[AnySelec
             ParkedDelivery.subscription_id == subscription, ParkedDelivery.status == state
         )
         yield select(rows.order_by(order).limit(_MOST).subquery())
-
-
-def _due(engine: Engine, replay_id: int, *which: ColumnElement[bool]) -> Iterator[float]:
-    parked = ParkedDelivery.status == Status.PARKED
-    for rows in by_id(
-        engine, select(ParkedDelivery.next_attempt_at), ParkedDelivery.replay == replay_id, parked, *which
-    ):
-        yield from (unix(row.next_attempt_at) for row in rows)

@@ -163,9 +163,7 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
         connection.execute(_INSERT_PAYLOAD, [_payload_binds(group, events[record]) for record in sorted(missing)])
     if rows:
         connection.execute(_INSERT_DELIVERY, [_delivery_binds(group, row, now) for row in rows])
-    normalise(
-        connection, group, {row.ordering_key for row in rows if row.ordering_key is not None and not row.replay}, now
-    )
+    normalise(connection, group, {row.ordering_key for row in rows if row.ordering_key is not None}, now)
     outbox.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
 
 
@@ -282,7 +280,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_replay": row.replay,
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
-            "b_order_key": row.ordering_key.key if row.ordering_key and not row.replay else None,
+            "b_order_key": row.ordering_key.key if row.ordering_key else None,
             "b_filter_pending": int(row.filter_pending),
             "b_created_at": time_of(now),
             "b_updated_at": time_of(now),

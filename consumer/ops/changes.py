@@ -25,7 +25,9 @@ from consumer.ledger import admin, cursors, outbox, replays, request_keys, searc
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
+from consumer.ops import start
 from consumer.ops.reported import masked, shown
+from consumer.ops.start import Places
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint
@@ -133,9 +135,10 @@ class Changes:
         new_secrets: Sequence[tuple[str, str]] = (),
         key: RequestDigests | None = None,
         disabled: str | None = None,
+        first: Places | None = None,
         **options: Any,
     ) -> Subscribed:
-        """Add a subscription as `repository.add` does, with secrets (kind and text).
+        """Add a subscription as `repository.add` does, with secrets (kind and text). It begins at the places `first`.
 
         With the `key` of the request its secrets are made `key.at`. KeyTaken (see `request_keys`): nothing is added.
         """
@@ -156,6 +159,8 @@ class Changes:
             self._tell(connection, CREATED, None, after)
             if key is not None:
                 request_keys.note(connection, key, added)
+            if first is not None:
+                start.begin(connection, where.group, added, first, where.clock())
         return after
 
     def edit(self, subscription_id: int, changes: Callable[[Subscribed], Mapping[str, Any]]) -> Subscribed:

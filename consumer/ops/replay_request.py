@@ -1,12 +1,13 @@
-"""Checks the request of a replay, and begins and cancels replays, for the command line, the API and the console.
+"""Checks the request of a replay, and begins, cancels and resumes replays, for the command line, the API, the console.
 
-A replay that begins or is cancelled writes an operational event in the same transaction, as `ops.changes` does.
+The group's workers run it. A replay that begins, is cancelled or goes on writes an operational event in the same
+transaction, as `ops.changes` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 from threading import BoundedSemaphore
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -20,12 +21,16 @@ from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ops.bounded import within
 from consumer.ops.events import ReadEvent
-from consumer.ops.replay import MOST_RATE, check_receiver, default_rate
-from consumer.subscriptions.options import LEAST_NUMBER
+from consumer.subscriptions.options import LEAST_NUMBER, Effect
 from consumer.subscriptions.patterns import check_pattern, matches
 from consumer.subscriptions.subscribed import Subscribed
 
-CREATED, CANCELLED = "replay.created", "replay.cancelled"
+T = TypeVar("T")
+
+CREATED, CANCELLED, RESUMED = "replay.created", "replay.cancelled", "replay.resumed"
+PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
+RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
+MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
 SECONDS = 10.0  # for which a request waits for Kafka
 NO_KAFKA = "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS for this process, as workers have them"
 _LOOKS = BoundedSemaphore(
@@ -42,13 +47,17 @@ class Log(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The requested values. Times as in `config.types.moment`; no topic means all; `rate` None: the default."""
+    """The requested values. Times as in `config.types.moment`; no topic means all; `rate` None: the default.
+
+    `ordered`: keep the order of each record key.
+    """
 
     since: str
     until: str | None = None
     event_type: str | None = None
     topics: Sequence[str] = ()
     rate: float | None = None
+    ordered: bool = False
 
 
 class Plan(NamedTuple):
@@ -61,6 +70,7 @@ class Plan(NamedTuple):
     topics: Sequence[str]
     rate: float
     asked_at: float
+    ordered: bool = False
 
     @property
     def end(self) -> float:
@@ -81,7 +91,9 @@ def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None =
         raise InvalidReplay("until", "is not after the beginning")
     _check_type(receiver, wanted.event_type)
     rate = _rate(receiver, wanted.rate)
-    check_receiver(receiver)
+    if wanted.ordered and receiver.options["ordering"] != "key":
+        raise InvalidReplay("ordered", f"is for subscriptions that are ordered by key; {receiver.id} is not")
+    _check_receiver(receiver)
     return Plan(
         receiver,
         since,
@@ -90,7 +102,19 @@ def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None =
         tuple(wanted.topics),
         rate,
         now,
+        wanted.ordered,
     )
+
+
+def default_rate(limit: float | None) -> float:
+    """Deliveries per second of a replay for a subscription with this rate limit."""
+    return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_NUMBER, limit / PART_OF_LIMIT)
+
+
+def _check_receiver(subscription: Subscribed) -> None:
+    for problem in subscription.problems:
+        if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
+            raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
 
 
 def _moment(option: str, text: str, now: float, zone: tzinfo | None) -> float:
@@ -142,13 +166,18 @@ def spans(reader: LogReader, topics: Sequence[str], planned: Plan) -> list[Span]
 
 def spans_soon(log: Log, planned: Plan, seconds: float = SECONDS) -> list[Span]:
     """The same in at most `seconds`, for a request; KafkaUnavailable if it takes longer, or too many run."""
-    if not _LOOKS.acquire(blocking=False):
-        raise KafkaUnavailable("too many replays are being looked up; try again")
+    return soon(log, lambda reader: spans(reader, log.topics, planned), seconds)
 
-    def look() -> list[Span]:
+
+def soon(log: Log, read: Callable[[LogReader], T], seconds: float = SECONDS) -> T:
+    """What is read of the log's positions, as by `spans_soon`."""
+    if not _LOOKS.acquire(blocking=False):
+        raise KafkaUnavailable("too many requests look for places in the log; try again")
+
+    def look() -> T:
         try:
             with LogReader(log.kafka) as reader:
-                return spans(reader, log.topics, planned)
+                return read(reader)
         finally:
             _LOOKS.release()
 
@@ -179,10 +208,8 @@ def records(found: Sequence[Span]) -> int:
     return sum(span.end - span.begin for span in found)
 
 
-def create(
-    connection: Connection, group: str, actor: str, planned: Plan, found: Sequence[Span], *, background: bool
-) -> int:
-    """Note a replay in the caller's transaction, and return its id. `background`: the API's processes run it."""
+def create(connection: Connection, group: str, actor: str, planned: Plan, found: Sequence[Span]) -> int:
+    """Begin a replay in the caller's transaction, and return its id: the group's workers run it."""
     receiver = planned.receiver
     number = replays.create(
         connection,
@@ -193,7 +220,8 @@ def create(
         planned.event_type,
         planned.rate,
         found,
-        background=background,
+        planned.asked_at,
+        ordered=planned.ordered,
         created_by=actor,
     )
     told = {
@@ -206,25 +234,33 @@ def create(
         "event_type": planned.event_type,
         "topics": list(planned.topics) or None,
         "rate": planned.rate,
+        "ordered": planned.ordered,
         "records": records(found),
     }
     outbox.tell(connection, group, CREATED, told)
     return number
 
 
-def cancel(engine: Engine, actor: str | None, replay_id: int, now: float, reason: str | None = None) -> bool:
-    """Cancel a replay as `replays.cancel` does. `actor` None: the service itself, for a `reason`."""
+def cancel(engine: Engine, actor: str, replay_id: int, now: float) -> bool:
+    """Cancel a replay as `replays.cancel` does."""
     with engine.begin() as connection:
-        if not replays.cancel(connection, replay_id, now, reason):
-            return False
-        cancelled = replays.load(connection, replay_id)
-        assert cancelled is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
-        told = {
-            "replay_id": replay_id,
-            "subscription_id": cancelled.subscription_id,
-            "actor": actor,
-            "reason": reason,
-            "stored": cancelled.matched,
-        }
-        outbox.tell(connection, cancelled.group, CANCELLED, told)
-        return True
+        return replays.cancel(connection, replay_id, now) and _told(connection, CANCELLED, actor, replay_id)
+
+
+def resume(engine: Engine, actor: str, replay_id: int) -> bool:
+    """Go on with a cancelled replay as `replays.resume` does."""
+    with engine.begin() as connection:
+        return replays.resume(connection, replay_id) and _told(connection, RESUMED, actor, replay_id)
+
+
+def _told(connection: Connection, what: str, actor: str, replay_id: int) -> bool:
+    changed = replays.load(connection, replay_id)
+    assert changed is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
+    told = {
+        "replay_id": replay_id,
+        "subscription_id": changed.subscription_id,
+        "actor": actor,
+        "records_left": changed.records_left,
+    }
+    outbox.tell(connection, changed.group, what, told)
+    return True

@@ -42,7 +42,7 @@ class Endpoint:
     replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is. `http2`: HTTP/2 if
     the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's. `origin`: the name to
     which the receiver has given permission, sent with each request; None: it was not asked. `paused`: nothing is sent,
-    and its events are owed.
+    and its events are owed. `starts`: it began in the past, and cursors cover its first events.
     """
 
     subscription_id: int
@@ -70,3 +70,4 @@ class Endpoint:
     tls: TlsIdentity | None = None
     origin: str | None = None
     paused: bool = False
+    starts: bool = False

@@ -24,13 +24,14 @@ ENDPOINT_COLUMNS = (
     Subscription.failing_since,
     Subscription.verified_url,
     Subscription.paused_at,
+    Subscription.starts,
     *(getattr(Subscription, column) for column in OPTIONS),
     SubscriptionSecret.kind,
     SubscriptionSecret.secret,
     SubscriptionSecret.expires_at,
     SubscriptionTls.subscription_id.label("tls_of"),
 )
-_OPTIONS_START = 4
+_OPTIONS_START = 5
 _OPTIONS_END = _OPTIONS_START + len(OPTIONS)
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
 HAS_HTTP2 = find_spec("h2") is not None
@@ -95,7 +96,7 @@ def endpoint_of(
     signs for a subscription without signing secrets. `tls`: its row of `webhook_tls`, if any. Problems with the effect
     STORED become the endpoint's fault; for UNMATCHED ones the caller must leave the endpoint out of matching.
     """
-    subscription_id, failing_since, verified_url, paused_at = rows[0][:_OPTIONS_START]
+    subscription_id, failing_since, verified_url, paused_at, starts = rows[0][:_OPTIONS_START]
     stored = written(rows[0])
     meant, problems = read(stored)
     is_url = not problems or all(problem.option != "url" for problem in problems)
@@ -155,6 +156,7 @@ def endpoint_of(
         tls=identity,
         origin=rules.origin if verified else None,
         paused=paused_at is not None,
+        starts=starts == 1,
     )
     return endpoint, tuple(problems)
 

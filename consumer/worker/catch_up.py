@@ -29,12 +29,14 @@ from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.reading_pass import NEAR, Pass
+from consumer.worker.replaying import Replays
 
 log = structlog.get_logger(__name__)
 
 SAVE_EVERY = 1.0  # seconds between two saves of positions
 SAVE_AFTER = 100  # events of all cursors that have settled since
 PASSES = 8  # partitions that are read at once
+AT_ONCE = 256  # rows of cursors that do not move, of one save: others wait behind them
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 SECONDS = 0.005  # that filters may take in a turn
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
@@ -48,6 +50,7 @@ class CatchUp(Part):
         self,
         backlog: Backlog,
         feeder: Feeder,
+        replaying: Replays,
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
         open_reader: Callable[[], CursorReader],
@@ -61,19 +64,23 @@ class CatchUp(Part):
         retentions: Mapping[str, float],
         losses: Losses,
         remove: Callable[[int], None],
+        subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` as for the backlog. `remove` deletes the row of a cursor.
+        there. `retentions` as for the backlog. `remove` deletes the row of a cursor. `subscription_cache`: seconds
+        until the live stream knows a new subscription.
         """
         self._retentions, self._noted = retentions, dict[str, float]()
+        self._unnoted: list[Cursor] = []  # cursors whose rows do not say yet when their next record expires
         self._losses = losses
         self._remove = remove
         self._backlog = backlog
         self._feeder = feeder
-        self.looks = CursorLooks(backlog, look, job, self._end_at_live, self._changed)
+        self._replays = replaying
+        self.looks = CursorLooks(backlog, look, job, replaying, self._end_at_live, self._changed)
         self._open_reader = open_reader
         self._reader: CursorReader | None = None
         self._read_event = read_event
@@ -85,6 +92,8 @@ class CatchUp(Part):
         self._settled_to = settled_to
         self._passes: dict[TopicPartition, Pass] = {}
         self._not_before: dict[Cursor | TopicPartition, float] = {}
+        self._subscription_cache = subscription_cache
+        self._meets_from: dict[Cursor, float] = {}
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
         self._tidied = -inf
@@ -121,6 +130,10 @@ class CatchUp(Part):
         if self._reader is not None:
             self._reader.drop(partitions)
 
+    def probe(self, due_key: DueKey, now: float) -> None:
+        """Let the first event out that the due key's cursors owe to a paused subscription."""
+        self.looks.probe(due_key, now)
+
     def save(self, partitions: Collection[TopicPartition]) -> None:
         """Store the positions of partitions that are given up."""
         for cursor in [*self._feeder.exposed, *self._moved]:
@@ -132,7 +145,8 @@ class CatchUp(Part):
         self.stop(partitions)
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
-        for several in (self._feeder.exposed, self._moved, self._over):
+        self._unnoted = [each for each in self._unnoted if each.due_key[:2] not in partitions]
+        for several in (self._feeder.exposed, self._moved, self._over, self._meets_from):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -200,7 +214,10 @@ class CatchUp(Part):
 
     def _read(self, now: float) -> None:
         reader, self._more = self._reader, False
-        if reader is None or not self._passes or not self._memory.room:
+        if reader is None:
+            return
+        reader.drop([partition for partition in reader.positions if partition not in self._passes])
+        if not self._passes or not self._memory.room:
             return
         if sum(len(each.pending) for each in self._passes.values()) >= RECORDS:
             return
@@ -222,7 +239,9 @@ class CatchUp(Part):
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """Offer the events that were read. If one has to wait for its schema, the pass ends."""
-        self._moved |= dict.fromkeys(each.members)
+        reader = self._reader
+        if each.pending or (reader is not None and reader.positions.get(partition, 0) > each.position):
+            self._moved |= dict.fromkeys(each.members)
         while each.pending and each.members and not self._selector.is_spent():
             try:
                 event = self._read_event(each.pending[0])
@@ -235,9 +254,8 @@ class CatchUp(Part):
                 break
             self._not_before.update(dict.fromkeys(waiting, now + AGAIN))
             each.took()
-        reader = self._reader
         each.advance(each.position if reader is None or each.pending else reader.positions.get(partition, 0))
-        self._meet(partition, each)
+        self._meet(partition, each, now)
         if each.is_over(now):
             del self._passes[partition]
 
@@ -245,22 +263,36 @@ class CatchUp(Part):
         """Give an event to the members that owe it. Returns the ones that cannot take it now."""
         waiting = []
         for cursor in each.getting(event):
+            if cursor not in each.members:  # it has just been probed
+                continue
             endpoint = each.members[cursor].endpoint
+            if cursor.replay and not self._replays.wants(cursor.replay, event):
+                continue
+            if cursor.replay and (until := self._replays.rests_until(cursor.replay, now)) > now:
+                self._not_before[cursor] = until
+                each.leave(cursor)  # the others do not wait for it
+                continue
             # A replay follows the live stream.
             is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
                 waiting.append(cursor)
+            elif endpoint.paused and cursor.open:
+                self.looks.probed(cursor.due_key)
         return waiting
 
     # Meeting the live stream, and saving.
 
-    def _meet(self, partition: TopicPartition, each: Pass) -> None:
+    def _meet(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
         live = self._live_at(partition)
         for cursor in each.members:
-            if cursor.end is None and live is not None and cursor.read_to >= live:
+            if cursor.end is None and live is not None and cursor.read_to >= live and self._may_meet(cursor, now):
                 cursor.meet(cursor.read_to)
                 self._backlog.save(cursor)
+
+    def _may_meet(self, cursor: Cursor, now: float) -> bool:
+        """The live stream knows the cursor's subscription, even one that has just begun."""
+        return not cursor.is_start or now >= self._meets_from.setdefault(cursor, now + self._subscription_cache)
 
     def _end_at_live(self, due_key: DueKey) -> None:
         """A disabled subscription wants no events: it is owed those from before, as its stored deliveries are."""
@@ -291,7 +323,7 @@ class CatchUp(Part):
         moved, self._moved = self._moved, {}
         for cursor in moved:
             self._backlog.save(cursor)
-            if cursor.moved or cursor.open:
+            if (cursor.moved or cursor.open) and not cursor.astray:  # an astray one is read again as another object
                 self._moved[cursor] = None
             elif cursor.finished:
                 self._over[cursor] = None
@@ -300,12 +332,16 @@ class CatchUp(Part):
             settled = self._settled_to(cursor.due_key[:2])
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):
                 del self._over[cursor]
+                self._meets_from.pop(cursor, None)
                 self._backlog.drop(cursor)
+                self.looks.dropped(cursor)
         self._not_before = {each: at for each, at in self._not_before.items() if now < at}
         if self._noted != self._retentions:  # each cursor's row says when its next record expires
             self._noted = dict(self._retentions)
-            for cursor in self._backlog:
-                self._backlog.save(cursor)
+            self._unnoted = list(self._backlog)
+        for cursor in self._unnoted[:AT_ONCE]:
+            self._backlog.save(cursor)
+        del self._unnoted[:AT_ONCE]
 
 
 def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:

@@ -16,15 +16,19 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.events.event import TopicPartition
-from consumer.ledger import cursors
+from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import KeptCursor
+from consumer.ledger.replays import Request
 from consumer.ledger.rows import DueKey
 from consumer.matching.subscribers import Subscriber
+from consumer.worker.replaying import Replays
 
 EVERY = 5.0  # seconds between two looks at due keys that may not move
 MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
 MOST = 256  # due keys of one look
-FRESH = 2.0  # seconds for which a subscription that was looked up may be used for a new pass
+PROBED = 60.0  # seconds for which a paused subscription waits for the event that probes it
+ASK_AFTER = 1.0  # seconds after which a subscription that gets events is looked up again
+FRESH = 5.0  # seconds for which it may be used for a new pass
 
 Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 
@@ -32,13 +36,14 @@ Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 class LookUp(NamedTuple):
     """The cursors and subscriptions of due keys, and the stored deliveries of the ones for which these were not known.
 
-    `began`: the number of the last assignment before it.
+    `requests`: those of the cursors' replays that have not ended. `began`: the number of the last assignment before it.
     """
 
     due_keys: Sequence[DueKey]
     kept: Mapping[DueKey, list[KeptCursor]]
     subscribers: Mapping[int, Subscriber]
     stored: Mapping[DueKey, set[tuple[int, int, int]]]
+    requests: Mapping[int, Request]
     began: int
 
 
@@ -50,7 +55,8 @@ def look_up(
     for cursor in cursors.of_due_keys(engine, group, due_keys):
         kept.setdefault(cursor.due_key, []).append(cursor)
     subscribers = find(sorted({due_key[2] for due_key in due_keys}))
-    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), began)
+    requests = replays.requests(engine, {each.replay for several in kept.values() for each in several if each.replay})
+    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), requests, began)
 
 
 class CursorLooks:
@@ -64,16 +70,19 @@ class CursorLooks:
         backlog: Backlog,
         look: Callable[[Sequence[DueKey], Collection[DueKey], int], LookUp],
         job: ThreadJob[LookUp],
+        replaying: Replays,
         on_disabled: Callable[[DueKey], None],
         on_change: Callable[[DueKey], None],
     ) -> None:
         """`on_disabled`: a due key's subscription wants no events. `on_change`: its cursors may be others now."""
         self._backlog = backlog
         self._look, self._job = look, job
+        self._replays = replaying
         self._on_disabled, self._on_change = on_disabled, on_change
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
         self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
+        self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
         self._looked = self._met = -inf
         self._assignments = 0
         self._assigned_at: dict[TopicPartition, int] = {}
@@ -93,7 +102,7 @@ class CursorLooks:
         for partition in partitions:
             self._assigned_at.pop(partition, None)
             self._moving.pop(partition, None)
-        for several in (self._urgent, self._idle):
+        for several in (self._urgent, self._idle, self._probes):
             for due_key in [each for each in several if each[:2] in partitions]:
                 del several[due_key]
 
@@ -101,14 +110,26 @@ class CursorLooks:
         """Somebody has begun, paused, resumed or moved something there."""
         self._urgent |= dict.fromkeys(due_keys)
 
+    def probe(self, due_key: DueKey, now: float) -> None:
+        """The cursors of a paused subscription may move until it is `probed`."""
+        self._probes[due_key] = now + PROBED
+        self._urgent[due_key] = None
+
+    def probed(self, due_key: DueKey) -> None:
+        """A paused subscription gets an event: no more than this one."""
+        self._probes.pop(due_key, None)
+        self._stop(due_key)
+        self._idle[due_key] = None
+        self._on_change(due_key)
+
     def poll(self, now: float) -> None:
         """Begin a look, unless one is under way."""
         begun, self._backlog.news = self._backlog.news, {}
         self._urgent |= begun
-        met, self._backlog.met = self._backlog.met, {}
-        self.look_at(
-            key for key, paused in met.items() if key in (self._moving.get(key[:2], ()) if paused else self._idle)
-        )
+        if now - self._met >= MET_EVERY:
+            self._met = now
+            met, self._backlog.met = self._backlog.met, {}
+            self.look_at(key for key, paused in met.items() if (self.may_move(key) if paused else key in self._idle))
         if not self._job.ready:
             return
         wanted = list(islice(self._urgent, MOST))
@@ -129,15 +150,14 @@ class CursorLooks:
     def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
         """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
         for due_key in list(islice(self._moving.get(partition, ()), MOST)):
-            yield from self._backlog.owing(due_key)
+            yield from filter(self._replays.runs, self._backlog.owing(due_key))
 
     def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
-        """The subscription of a due key that may move. None: it was looked up long ago, and is looked up again."""
+        """The subscription of a due key that may move. None: it was looked up long ago."""
         subscriber, looked = self._moving[due_key[:2]][due_key]
-        if now < looked + FRESH:
-            return subscriber
-        self._urgent[due_key] = None
-        return None
+        if now >= looked + ASK_AFTER:
+            self._urgent[due_key] = None
+        return subscriber if now < looked + FRESH else None
 
     def may_move(self, due_key: DueKey) -> bool:
         """The subscription may get events."""
@@ -148,6 +168,11 @@ class CursorLooks:
         if all(cursor.finished for cursor in self._backlog.here(due_key)):
             self._idle.pop(due_key, None)
             self._stop(due_key)
+
+    def dropped(self, cursor: Cursor) -> None:
+        """A finished cursor was forgotten."""
+        if cursor.replay and not self._of_replay(cursor):
+            self._replays.forget(cursor.replay)
 
     def served(self, partition: TopicPartition, due_keys: Iterable[DueKey]) -> None:
         """These due keys have had their turn, and so has the partition."""
@@ -168,18 +193,30 @@ class CursorLooks:
             if assigned_at > answer.began:  # read for an earlier assignment
                 self._urgent[due_key] = None
                 continue
+            if due_key[2] not in answer.subscribers:  # it was removed, and its cursors with it
+                self._backlog.drop_all(due_key)
             self._backlog.merge(due_key, answer.kept.get(due_key, ()))
             for cursor in self._backlog.here(due_key):
                 if not cursor.knows_rows and due_key in answer.stored:
                     rows = answer.stored[due_key]
                     cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
+            mine = {each.replay: self._of_replay(each) for each in self._backlog.here(due_key) if each.replay}
+            self._replays.learn(mine, answer.requests, now)
             self._sort(due_key, answer.subscribers.get(due_key[2]), now)
             self._on_change(due_key)
 
     def _sort(self, due_key: DueKey, subscriber: Subscriber | None, now: float) -> None:
         """The due key's cursors may move, or are idle, or owe nothing."""
         endpoint = None if subscriber is None else subscriber.endpoint
-        may_move = endpoint is not None and not endpoint.paused and endpoint.fault is None
+        is_probed = now < self._probes.get(due_key, -inf)
+        may_move = (
+            endpoint is not None
+            and (not endpoint.paused or is_probed)
+            and endpoint.fault is None
+            and any(map(self._replays.runs, self._backlog.owing(due_key)))
+        )
+        if not is_probed:
+            self._probes.pop(due_key, None)
         if subscriber is not None and may_move:
             self._moving.setdefault(due_key[:2], OrderedDict())[due_key] = subscriber, now
         else:
@@ -188,6 +225,11 @@ class CursorLooks:
         self.settled(due_key)
         if subscriber is not None and not subscriber.enabled:
             self._on_disabled(due_key)
+
+    def _of_replay(self, cursor: Cursor) -> int:
+        """How many unfinished cursors of the cursor's replay are in this worker."""
+        places = (self._backlog.here((*partition, cursor.due_key[2])) for partition in self._assigned_at)
+        return sum(each.replay == cursor.replay and not each.finished for here in places for each in here)
 
     def _stop(self, due_key: DueKey) -> None:
         if (moving := self._moving.get(due_key[:2])) is not None:

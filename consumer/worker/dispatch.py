@@ -60,9 +60,8 @@ class Fanout:
             if not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
             endpoint = endpoints[self.position]
-            if (endpoint.subscription_id in self._covered or endpoint.paused) and self._backlog.leaves(
-                event, endpoint, self.record
-            ):
+            apart = endpoint.paused or endpoint.starts or endpoint.subscription_id in self._covered
+            if apart and self._backlog.leaves(event, endpoint, self.record):
                 self.position += 1
                 continue
             if endpoint.selection is not None and self._answer[0] != self.position:

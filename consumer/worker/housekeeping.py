@@ -18,7 +18,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
-from consumer.ledger import assigned, cursors, marks, ordering, outbox, upkeep
+from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, replays, upkeep
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 
@@ -64,6 +64,7 @@ class Housekeeping(Part):
     """Runs jobs in slices, between the other work of their database thread, until all are done.
 
     `expiring`: the subscriptions' certificates that expire first, in that order, as of the leader's last check.
+    `paused`: the number of subscriptions that failures have paused, as of the leader's last round.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Housekeeping(Part):
         self._with_rows: set[TopicPartition] = set()
         self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
         self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
+        self.paused = 0  # likewise
+        self._now_paused = 0  # of the count that is under way
         self._next_look = monotonic()
         self._refused: dict[int, str] = {}  # by subscription, in the pass that is under way; on the database thread
         self._unchanged: str | None = None  # why the last pass could not change some rows
@@ -127,13 +130,15 @@ class Housekeeping(Part):
         here = {partition: self._jobs_of(partition, partitions, marks) for partition in {*partitions, *marks}}
         jobs: list[_Job] = []
         if counted is None:
-            self.expiring, self._next_look, self._unchanged = (), 0.0, None
+            self.expiring, self._next_look, self._unchanged, self.paused = (), 0.0, None, 0
         else:
             jobs += [
                 self._job(RECONCILE, self._reconcile, self._reconciled),
                 self._job("old operational events", self._expire),
                 self._job("old marks", self._forget_marks),
+                self._job("replays that have ended", self._finish_replays),
                 self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
+                self._job("count of paused subscriptions", self._count_paused, self._paused_counted),
             ]
             if self._monotonic() >= self._next_look:
                 jobs.append(self._job("certificates that expire", self._look_at_certificates, self._looked))
@@ -235,11 +240,20 @@ class Housekeeping(Part):
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
 
+    def _finish_replays(self, _after: object) -> None:
+        replays.finish(self._engine, self._clock())
+
     def _look_at_certificates(self, after: int | None) -> int | None:
         found, rest = tls.expiries_after(self._engine, tls.FIRST if after is None else after)
         before = [] if after is None else self._expiries
         self._expiries = sorted([*before, *found], key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
         return rest
+
+    def _count_paused(self, _after: object) -> None:
+        self._now_paused = pauses.count(self._engine)
+
+    def _paused_counted(self) -> None:
+        self.paused = self._now_paused
 
     def _looked(self) -> None:
         self.expiring, self._next_look = tuple(self._expiries), self._monotonic() + LOOK_AT_CERTIFICATES

@@ -49,18 +49,19 @@ class Pass:
         ]
 
     def waits_for(self, cursors: Collection[Cursor], now: float) -> bool:
-        """These members cannot take the first pending record now. True: wait for them. Else they leave.
-
-        A member that leaves has read the records before `position`, and continues from there in another pass.
-        """
+        """These members cannot take the first pending record now. True: wait for them. Else they leave."""
         if self._waits_since is None:
             self._waits_since = now
         if now < self._waits_since + PATIENCE:
             return True
         for cursor in cursors:
-            del self.members[cursor]
-            cursor.passed(self.position)
+            self.leave(cursor)
         return False
+
+    def leave(self, cursor: Cursor) -> None:
+        """A member has read the records before `position`, and continues from there in another pass."""
+        del self.members[cursor]
+        cursor.passed(self.position)
 
     def took(self) -> None:
         """All members have the first pending record."""

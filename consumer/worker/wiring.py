@@ -30,7 +30,7 @@ from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger import cursors
-from consumer.ledger.due import fetch
+from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -56,7 +56,9 @@ from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
 from consumer.worker.polling import Polling
+from consumer.worker.probes import Probes
 from consumer.worker.refusals import Refusals
+from consumer.worker.replaying import Replays
 
 if TYPE_CHECKING:
     from consumer.worker.worker import Worker
@@ -180,7 +182,7 @@ class WorkerParts:
         )
 
         # From lanes to results, and from results to next steps.
-        self.failing = Failing(self.notes, group, delivery.disable_after)
+        self.failing = Failing(self.notes, group, delivery.pause_after)
         self.settling = Settling(
             self.lanes,
             self.parking,
@@ -196,7 +198,7 @@ class WorkerParts:
             clock=clock,
             monotonic=monotonic,
         )
-        self.budget = Budget(monotonic)
+        self.budget, replaying = Budget(monotonic), Replays()
         selector = Selector(metrics, self.budget, monotonic)
         self.sender = Sender(
             self.lanes,
@@ -244,7 +246,7 @@ class WorkerParts:
             rows,
             selector,
             self.memory,
-            is_behind=self.backlog.is_behind,
+            is_behind=lambda key, offset, of: not replaying.has_ended(of) and self.backlog.is_behind(key, offset, of),
             partitions=self.ownership.topic_partitions,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             on_marked=lambda due_keys: self.catch_up.looks.look_at(due_keys),  # noqa: PLW0108 (it is made below)
@@ -253,11 +255,11 @@ class WorkerParts:
         )
 
         # Subscriptions that are behind read the log at positions of their own.
-
         self.losses = Losses(group, self.notes)
         self.catch_up = CatchUp(
             self.backlog,
-            Feeder(self.backlog, self.lanes, self.settling, selector, self.memory),
+            Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
+            replaying,
             partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             partial(CursorReader, kafka, monotonic),
@@ -268,6 +270,7 @@ class WorkerParts:
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
+            subscription_cache=delivery.subscription_cache,
             retentions=self.topics.retentions,
             losses=self.losses,
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
@@ -314,6 +317,20 @@ class WorkerParts:
             self.dead_letters,
             self.recall,
             self.catch_up,
+            Probes(
+                engine,
+                group,
+                delivery.resume_probe,
+                partial(fetch_to_probe, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules),
+                taking_up,
+                self.recall,
+                self.parking.ordering_keys,
+                self.failing,
+                self.catch_up.probe,
+                self.ownership.topic_partitions,
+                clock,
+                monotonic,
+            ),
             self.relay,
             self.housekeeping,
             self.maintenance,

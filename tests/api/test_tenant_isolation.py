@@ -47,6 +47,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", "/replays", {"subscription_id": 1, "since": "1h"}, "write"),
     ("GET", "/replays/{replay_id}", None, "read"),
     ("POST", "/replays/{replay_id}/cancel", {}, "write"),
+    ("POST", "/replays/{replay_id}/resume", {}, "write"),
 ]
 OF_ONE = [route for route in ROUTES if "{subscription_id}" in route[1]]
 ABOUT_ALL = [

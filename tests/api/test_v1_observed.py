@@ -113,16 +113,22 @@ def test_event_types_are_listed_page_by_page(api: Api) -> None:
 
 
 def test_replays_are_listed_and_cancelled(api: Api, engine: Engine) -> None:
-    """They have their progress. Cancelling an ended one is a conflict, and another group's is unknown."""
+    """They have their progress, and a cancelled one can be resumed. Another group's is unknown.
+
+    Cancelling one that has ended is a conflict, and so is resuming one that goes on.
+    """
     subscription = api.create()["id"]
     for group in (GROUP, "another"):
-        replays.create(engine, group, subscription, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 5, 15)])
+        replays.create(engine, group, subscription, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 5, 15)], time.time())
     (item,) = api.call("GET", "/replays").json()["items"]
-    assert (item["state"], item["records"], item["records_left"], item["stored"]) == ("unfinished", 10, 10, 0)
+    assert (item["state"], item["records"], item["records_left"], item["ordered"]) == ("running", 10, 10, False)
     path = f"/replays/{item['id']}"
     assert api.call("POST", f"{path}/cancel", {}).json()["state"] == "cancelled"
     assert api.call("POST", f"{path}/cancel", {}).status_code == 409
     assert api.call("GET", path).json()["state"] == "cancelled"
     assert api.call("GET", f"/replays/{item['id'] + 1}").status_code == 404
-    replays.finish(engine, item["id"] + 1, time.time())
+    assert api.call("POST", f"{path}/resume", {}).json()["state"] == "running"
+    assert api.call("POST", f"{path}/resume", {}).status_code == 409
+    assert api.call("POST", f"/replays/{item['id'] + 1}/resume", {}).status_code == 404
+    assert [event.type for event in api.events()[1:]] == ["replay.cancelled", "replay.resumed"]
     assert api.call("GET", f"/replays?before={item['id']}").json()["items"] == []

@@ -1,12 +1,13 @@
-"""POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake."""
+"""POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake. And `start`."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from consumer.ledger import replays
+from consumer.ledger import cursors, replays
 from consumer.ops.replay_request import Log
+from models import CursorReason
 from tests.api.v1_kit import GROUP, Api
 from tests.kafka_kit import Kafka, await_looks
 
@@ -31,20 +32,25 @@ def written(api: Api, kafka: Kafka) -> str:
 
 
 def test_a_replay_is_begun(api: Api, records: str) -> None:
-    """The answer is the replay, which waits for a process, with its Location; the event names the actor."""
-    subscription = api.create(rate_limit=50)["id"]
-    answer = api.call("POST", "/replays", {"subscription_id": subscription, "since": "1h", "topics": [records]})
+    """The answer is the replay, which the workers run, with its Location; the event names the actor."""
+    subscription = api.create(rate_limit=50, ordering="key")["id"]
+    body = {"subscription_id": subscription, "since": "1h", "topics": [records], "ordered": True}
+    answer = api.call("POST", "/replays", body)
     assert answer.status_code == 201, answer.text
     begun = answer.json()
     assert answer.headers["location"] == f"/v1/replays/{begun['id']}"
     assert api.call("GET", f"/replays/{begun['id']}").json() == begun
-    shown = {name: begun[name] for name in ("subscription_id", "state", "rate", "records", "stored", "created_by")}
+    shown = {
+        name: begun[name]
+        for name in ("subscription_id", "state", "rate", "ordered", "records", "records_left", "created_by")
+    }
     assert shown == {
         "subscription_id": subscription,
-        "state": "waiting",
+        "state": "running",
         "rate": 5.0,
+        "ordered": True,
         "records": 3,
-        "stored": 0,
+        "records_left": 3,
         "created_by": "api:all",
     }
     cancelled = api.call("POST", f"/replays/{begun['id']}/cancel", {}).json()
@@ -90,6 +96,7 @@ def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
         ({"since": "1h", "until": "2h"}, "/until"),
         ({"since": "1h", "event_type": "another"}, "/event_type"),
         ({"since": "1h", "rate": 51}, "/rate"),
+        ({"since": "1h", "ordered": True}, "/ordered"),
         ({"since": "1h", "topics": ["another"]}, "/topics/0"),
         ({"since": "1h", "topics": "another"}, "/topics"),
         ({"since": "1" * 41}, "/since"),
@@ -133,3 +140,26 @@ def test_an_unreachable_kafka_is_a_quick_error(api: Api, monkeypatch: pytest.Mon
     assert "127.0.0.1:1" in answer.json()["detail"]
     assert answer.headers["retry-after"] == "5"
     await_looks()
+
+
+def test_a_subscription_begins_in_the_past(api: Api, records: str) -> None:
+    """It has a cursor in each partition that it gets events from, and a repeated request creates nothing."""
+    new = {"url": "https://example.com/hooks", "event_type": "a", "start": "earliest", "topics": records}
+    for _ in range(2):
+        answer = api.call("POST", "/subscriptions", new, headers={"idempotency-key": "k"})
+        assert answer.status_code == 201, answer.text
+    kept = cursors.of_partition(api.engine, GROUP, (records, 0))
+    assert [(each.reason, each.first, each.end) for each in kept] == [(CursorReason.START, 0, None)]
+
+
+def test_a_start_that_is_not_possible_creates_nothing(api: Api, topic: str) -> None:
+    """It is no time in the past, the subscription's topics are not read, or the API knows no Kafka."""
+    new = {"url": "https://example.com/hooks", "event_type": "a"}
+    wrong = api.call("POST", "/subscriptions", {**new, "start": "soon"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/start")
+    away = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": f"no-{topic}"})
+    assert (away.status_code, "KAFKA_TOPICS" in away.json()["detail"]) == (409, True)
+    api.app.state.backing = api.app.state.backing._replace(log=None)
+    unknown = api.call("POST", "/subscriptions", {**new, "start": "1h"})
+    assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
+    assert api.call("GET", "/subscriptions").json()["items"] == []

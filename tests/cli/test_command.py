@@ -68,6 +68,8 @@ def test_version_needs_no_heavy_imports(command: Command) -> None:
         ["replay", "--since", "1h"],
         ["replay", "--resume", "1", "--since", "1h"],
         ["replay", "--resume", "1", "--dry-run"],
+        ["replay", "--watch", "1", "--cancel", "1"],
+        ["subscriptions", "add", "https://example.com", "a", "--from", "soon"],
         ["replay", "--subscription", "1", "--since", "1h", "--json"],
         ["migrate", "--revision", "0001:head"],
         ["migrate", "--sql", "--revision", "0001:nope"],

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, text, update
 
 from consumer.cli import console
 from consumer.ledger import cursors, replays, store, upkeep
-from consumer.ledger.cursors import NewCursor
+from consumer.ledger.cursors import CursorMove, NewCursor
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
-from models import CursorReason, StoredCursor, StoredReplay, Subscription
+from models import CursorReason, StoredCursor, Subscription
 from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query
 from tests.processes import Command
 
@@ -292,7 +293,7 @@ def old(engine: Engine, sub: int) -> int:
     """Five deliveries exhausted 40 days ago, two exhausted today, and a replay of 40 days ago."""
     keep(engine, sub, range(5), "exhausted", at=time.time() - 40 * DAY)
     keep(engine, sub, range(5, 7), "exhausted")
-    replays.finish(engine, replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, []), time.time() - 40 * DAY)
+    replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [], time.time() - 40 * DAY)
     return sub
 
 
@@ -379,36 +380,53 @@ def test_an_invalid_replay_is_2(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--subscription", "2", "--since", "1h"], "there is no subscription 2"),
+        (["--subscription", "9", "--since", "1h"], "there is no subscription 9"),
         (["--subscription", "1", "--since", "1h"], "subscriptions enable 1"),
+        (["--subscription", "3", "--since", "1h", "--ordered"], "subscriptions enable 3"),
         (["--resume", "7"], "there is no replay 7"),
-        (["--resume", "1"], "KAFKA_GROUP_ID"),
-        (["--resume", "2"], "replay 2 is run by the API's processes"),
-        (["--resume", "3"], "replay 3 cannot be resumed: its positions are not a JSON array"),
+        (["--watch", "1"], "KAFKA_GROUP_ID"),
+        (["--resume", "2"], "replay 2 is not cancelled: it is running"),
+        (["--resume", "3"], "subscriptions enable 3"),
+        (["--cancel", "3"], "replay 3 has ended already: it is cancelled"),
     ],
 )
 def test_an_impossible_replay_is_1(
     called: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
-    """Nothing is stored for an absent or disabled subscription, for another group, or for a replay of API processes.
-
-    Nor for a replay with damaged positions.
-    """
-    repository.set_enabled(engine, sub, False)
-    day = datetime(2026, 1, 1, tzinfo=UTC)
-    with engine.begin() as connection:
-        for group, background, positions in (("other", 0, "[]"), ("webhooks", 1, "[]"), ("webhooks", 0, "{}")):
-            connection.execute(
-                insert(StoredReplay).values(
-                    group_id=group,
-                    subscription_id=1,
-                    since_at=day,
-                    until_at=day,
-                    rate=1,
-                    positions=positions,
-                    background=background,
-                )
-            )
+    """The subscription is absent or disabled, or the replay is absent, another group's, or in the wrong state."""
+    other, disabled = (repository.add(engine, f"{URL}/{number}", "a", ordering="key") for number in range(2))
+    for group, receiver in (("other", sub), (GROUP, other), (GROUP, disabled)):
+        replays.create(engine, group, receiver, 0.0, 1.0, None, 1.0, [Span("t", 0, 0, 9)], AT)
+    replays.cancel(engine, 3, AT)
+    for number in (sub, disabled):
+        repository.set_enabled(engine, number, False)
     ended = called("replay", *words, "--yes", **database, **KAFKA)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert says in ended.stderr
+
+
+def test_a_replay_is_followed_to_its_end(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Cancelled, it can be resumed. Status 1 once it is cancelled, or if a delivery of it was given up."""
+    number = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [Span("t", 0, 0, 9)], AT)
+    cancelled = called("replay", "--cancel", str(number), **database)
+    assert (cancelled.returncode, cancelled.stdout) == (
+        0,
+        "replay 1 is cancelled; `kafka-webhooks replay --resume 1` goes on with it\n",
+    )
+    watched = called("replay", "--watch", str(number), **database)
+    assert (watched.returncode, watched.stdout) == (1, "replay 1: 0 records read, and cancelled\n")
+    resumed = called("replay", "--resume", str(number), "--no-wait", **database)
+    assert (resumed.returncode, resumed.stdout) == (0, "")
+    assert "replay 1: the workers send it" in resumed.stderr
+    (cursor,) = cursors.of_partition(engine, GROUP, ("t", 0))
+    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 9, 9, "", None, replay=number)], AT)
+    replays.finish(engine, AT)
+    watched = called("replay", "--watch", str(number), **database)
+    assert (watched.returncode, watched.stdout) == (0, "replay 1: 9 records read, and finished\n")
+    row = parked(make_event(1), sub, replay=number, status="exhausted", next_attempt_at=None)
+    store.park(engine, GROUP, [row], AT)
+    watched = called("replay", "--watch", str(number), **database)
+    assert (watched.returncode, watched.stdout) == (
+        1,
+        "replay 1: 9 records read, and finished\n0 delivered, 1 exhausted\n",
+    )

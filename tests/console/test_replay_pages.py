@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.console.assembly import SAID
-from consumer.ledger import outbox, replays
-from consumer.ledger.replays import Lease, Span
+from consumer.ledger import cursors, outbox, replays
+from consumer.ledger.cursors import CursorMove
+from consumer.ledger.replays import Span
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
@@ -78,7 +79,7 @@ def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscrip
     status, page = send(browser, "/replays", **fields)
     assert (status, SAID["replaying"].text in page) == (200, True)
     (begun,) = replays.find(engine, limit=2)
-    assert (begun.subscription_id, begun.rate, begun.left, begun.background) == (subscription, 20.0, 3, True)
+    assert (begun.subscription_id, begun.rate, begun.records_left, begun.ordered) == (subscription, 20.0, 3, False)
     assert begun.until - begun.since == pytest.approx(7200, abs=0.01)
     assert [(each.type, each.data["actor"]) for _, each, _ in outbox.pending(engine, GROUP, 9)] == [
         ("replay.created", "api:all")
@@ -156,16 +157,28 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     """It shows the reason for a replay that stands still, and stops refreshing once all have ended."""
     browser, now = visit("all"), time.time()
     spans = [Span("t", 0, 0, 4)]
-    replay = replays.create(
-        engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, background=True, created_by="api:<b>"
-    )
-    replays.claim(engine, GROUP, now, now + 30)
-    replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, now, Lease(now + 30, now + 31, "no broker <i>"))
+    replay = replays.create(engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, now, created_by="api:<b>")
+    (cursor,) = cursors.of_partition(engine, GROUP, ("t", 0))
+    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 1, 4, "", None, replay=replay)], now)
+    repository.set_enabled(engine, subscription, False)
     page = browser.get("/replays").text
     assert 'hx-trigger="every 2s"' in page
-    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25.0 % read"))
+    assert all(text in page for text in ("waiting", "is disabled", "by api:&lt;b&gt;", "25.0 % read", "1 of 4 records"))
     status, page = send(browser, f"/replays/{replay}/cancel")
     assert (status, SAID["cancelled"].text in page, "hx-trigger" in page) == (200, True, False)
     assert send(browser, f"/replays/{replay}/cancel")[0] == HTTPStatus.CONFLICT
-    other = replays.create(engine, "another", subscription, 0.0, 1.0, None, 1.0, spans)
+    other = replays.create(engine, "another", subscription, 0.0, 1.0, None, 1.0, spans, now)
     assert send(browser, f"/replays/{other}/cancel")[0] == HTTPStatus.NOT_FOUND
+
+
+@pytest.mark.usefixtures("log")
+def test_only_a_subscription_in_order_is_replayed_in_order(engine: Engine, visit: Visit, subscription: int) -> None:
+    """A box asks for it; the preview of another replay to such a subscription says that it keeps no order."""
+    typed = {"since": "2h", "ordered": "yes"}
+    status, page = send(visit("all"), "/replays/preview", subscription=str(subscription), **typed)
+    assert (status, "ordered by key" in page, 'id="wrong-ordered"' in page) == (HTTPStatus.BAD_REQUEST, True, True)
+    in_order = repository.add(engine, "https://example.com/other", "order.paid", ordering="key")
+    for ordered in ("", "yes"):
+        asked = {"subscription": str(in_order), "since": "2h", "ordered": ordered}
+        status, page = send(visit("all"), "/replays/preview", **asked)
+        assert (status, "does not keep that order" in page) == (200, not ordered)

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
@@ -33,6 +34,7 @@ from consumer.ledger.rows import NewDelivery, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
+from consumer.worker.losses import Losses
 from consumer.worker.outbox_relay import _cloudevent
 from consumer.worker.refusals import REASON, dead_lettered
 from models import Base, Status, Subscription
@@ -126,15 +128,21 @@ def test_attributes_of_operational_events() -> None:
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One event of each type: a subscription recovers, another is disabled, deliveries are given up."""
+    """One event of each type: subscriptions recover, pause, resume and so on; events are given up, or lost."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
-    first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
+    first, second, third = (repository.add(engine, f"https://{name}.example", "t") for name in "abc")
     marked = datetime.fromtimestamp(1000, UTC)
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=marked))
     failing.succeeded(Endpoint(first, "https://a.example", (b"key",), failing_since=1000.0), 2000.0)
     failing.disable(Endpoint(second, "https://b.example", (b"key",), failing_since=1000.0), "gone", 2000.0)
+    fails = Endpoint(third, "https://c.example", (b"key",), failing_since=1000.0)
+    for number in range(6):
+        failing.failed(fails, 1000.0 + 20 * number, [f"msg_{number}"])
+    stored.write_all()
+    failing.probes(third, datetime.fromtimestamp(1060, UTC))
+    failing.succeeded(replace(fails, paused=True), 2000.0)
     stored.write_all()
     lanes = Lanes(1)
     settling = Settling(
@@ -152,6 +160,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
     event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
     settling.on_result(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
+    Losses("webhooks", stored.notes).report(("t", 0, first), 5, 9, "retention removed their records")
     stored.write_all()
     refused = dead_lettered(NewDelivery(event, first, "https://a.example", 1, "parked", 0.0), "a rule of ours")
     return [*(operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)), refused]

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, insert, text
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptFailure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
@@ -50,7 +51,8 @@ def filled(engine: Engine) -> Engine:
     store.park(engine, "webhooks", [NewDelivery(events[1], 1, url, 1, "parked", now, failed, failed)], now)
     pair = OrderingKey(1, "users", 0, order_key(b"k"))
     store.park(engine, "webhooks", [NewDelivery(events[2], 1, url, 0, "parked", now, ordering_key=pair)], now)
-    replays.finish(engine, replays.create(engine, "webhooks", 1, 0.0, now, None, 1.0, []), now)
+    cancelled = replays.create(engine, "webhooks", 1, 0.0, now, None, 1.0, [Span("users", 0, 0, 9)], now)
+    replays.cancel(engine, cancelled, now)
     with engine.begin() as connection:
         record = {"group_id": "webhooks", "topic": "users", "partition_no": 0, "record_offset": 3, "record_ts": 1}
         connection.execute(insert(Payload).values(**record, event_type="t", webhook_id="msg_3"))

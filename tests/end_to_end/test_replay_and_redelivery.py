@@ -2,121 +2,130 @@
 
 import signal
 from collections import Counter
+from collections.abc import Collection
 
 from tests.end_to_end.command_line import Api, CommandLine, end_of
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.waiting import eventually
 
-
-def bodies(deployment: Deployment, path: str) -> Counter[bytes]:
-    """How often each body was accepted."""
-    return Counter(each.body for each in deployment.receiver.at(path) if each.accepted)
+KEYS = [f"key {number}".encode() for number in range(24)]
 
 
 def events(deployment: Deployment) -> list[bytes]:
     """The published events of type `a`."""
-    return [body for body, each in deployment.published.items() if each == "a"]
+    return [body for body, each in list(deployment.published.items()) if each == "a"]
 
 
-def matched(deployment: Deployment) -> int:
-    """The count of the replay itself."""
-    return sum(int(str(row[0])) for row in deployment.sql("SELECT matched FROM webhook_replays"))
+def replayed(deployment: Deployment, past: Collection[bytes]) -> Counter[bytes]:
+    """How often `/late` has accepted each of the events that were there before it."""
+    return Counter(each.body for each in deployment.receiver.at("/late") if each.accepted and each.body in past)
+
+
+def has_finished(deployment: Deployment) -> bool:
+    """Whether the replay has finished, and left no cursor."""
+    ((finished, cursors),) = deployment.sql(
+        "SELECT finished_at, (SELECT COUNT(*) FROM webhook_cursors) FROM webhook_replays"
+    )
+    return finished is not None and not cursors
 
 
 def test_a_replay_sends_each_matching_record_once(deployment: Deployment, command_line: CommandLine) -> None:
-    """Killed in the middle and resumed beside live events, it misses and repeats nothing.
+    """Begun by the API and watched by the command, it sends the events of a time with their bodies and ids.
 
-    Bodies and ids are the original ones, and the group's offsets do not move.
+    The group's offsets do not move, no delivery is stored, and the API's process is not needed any more.
     """
     deployment.subscribe("a", "/first")
     worker = deployment.start()
     deployment.publish(["a", "b", "a"] * 300)
     eventually(deployment.finished)
-    worker.stop()
     committed = deployment.committed()
     past = events(deployment)
-    late = str(deployment.subscribe("a", "/late"))
+    late = deployment.subscribe("a", "/late")
+    status, output, errors = command_line.run("replay", "--subscription", str(late), "--since", "1h", "--dry-run")
+    assert (status, sum(int(line.split()[-1]) for line in output.splitlines()[1:])) == (0, 900)
+    assert "would be read; nothing was stored" in errors
 
-    process = command_line.start("replay", "--subscription", late, "--since", "1h", "--rate", "150", "--yes")
-    eventually(lambda: matched(deployment) >= 200, every=0.02)
-    process.kill()
-    assert matched(deployment) < len(past)
+    api = Api(command_line)
+    begun = api.call("POST", "/replays", {"subscription_id": late, "since": "1h", "rate": 1000}, 201)
+    assert begun["records"] == 900
+    api.process.kill()
+    status, output, errors = command_line.run("replay", "--watch", str(begun["id"]))
+    assert (status, output) == (0, "replay 1: 900 records read, and finished\n"), errors
+    assert replayed(deployment, past) == Counter(past)
     assert deployment.committed() == committed
-    assert not deployment.receiver.at("/late")
-
-    worker = deployment.start()
-    with deployment.publishing("a", per_second=40):
-        status, output, errors = command_line.run("replay", "--resume", "1")
-    assert (status, output.splitlines()) == (
-        0,
-        [f"replay 1: {len(past):,} matching records stored", f"{len(past):,} delivered"],
-    ), errors
-    eventually(deployment.finished)
-    received = bodies(deployment, "/late")
-    assert {body: received[body] for body in past} == dict.fromkeys(past, 1)
-    assert received.keys() == set(events(deployment))
-    assert bodies(deployment, "/first") == Counter(events(deployment))
+    assert not deployment.rows()
+    assert has_finished(deployment)
     deployment.assert_true_to_what_was_published()
     worker.stop()
 
 
-def test_a_replay_is_previewed_stopped_and_resumed(deployment: Deployment, command_line: CommandLine) -> None:
-    """SIGTERM ends it with status 0 and the command that resumes it. A record that is not an event is skipped."""
-    words = ["replay", "--subscription", str(deployment.subscribe("a", "/late")), "--since", "1h"]
-    deployment.publish(["a"] * 300 + ["b"] * 20)
-    deployment.write(b"{")
-    deployment.flush()
-    status, output, errors = command_line.run(*words, "--dry-run")
-    assert (status, sum(int(line.split()[-1]) for line in output.splitlines()[1:])) == (0, 321)
-    assert "would be read; nothing was stored" in errors
+def test_a_replay_in_order_outlives_a_killed_worker(deployment: Deployment, command_line: CommandLine) -> None:
+    """Each event comes, few twice, in the order of its key, beside new events; no delivery is stored."""
+    workers = [deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000") for _ in range(2)]
+    for worker in workers:
+        eventually(worker.ready)
+    deployment.publish(["a"] * 2000, keys=KEYS)
+    eventually(lambda: not deployment.lag())
+    past = events(deployment)
+    late = str(deployment.subscribe("a", "/late", ordering="key"))
+    words = ["replay", "--subscription", late, "--since", "1h", "--rate", "400", "--ordered", "--yes", "--no-wait"]
+    with deployment.publishing("a", per_second=100, keys=KEYS):
+        assert command_line.run(*words)[0] == 0
+        eventually(lambda: len(replayed(deployment, past)) > 400)
+        workers[0].kill()
+        eventually(lambda: has_finished(deployment), meanwhile=lambda: _assert_no_rows(deployment), every=0.2)
+    times = replayed(deployment, past)
+    assert times.keys() == set(past)
+    assert times.total() - len(past) <= 500
+    first = {each.body: number for number, each in reversed(list(enumerate(deployment.receiver.at("/late"))))}
+    for key in KEYS:
+        mine = [first[body] for body in past if deployment.keys[body] == key]
+        assert mine == sorted(mine)
+    eventually(deployment.finished)
+    deployment.assert_true_to_what_was_published()
+    workers[1].stop()
 
-    process = command_line.start(*words, "--yes", "--rate", "10")
-    eventually(lambda: matched(deployment) >= 20, every=0.02)
+
+def _assert_no_rows(deployment: Deployment) -> None:
+    assert not deployment.rows()
+
+
+def test_a_replay_is_cancelled_and_resumed(deployment: Deployment, command_line: CommandLine) -> None:
+    """Cancelled, it soon sends no more, while new events come; resumed, it sends the rest, and nothing twice."""
+    worker = deployment.start()
+    eventually(worker.ready)
+    deployment.publish(["a"] * 600)
+    eventually(lambda: not deployment.lag())
+    past = events(deployment)
+    words = ["replay", "--subscription", str(deployment.subscribe("a", "/late")), "--since", "1h", "--rate", "60"]
+    process = command_line.start(*words, "--yes")
+    eventually(lambda: len(replayed(deployment, past)) >= 60)
     process.send_signal(signal.SIGTERM)
     status, output, errors = end_of(process)
-    assert status == 0
-    assert "kafka-webhooks replay --resume 1 goes on with the rest" in errors
-    assert f"replay 1: {matched(deployment)} matching records stored" in output
-    assert matched(deployment) < 300
-
+    assert (status, output) == (0, "")
+    assert "the workers send the rest" in errors
+    status, output, _ = command_line.run("replay", "--cancel", "1")
+    assert (status, "replay 1 is cancelled" in output) == (0, True)
+    with deployment.publishing("a", per_second=20):
+        eventually(lambda: worker.metric("webhooks_in_flight") == 0 and _rests(deployment, past))
+        sent = len(replayed(deployment, past))
+        assert sent < len(past)
+        new = len(deployment.receiver.at("/late"))
+        eventually(lambda: len(deployment.receiver.at("/late")) > new + 60)
+        assert len(replayed(deployment, past)) == sent
     deployment.sql("UPDATE webhook_replays SET rate = 1000")
-    status, output, _ = command_line.run("replay", "--resume", "1", "--no-wait")
-    assert (status, output) == (0, "replay 1: 300 matching records stored\n")
-
-
-def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, command_line: CommandLine) -> None:
-    """After a kill another process goes on once the lease expires, after a stop at once."""
-    worker = deployment.start()
-    deployment.publish(["a", "b", "a"] * 200)
-    eventually(lambda: not deployment.lag())
-    late = deployment.subscribe("a", "/late")
-    past = Counter(body for body, kind in deployment.published.items() if kind == "a")
-    first = Api(command_line)
-    body = {"subscription_id": late, "since": "1h", "rate": 20}
-    begun = first.call("POST", "/replays", body, 201)
-    number, path = begun["id"], f"/replays/{begun['id']}"
-    eventually(lambda: matched(deployment) >= 40)
-    assert first.call("GET", path)["state"] == "running"
-    status, _, errors = command_line.run("replay", "--resume", str(number))
-    assert (status, "is run by the API's processes" in errors) == (1, True)
-
-    first.process.kill()
-    second = Api(command_line)
-    before = matched(deployment)
-    assert before < len(past)
-    eventually(lambda: matched(deployment) > before)
-
-    second.process.send_signal(signal.SIGTERM)
-    assert end_of(second.process)[0] == 0
-    before = matched(deployment)
-    assert before < len(past)
-    third = Api(command_line)
-    eventually(lambda: third.call("GET", path)["state"] == "finished")
-    eventually(lambda: sum(each.accepted for each in deployment.receiver.at("/late")) >= len(past))
-    assert third.call("GET", path)["stored"] == len(past)
-    assert Counter(each.body for each in deployment.receiver.at("/late") if each.accepted) == past
+    status, output, errors = command_line.run("replay", "--resume", "1")
+    assert (status, output) == (0, "replay 1: 600 records read, and finished\n"), errors
+    assert replayed(deployment, past) == Counter(past)
     worker.stop()
+
+
+def _rests(deployment: Deployment, past: Collection[bytes]) -> bool:
+    """Whether the replay sends nothing while ten new events come, of twenty a second; its own are sixty a second."""
+    sent, new = len(replayed(deployment, past)), len(deployment.receiver.at("/late"))
+    eventually(lambda: len(deployment.receiver.at("/late")) > new + 10)
+    return len(replayed(deployment, past)) == sent
 
 
 def test_exhausted_deliveries_are_sent_again(deployment: Deployment, command_line: CommandLine) -> None:

@@ -27,6 +27,7 @@ from consumer.ledger import (
     marks,
     ordering,
     outbox,
+    pauses,
     replays,
     request_keys,
     search,
@@ -36,8 +37,8 @@ from consumer.ledger import (
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
-from consumer.ledger.replays import Lease, Span
-from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptResult, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import health, repository, secrets, tls
@@ -89,6 +90,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Workers: subscriptions that are behind, by id, with their signing secrets.",
         ),
         "subscriptions.repository.add": ("Insert a subscription.",),
+        "subscriptions.repository.note_start": ("Note that it begins in the past.",),
         "subscriptions.repository.find": ("Does it exist already?",),
         "subscriptions.repository.edit": (
             "Read and lock it.",
@@ -193,7 +195,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.remove": ("Delete cursors.",),
         "ledger.cursors.prune": (
             "Upkeep: are there finished cursors below the committed offset?",
+            "Those of them with which subscriptions began in the past.",
             "Delete these.",
+            "Such subscriptions without another one have started.",
         ),
         "ledger.outbox.add": (
             "Which of these operational events are stored already?",
@@ -213,6 +217,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "database.statements.of_each": (
             "Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.",
             "The rows that may go right behind the first of many ordering keys, with a part for each.",
+            "Probes: a row of many due keys that no open row of its ordering key precedes, with a part for each.",
         ),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
@@ -248,7 +253,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "ledger_upkeep": {
-        "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
+        "ledger.upkeep.disable": ("Disable a subscription, after a 410.",),
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
@@ -259,6 +264,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Exhaust rows of removed subscriptions, an array.",
         ),
         "ledger.cursors.look_at": ("The due keys of a subscription's cursors.",),
+        "ledger.pauses.pause": ("Pause a subscription, after days of failures.",),
+        "ledger.pauses.claim": ("Paused subscriptions that are to be probed.", "Claim a probe."),
+        "ledger.pauses._owed": ("Where the cursors of these subscriptions are.",),
+        "ledger.pauses.resume": ("Resume a subscription, after a probe that succeeded.",),
+        "ledger.pauses.count": ("How many subscriptions have failures paused?",),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
@@ -274,12 +284,15 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "`redeliver`, `adopt`: the rows of a step.",
             "The same, of an event type.",
             "The same, of a topic and a tenant.",
-            "A replay: the due times of its rows in a step.",
             "A replay: its rows of a step by state.",
+            "A replay: the due times of its rows in a step.",
             "`purge`: the rows of a step that ended long ago.",
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
-        "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
+        "ledger.upkeep.purge_replays": (
+            "Delete the cursors of replays that were cancelled long ago.",
+            "Delete replays that ended long ago.",
+        ),
         "ledger.upkeep.replays_ended_before": ("The number of replays that this would delete.",),
     },
     "ledger_commands": {
@@ -304,17 +317,21 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Move the rows, an array.",
         ),
         "ledger.replays.create": ("Insert a replay.",),
-        "ledger.replays.load": ("A replay, to continue or to show.",),
-        "ledger.replays.claim": ("API processes: background replays without a valid lease.", "Take the lease of one."),
-        "ledger.replays.release": ("Release the lease, at once or with a retry time.",),
-        "ledger.replays.advance": (
-            "A replay's progress.",
-            "Advance it.",
-            "Advance it if the process still holds the lease.",
+        "ledger.replays.load": ("A replay, its progress, and whether its subscription gets events.",),
+        "ledger.replays.requests": ("Workers: the requests of replays that go on, and their cursors that are left.",),
+        "ledger.replays.finish": (
+            "Those that go on of the replays whose cursors have ended.",
+            "Delete these cursors.",
+            "Cancel those whose subscription was removed.",
+            "Finish those without a cursor.",
+            "All replays that go on.",
         ),
-        "ledger.replays.finish": ("Finish a replay.",),
         "ledger.replays.find": ("A page of replays, newest first.",),
-        "ledger.replays.cancel": ("Cancel a replay.",),
+        "ledger.replays._set": (
+            "Cancel a replay.",
+            "The places of its cursors, whose owners look.",
+            "Resume it.",
+        ),
         "ledger.request_keys.find": ("The creation of an earlier request with this idempotency key.",),
         "ledger.request_keys.note": (
             "A bounded number of idempotency keys older than a day.",
@@ -445,6 +462,8 @@ def run(engine: Engine) -> None:
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         repository.add(engine, URL, "user.created", "a secret", ordering="key")
+    with engine.begin() as connection:
+        repository.note_start(connection, 1)
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     find_subscribers(engine, KEYS, in_the_clear, [1])
     repository.find(engine, URL, "user.created")
@@ -521,6 +540,7 @@ def _follow_the_log(engine: Engine) -> None:
     cursors.stored(engine, GROUP, [("t", 0, 1)])
     cursors.remove(engine, [99])
     cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 7, CursorReason.PAUSED, 7)], T)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 3, CursorReason.START, 3)], T)
     cursors.prune(engine, GROUP, ("t", 0), 9)
 
 
@@ -566,18 +586,14 @@ def _command(engine: Engine) -> None:
         cursors.look_at(connection, 1)
     search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
-    replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
+    replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], T, created_by="api:token")
     replays.load(engine, replay)
-    row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
-    replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, T)
-    replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], background=True, created_by="api:token")
-    claimed = replays.claim(engine, GROUP, T, T + 30)
-    assert claimed is not None
-    replays.advance(engine, claimed.id, GROUP, [], {}, T, Lease(T + 30, T + 31))
-    replays.release(engine, claimed.id, T + 31, None, None)
-    replays.finish(engine, replay, T)
+    replays.requests(engine, {replay})
+    replays.finish(engine, T, {replay})
+    replays.finish(engine, T)
     replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
     replays.cancel(engine, replay, T)
+    replays.resume(engine, replay)
     key = request_keys.request_key("8e03978e", ("acme", "/v1/replays"), b"{}", T)
     request_keys.find(engine, key)
     with engine.begin() as connection:
@@ -592,7 +608,6 @@ def _command(engine: Engine) -> None:
         search._around(connection, T, 0, 10_000)
     search.of_subscription(engine, 1)
     search.of_replay(engine, replay, 1)
-    search.last_of_replay(engine, replay)
     search.next_of_replay(engine, replay)
     search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
@@ -603,7 +618,12 @@ def _keep(engine: Engine) -> None:
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
     told = OperationalEvent("subscription.disabled", "op_3", {})
-    upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
+    upkeep.failing(engine, 1, T)
+    pauses.pause(engine, group, 1, "failures", T, told, failing_before=T, url=URL)
+    pauses.claim(engine, group, {("t", 0)}, 2 * T, 100.0)
+    pauses.count(engine)
+    pauses.resume(engine, group, 1, time_of(T), T, told)
+    upkeep.disable(engine, group, 1, "410", told, url=URL)
     upkeep.disable(engine, group, 1, "410", told)
     upkeep.reconcile(engine, T)
     repository.set_enabled(engine, 1, enabled=True)

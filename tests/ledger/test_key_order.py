@@ -104,12 +104,15 @@ def test_a_blocked_row_keeps_its_next_attempt(engine: Engine, sub: int) -> None:
 
 
 def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: Engine, sub: int) -> None:
-    """Only rows of one key, subscription, partition and group wait for each other, and no replays."""
+    """Only rows of one key, subscription, partition and group wait for each other, and those of one replay."""
     other = repository.add(engine, URL, "user.created", ordering="key")
     park(engine, ordered(1, sub), ordered(2, sub, b"b"), ordered(1, other), ordered(1, sub, partition=1))
-    park(engine, parked(make_event(3), sub), ordered(4, sub, replay=2))
+    park(engine, parked(make_event(3), sub), parked(make_event(4), sub, replay=2))
+    of_replay = ordering_key(sub)._replace(key=order_key(b"k", replay=2))
+    park(engine, *(ordered(offset, sub, replay=2)._replace(ordering_key=of_replay) for offset in (6, 7)))
     park(engine, ordered(5, sub), group="another")
-    assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(7,)]
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(8,)]
+    assert states(engine)[7] == "blocked"
     assert [row.ordering_key for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
 
 
@@ -197,7 +200,7 @@ def test_many_keys_and_rows_are_repaired_in_steps(engine: Engine, sub: int, monk
 def test_open_keys_are_read_at_assignment(engine: Engine, sub: int) -> None:
     """Ordering keys with an open row, also a held one, are open. The result is None above the limit."""
     park(engine, ordered(1, sub, b"a"), ordered(2, sub, b"a"), ordered(3, sub, b"b"), ordered(4, sub, partition=1))
-    park(engine, parked(make_event(5), sub), ordered(6, sub, b"c", replay=1))
+    park(engine, parked(make_event(5), sub), parked(make_event(6, key=b"c"), sub, replay=1))
     (ended,) = [row for row in find(engine) if row.ordering_key == ordering_key(sub, b"b")]
     store.record(engine, GROUP, [result(ended, "exhausted")])
     assert assigned.open_keys(engine, GROUP, "t", 0, 1) == frozenset((ordering_key(sub, b"a"),))

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from consumer.ledger import admin, replays, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.replays import Span
 from consumer.ledger.upkeep import Purged
 from consumer.subscriptions import repository
 from models import Status
@@ -119,16 +120,18 @@ def test_gaps_between_ids_are_jumped_over(engine: Engine, sub: int) -> None:
 
 
 def test_old_replays_are_deleted(engine: Engine, sub: int) -> None:
-    """Replays that finished or were cancelled before the cut are deleted; one that can be resumed stays."""
+    """Those that finished or were cancelled before the cut are deleted, with the cursors of cancelled ones."""
 
-    def begin() -> int:
-        return replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [])
+    def begin(at: float, *spans: Span) -> int:
+        return replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, spans, at)
 
-    for end in (replays.finish, replays.cancel):
-        for at in (OLD, NEW):
-            end(engine, begin(), at)
-    open_one = begin()
+    span = Span("t", 0, 0, 9)
+    old = begin(OLD), begin(OLD, span)
+    new = begin(NEW), begin(OLD, span), begin(OLD, span)
+    for number, at in ((old[1], OLD), (new[1], NEW)):
+        replays.cancel(engine, number, at)
     assert upkeep.replays_ended_before(engine, CUT) == 2
     assert upkeep.purge_replays(engine, CUT) == 2
     left = [row[0] for row in query(engine, "SELECT id FROM webhook_replays ORDER BY id")]
-    assert left == [open_one - 3, open_one - 1, open_one]
+    assert left == sorted(new)
+    assert query(engine, "SELECT replay FROM webhook_cursors ORDER BY replay") == [(new[1],), (new[2],)]

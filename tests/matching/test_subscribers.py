@@ -19,7 +19,7 @@ def test_subscriptions_are_found_by_id(engine: Engine) -> None:
     assert [(each.subscription_id, each.paused) for each in live] == [(usual, False), (paused, True)]
     found: dict[int, Subscriber] = {}
     sent = statements(
-        engine, lambda: found.update(find_subscribers(engine, [disabled, 99, paused, usual], DEFAULT, in_the_clear))
+        engine, lambda: found.update(find_subscribers(engine, DEFAULT, in_the_clear, [disabled, 99, paused, usual]))
     )
     assert len([sql for sql in sent if "SELECT" in sql]) == 1
     assert found == {

@@ -10,7 +10,7 @@ from consumer.errors import InvalidReplay, KafkaUnavailable, WebhooksError
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ops import replay_request
-from consumer.ops.replay_request import Log, Plan, Wanted, cancel, create, plan, spans_soon
+from consumer.ops.replay_request import Log, Plan, Wanted, cancel, create, default_rate, plan, resume, spans_soon
 from consumer.subscriptions import repository
 from consumer.subscriptions.subscribed import Subscribed
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -62,6 +62,7 @@ def test_times_are_absolute_or_ages(
         (Wanted("1h", event_type="a b"), "event_type", "must be visible ASCII"),
         (Wanted("1h", rate=20.5), "rate", "is not from 0.001 to 20 per second, the limit of subscription"),
         (Wanted("1h", rate=0.0), "rate", "is not from"),
+        (Wanted("1h", ordered=True), "ordered", "is for subscriptions that are ordered by key"),
         (Wanted("1h", rate=float("nan")), "rate", "is not from"),
     ],
 )
@@ -98,17 +99,23 @@ def test_the_start_and_end_of_a_replay_are_reported_with_their_actors(engine: En
     planned = plan(receiver, Wanted("2h", "1h", "a.b", ("t",)), NOW)
     spans = [Span("t", 0, 5, 15)]
     with engine.connect() as connection:
-        create(connection, "g", "api:all", planned, spans, background=True)
+        create(connection, "g", "api:all", planned, spans)
         connection.rollback()
     with engine.begin() as connection:
-        number = create(connection, "g", "api:all", planned, spans, background=True)
+        number = create(connection, "g", "api:all", planned, spans)
     assert cancel(engine, "cli:me", number, NOW)
     assert not cancel(engine, "cli:me", number, NOW + 1)
     assert not cancel(engine, "cli:me", number + 1, NOW)
+    assert resume(engine, "cli:me", number)
+    assert not resume(engine, "cli:me", number)
     (found,) = replays.find(engine, limit=10)
-    assert (found.created_by, found.background, found.rate, found.event_type) == ("api:all", True, 2.0, "a.b")
-    created, cancelled = [operation for _, operation, _ in outbox.pending(engine, "g", 10)]
-    assert (created.type, cancelled.type) == ("replay.created", "replay.cancelled")
+    assert (found.created_by, found.records_left, found.rate, found.event_type) == ("api:all", 10, 2.0, "a.b")
+    created, cancelled, resumed = [operation for _, operation, _ in outbox.pending(engine, "g", 10)]
+    assert [each.type for each in (created, cancelled, resumed)] == [
+        "replay.created",
+        "replay.cancelled",
+        "replay.resumed",
+    ]
     assert created.data == {
         "replay_id": number,
         "subscription_id": receiver.id,
@@ -119,9 +126,16 @@ def test_the_start_and_end_of_a_replay_are_reported_with_their_actors(engine: En
         "event_type": "a.b",
         "topics": ["t"],
         "rate": 2.0,
+        "ordered": False,
         "records": 10,
     }
-    assert (cancelled.data["actor"], cancelled.data["stored"], cancelled.data["reason"]) == ("cli:me", 0, None)
+    told = {"replay_id": number, "subscription_id": receiver.id, "actor": "cli:me", "records_left": 10}
+    assert cancelled.data == resumed.data == told
+
+
+def test_the_default_rate_is_a_tenth_of_the_limit() -> None:
+    """It is a fixed rate without a limit, and never zero."""
+    assert (default_rate(50.0), default_rate(None), default_rate(0.001)) == (5.0, 100.0, 0.001)
 
 
 def planned_now(receiver: Subscribed, *topics: str) -> Plan:

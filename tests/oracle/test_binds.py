@@ -12,8 +12,7 @@ from sqlalchemy import TIMESTAMP, Engine, bindparam, func, insert, inspect, sele
 
 from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
-from consumer.ledger import outbox, replays, store, upkeep
-from consumer.ledger.replays import Span
+from consumer.ledger import outbox, store, upkeep
 from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
@@ -145,24 +144,18 @@ def test_long_texts_outside_values_are_not_declared_as_long(engine: Engine, call
     assert repository.edit(engine, sub, {"url": url, "event_filter": text, "projection": text})
     assert repository.find(engine, url, "user.created") == sub
     assert upkeep.disable(engine, GROUP, sub, "gone", url=url)
-    span = Span("t" * 9000, 0, 0, 9)
-    replay = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [span])
     repository.set_enabled(engine, sub, enabled=True)
-    replays.advance(engine, replay, GROUP, [], {}, 2.0)
     secrets.set_credential(engine, sub, "bearer", "s" * 2500, Vault(), datetime.now(UTC))
     assert sum(page.encrypted for page in secrets.reencrypt(engine, Vault(Fernet.generate_key().decode()))) == 1
     find_endpoints(engine, [("user.created", "x" * 4000)], (b"k",), in_the_clear)
     assert any(bind.size > SHORT for call in calls for bind in call.binds), "VALUES"
     for call in calls:
-        if not re.match(r"begin|INSERT INTO [^)]+\)\s+VALUES|UPDATE webhook_replays", call.sql):
+        if not re.match(r"begin|INSERT INTO [^)]+\)\s+VALUES", call.sql):
             assert all(bind.size <= SHORT for bind in call.binds), call
     with engine.connect() as connection:
         stored_row = connection.execute(select(ParkedDelivery.url, ParkedDelivery.last_response)).one()
         changed = connection.execute(select(Subscription.url, Subscription.event_filter)).one()
     assert (tuple(stored_row), tuple(changed)) == ((redact_url(url), answer), (url, text))
-    stored = replays.load(engine, replay)
-    assert stored is not None
-    assert stored.spans == (span,)
 
 
 @pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001, 4000, 8191, 8192, 40_000])
@@ -173,16 +166,11 @@ def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: 
     body = text.encode()
     events = [make_event(0), make_event(1, body=body, headers={"h": body}, key=body), make_event(2)]
     store.park(engine, GROUP, [parked(event, 1) for event in events], 1.0)
-    span = Span(text, 0, 0, 9)
-    replay = replays.create(engine, GROUP, 1, 0.0, 1.0, None, 1.0, [span])
     with engine.begin() as connection:
         outbox.add(connection, GROUP, [OperationalEvent("t", "op_1", {"text": text})])
         rows = connection.execute(select(Payload.body, Payload.record_headers).order_by(Payload.record_offset)).all()
     assert [row.body for row in rows] == [b"{}", body or None, b"{}"]
     assert json.loads(rows[1].record_headers or "") == {"h": text}
-    stored = replays.load(engine, replay)
-    assert stored is not None
-    assert stored.spans == (span,)
     ((_, waiting, _),) = outbox.pending(engine, GROUP, 10)
     assert waiting.data == {"text": text}
 

@@ -7,8 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from consumer.ledger import outbox, replays
-from consumer.ledger.replays import Span
+from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
 from models import Base, StoredOperation
 from models.base import Flag
@@ -86,7 +85,7 @@ def test_keys_of_indexes_fit_a_block() -> None:
 
 @pytest.mark.parametrize("data", ["", "{", "{'a': 1}", "nothing", "[1, 2"])
 def test_invalid_json_is_refused(engine: Engine, data: str) -> None:
-    """The database refuses it from any writer: a worker could not publish it, and a replay could not continue."""
+    """The database refuses it from any writer: a worker could not publish it."""
     statement = insert(StoredOperation).values(group_id="g", event_id="1", event_type="a", data=data)
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(statement)
@@ -99,10 +98,6 @@ def test_stored_values_are_valid_json(engine: Engine) -> None:
         outbox.add(connection, "g", [OperationalEvent("a", "1", data)])
     ((_, pending, _),) = outbox.pending(engine, "g", 1)
     assert pending.data == data
-    spans = [Span(f"t{number}", number, 0, 2**60) for number in range(2000)]
-    found = replays.load(engine, replays.create(engine, "g", 1, 0.0, 1.0, None, 1.0, spans))
-    assert found is not None
-    assert found.spans == tuple(spans)
 
 
 # Migrations.

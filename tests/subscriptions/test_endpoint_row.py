@@ -158,7 +158,7 @@ def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) ->
     found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), in_the_clear)[KEY]]
     unmatched = effect is Effect.UNMATCHED
     assert found == ([good] if unmatched else [good, bad])
-    by_id = find_subscribers(engine, [bad], (b"k",), in_the_clear)[bad]
+    by_id = find_subscribers(engine, (b"k",), in_the_clear, [bad])[bad]
     assert (by_id.enabled, by_id.endpoint is None) == (True, unmatched)
     row = repository.get(engine, bad)
     assert row is not None

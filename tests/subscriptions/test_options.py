@@ -22,6 +22,7 @@ STATE = {
     "disabled_reason",
     "paused_at",
     "paused_reason",
+    "starts",
     "failing_since",
 }
 LEAST: dict[str, Any] = {"url": "https://example.com/hooks", "event_type": "order.created"}

@@ -13,7 +13,7 @@ from tests.processes import ROOT, environment
 PACKAGES = ("authlib", "cachetools", "fastavro", "httpx", "httpx2", "confluent_kafka.schema_registry", "opentelemetry")
 IMPORTED = f"""
 import json, sys
-import consumer.worker.service, consumer.ops.check, consumer.ops.replay
+import consumer.worker.service, consumer.ops.check, consumer.ops.replay_request
 print(json.dumps([name for name in sys.modules if name.startswith({PACKAGES!r})]))
 """
 

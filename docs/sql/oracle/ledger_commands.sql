@@ -552,10 +552,11 @@ INSERT INTO webhook_replays (
   until_at,
   event_type,
   rate,
-  positions,
+  ordered,
   record_count,
-  background,
-  created_by
+  created_at,
+  created_by,
+  finished_at
 )
 VALUES
   (
@@ -565,16 +566,17 @@ VALUES
     :until_at,
     :event_type,
     :rate,
-    :positions,
+    :ordered,
     :record_count,
-    :background,
-    :created_by
+    :created_at,
+    :created_by,
+    :finished_at
   )
 RETURNING webhook_replays.id INTO :ret_0
 ;
 
 -- ledger.replays.load
--- A replay, to continue or to show.
+-- A replay, its progress, and whether its subscription gets events.
 SELECT
   webhook_replays.id,
   webhook_replays.group_id,
@@ -583,78 +585,22 @@ SELECT
   webhook_replays.until_at,
   webhook_replays.event_type,
   webhook_replays.rate,
-  webhook_replays.matched,
-  webhook_replays.created_at,
-  webhook_replays.finished_at,
-  webhook_replays.positions,
+  webhook_replays.ordered,
   webhook_replays.record_count,
-  webhook_replays.cancelled_at,
-  webhook_replays.background,
-  webhook_replays.lease_until,
-  webhook_replays.last_error,
-  webhook_replays.created_by
-FROM webhook_replays
-WHERE
-  webhook_replays.id = :id_1
-;
-
--- ledger.replays.claim
--- API processes: background replays without a valid lease.
-SELECT
-  anon_1.id
-FROM (
-  SELECT
-    webhook_replays.id AS id
-  FROM webhook_replays
-  WHERE
-    webhook_replays.group_id = :group_id_1
-    AND webhook_replays.background = :background_1
-    AND webhook_replays.finished_at IS NULL
-    AND webhook_replays.cancelled_at IS NULL
-    AND (
-      webhook_replays.lease_until IS NULL
-      OR webhook_replays.lease_until <= :lease_until_1
-    )
-  ORDER BY
-    webhook_replays.lease_until NULLS FIRST,
-    webhook_replays.id
-) anon_1
-WHERE
-  ROWNUM <= 20
-;
-
--- ledger.replays.claim
--- Take the lease of one.
-UPDATE webhook_replays SET lease_until = :lease_until
-WHERE
-  webhook_replays.id = :id_1
-  AND webhook_replays.finished_at IS NULL
-  AND webhook_replays.cancelled_at IS NULL
-  AND (
-    webhook_replays.lease_until IS NULL
-    OR webhook_replays.lease_until <= :lease_until_1
-  )
-;
-
--- ledger.replays.release
--- Release the lease, at once or with a retry time.
-UPDATE webhook_replays SET lease_until = :lease_until, last_error = :last_error
-WHERE
-  webhook_replays.id = :id_1
-  AND webhook_replays.finished_at IS NULL
-  AND webhook_replays.cancelled_at IS NULL
-  AND webhook_replays.lease_until = :lease_until_1
-;
-
--- ledger.replays.advance
--- A replay's progress.
-SELECT
-  webhook_replays.positions,
-  webhook_replays.matched,
-  webhook_replays.subscription_id,
-  webhook_replays.cancelled_at,
+  webhook_replays.created_at,
+  webhook_replays.created_by,
   webhook_replays.finished_at,
-  webhook_subscriptions.enabled
+  webhook_replays.cancelled_at,
+  (
+    SELECT
+      SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+    FROM webhook_cursors
+    WHERE
+      webhook_cursors.subscription_id = webhook_replays.subscription_id
+      AND webhook_cursors.replay = webhook_replays.id
+  ) AS records_left,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
 FROM webhook_replays
 LEFT OUTER JOIN webhook_subscriptions
   ON webhook_subscriptions.id = webhook_replays.subscription_id
@@ -662,32 +608,96 @@ WHERE
   webhook_replays.id = :id_1
 ;
 
--- ledger.replays.advance
--- Advance it.
-UPDATE webhook_replays SET matched = :matched, positions = :positions
+-- ledger.replays.requests
+-- Workers: the requests of replays that go on, and their cursors that are left.
+SELECT
+  webhook_replays.id,
+  webhook_replays.since_at,
+  webhook_replays.event_type,
+  webhook_replays.rate,
+  webhook_replays.ordered,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_cursors
+    WHERE
+      webhook_cursors.subscription_id = webhook_replays.subscription_id
+      AND webhook_cursors.replay = webhook_replays.id
+      AND webhook_cursors.next_offset < webhook_cursors.end_offset
+  ) AS cursors
+FROM webhook_replays
 WHERE
-  webhook_replays.id = :id_1 AND webhook_replays.matched = :matched_1
+  webhook_replays.id IN (:id_1_1)
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
 ;
 
--- ledger.replays.advance
--- Advance it if the process still holds the lease.
-UPDATE webhook_replays SET matched = :matched, positions = :positions, lease_until = :lease_until, last_error = :last_error
+-- ledger.replays.finish
+-- Those that go on of the replays whose cursors have ended.
+SELECT
+  webhook_replays.id,
+  webhook_replays.subscription_id
+FROM webhook_replays
 WHERE
-  webhook_replays.id = :id_1
-  AND webhook_replays.matched = :matched_1
-  AND (
-    webhook_replays.lease_until = :lease_until_1
-    OR webhook_replays.lease_until = :lease_until_2
+  webhook_replays.id IN (:id_1_1)
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+;
+
+-- ledger.replays.finish
+-- Delete these cursors.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.subscription_id IN (:subscription_id_1_1)
+  AND webhook_cursors.replay IN (:replay_1_1)
+  AND webhook_cursors.next_offset = webhook_cursors.end_offset
+;
+
+-- ledger.replays.finish
+-- Cancel those whose subscription was removed.
+UPDATE webhook_replays SET cancelled_at = :cancelled_at
+WHERE
+  webhook_replays.id IN (:id_1_1)
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.id = webhook_replays.subscription_id
+    )
   )
 ;
 
 -- ledger.replays.finish
--- Finish a replay.
-UPDATE webhook_replays SET finished_at = :finished_at, lease_until = :lease_until, last_error = :last_error
+-- Finish those without a cursor.
+UPDATE webhook_replays SET finished_at = :finished_at
 WHERE
-  webhook_replays.id = :id_1
+  webhook_replays.id IN (:id_1_1)
   AND webhook_replays.finished_at IS NULL
   AND webhook_replays.cancelled_at IS NULL
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    )
+  )
+;
+
+-- ledger.replays.finish
+-- All replays that go on.
+SELECT
+  webhook_replays.id,
+  webhook_replays.subscription_id
+FROM webhook_replays
+WHERE
+  webhook_replays.finished_at IS NULL AND webhook_replays.cancelled_at IS NULL
 ;
 
 -- ledger.replays.find
@@ -701,16 +711,15 @@ SELECT
   anon_1.until_at,
   anon_1.event_type,
   anon_1.rate,
-  anon_1.matched,
-  anon_1.created_at,
-  anon_1.finished_at,
-  anon_1.positions,
+  anon_1.ordered,
   anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
   anon_1.cancelled_at,
-  anon_1.background,
-  anon_1.lease_until,
-  anon_1.last_error,
-  anon_1.created_by
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
 FROM (
   SELECT
     webhook_replays.id AS id,
@@ -720,17 +729,25 @@ FROM (
     webhook_replays.until_at AS until_at,
     webhook_replays.event_type AS event_type,
     webhook_replays.rate AS rate,
-    webhook_replays.matched AS matched,
-    webhook_replays.created_at AS created_at,
-    webhook_replays.finished_at AS finished_at,
-    webhook_replays.positions AS positions,
+    webhook_replays.ordered AS ordered,
     webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
     webhook_replays.cancelled_at AS cancelled_at,
-    webhook_replays.background AS background,
-    webhook_replays.lease_until AS lease_until,
-    webhook_replays.last_error AS last_error,
-    webhook_replays.created_by AS created_by
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
   FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
   WHERE
     webhook_replays.group_id = :group_id_1
     AND webhook_replays.subscription_id = :subscription_id_1
@@ -742,13 +759,38 @@ WHERE
   ROWNUM <= 10
 ;
 
--- ledger.replays.cancel
+-- ledger.replays._set
 -- Cancel a replay.
-UPDATE webhook_replays SET cancelled_at = :cancelled_at, lease_until = :lease_until, last_error = :last_error
+UPDATE webhook_replays SET cancelled_at = :cancelled_at
 WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.finished_at IS NULL
   AND webhook_replays.cancelled_at IS NULL
+;
+
+-- ledger.replays._set
+-- The places of its cursors, whose owners look.
+SELECT
+  webhook_replays.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+JOIN webhook_replays
+  ON webhook_cursors.subscription_id = webhook_replays.subscription_id
+  AND webhook_cursors.replay = webhook_replays.id
+WHERE
+  webhook_replays.id = :id_1
+  AND webhook_cursors.next_offset < webhook_cursors.end_offset
+;
+
+-- ledger.replays._set
+-- Resume it.
+UPDATE webhook_replays SET cancelled_at = :cancelled_at
+WHERE
+  webhook_replays.id = :id_1
+  AND webhook_replays.cancelled_at IS NOT NULL
+  AND webhook_replays.finished_at IS NULL
 ;
 
 -- ledger.request_keys.find
@@ -1764,7 +1806,7 @@ FROM (
     AND webhook_payloads.record_offset = webhook_deliveries.record_offset
     AND webhook_payloads.record_ts = webhook_deliveries.record_ts
   WHERE
-    webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+    webhook_deliveries.id IN (:id_1_1, :id_1_2)
     AND CASE
       WHEN (
         EXISTS(

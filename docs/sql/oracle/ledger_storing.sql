@@ -651,6 +651,15 @@ WHERE
         AND webhook_cursors.first_offset = :b_first_offset
     )
   )
+  AND (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.id = :b_subscription_id
+    )
+  )
 ;
 
 -- ledger.cursors.save
@@ -802,6 +811,21 @@ WHERE
 ;
 
 -- ledger.cursors.prune
+-- Those of them with which subscriptions began in the past.
+SELECT
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no = :partition_no_1
+  AND webhook_cursors.replay = :replay_1
+  AND webhook_cursors.end_offset = webhook_cursors.next_offset
+  AND webhook_cursors.end_offset <= :end_offset_1
+  AND webhook_cursors.reason = :reason_1
+;
+
+-- ledger.cursors.prune
 -- Delete these.
 DELETE FROM webhook_cursors
 WHERE
@@ -811,6 +835,24 @@ WHERE
   AND webhook_cursors.replay = :replay_1
   AND webhook_cursors.end_offset = webhook_cursors.next_offset
   AND webhook_cursors.end_offset <= :end_offset_1
+;
+
+-- ledger.cursors.prune
+-- Such subscriptions without another one have started.
+UPDATE webhook_subscriptions SET starts = :starts
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+  AND webhook_subscriptions.starts = :starts_1
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_subscriptions.id
+        AND webhook_cursors.reason = :reason_1
+    )
+  )
 ;
 
 -- ledger.outbox.add

@@ -5,6 +5,7 @@ SELECT
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -50,6 +51,7 @@ SELECT
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -140,6 +142,13 @@ VALUES
     :http_version
   )
 RETURNING webhook_subscriptions.id INTO :ret_0
+;
+
+-- subscriptions.repository.note_start
+-- Note that it begins in the past.
+UPDATE webhook_subscriptions SET starts = :starts
+WHERE
+  webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.find
@@ -248,6 +257,7 @@ SELECT
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -296,6 +306,7 @@ SELECT
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -524,21 +535,21 @@ UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paus
     webhook_subscriptions.paused_at IS NOT NULL
   )
   THEN webhook_subscriptions.paused_reason
-END, failing_since = :failing_since
+END, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository._switch
 -- Pause it for a new reason.
-UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = :paused_reason, failing_since = :failing_since
+UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository._switch
 -- Resume it.
-UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, failing_since = :failing_since
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
