@@ -28,6 +28,7 @@ class Subscription(Base):
     Ids are never reused (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a later
     one. Null in `max_in_flight`, `rate_limit` (requests per second), `retry_schedule`, `final_statuses` or
     `timeout_seconds` means the deployment's setting. No attempt has succeeded since `failing_since`.
+    Days of failure have paused it, and a success resumes it, if `probed_at` is not before `paused_at`.
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -49,6 +50,7 @@ class Subscription(Base):
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
         Index("ix_webhook_subs_paused", "paused_at"),  # the same
+        Index("ix_webhook_subs_probed", "probed_at"),  # few rows, too
         Index("ix_webhook_subs_tenant", "tenant", "id"),  # a tenant's list, by id
         {
             "sqlite_autoincrement": True,
@@ -80,6 +82,10 @@ class Subscription(Base):
         comment="Since when nothing is sent, while its events are owed. Null: it is not paused.",
     )
     paused_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH), comment="Why it was paused.")
+    probed_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp,
+        comment="When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.",
+    )
     starts: Mapped[int] = mapped_column(
         Flag,
         server_default=text("0"),

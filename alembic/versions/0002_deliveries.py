@@ -43,6 +43,7 @@ INDEXES = (
     ("ix_webhook_subs_match", SUBSCRIPTIONS, ("event_type", "tenant", "enabled")),
     ("ix_webhook_subs_failing", SUBSCRIPTIONS, ("failing_since",)),
     ("ix_webhook_subs_paused", SUBSCRIPTIONS, ("paused_at",)),
+    ("ix_webhook_subs_probed", SUBSCRIPTIONS, ("probed_at",)),
     ("ix_webhook_subs_tenant", SUBSCRIPTIONS, ("tenant", "id")),
     ("ix_webhook_secrets_sub", "webhook_secrets", ("subscription_id",)),
     (
@@ -160,6 +161,7 @@ def _options() -> tuple[sa.Column[Any], ...]:
         may("disabled_reason", 1000),
         may("paused_at", TIME),
         may("paused_reason", 1000),
+        may("probed_at", TIME),
         must("starts", FLAG, "0"),
         must("ordering", 10, "'none'"),
         may("max_in_flight", sa.Integer),

@@ -71,7 +71,7 @@ class KafkaSettings(ConsumerGroupSettings):
     operations_topic: TopicName = setting(
         "KAFKA_OPERATIONS_TOPIC",
         "webhooks.operations",
-        "Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
+        "Topic for operational events: a subscription disabled, paused or recovered, a delivery exhausted.",
     )
     attempts_topic: TopicName | None = setting(
         "KAFKA_ATTEMPTS_TOPIC",
@@ -328,10 +328,18 @@ class DeliverySettings(RuleSettings, SigningSettings):
         "once the receiver takes them.",
         ge=1,
     )
-    disable_after: Duration = setting(
-        "WEBHOOK_DISABLE_AFTER",
+    pause_after: Duration = setting(
+        "WEBHOOK_PAUSE_AFTER",
         "5d",
-        "A subscription whose attempts have all failed for this long is disabled; 0: never.",
+        "A subscription whose attempts have all failed for this long is paused; 0: never.",
+        ge=0,
+        le=31536000,
+    )
+    resume_probe: Duration = setting(
+        "WEBHOOK_RESUME_PROBE",
+        "1h",
+        "How often a subscription that was paused for its failures gets one event, to see whether it works again; "
+        "0: never.",
         ge=0,
         le=31536000,
     )

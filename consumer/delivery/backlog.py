@@ -250,7 +250,8 @@ class Backlog:
 
 
 def rewound(kept: KeptCursor, cut: int | None) -> KeptCursor:
-    """A cursor of a log that has other records than before from the offset `cut` on; None: the same ones."""
-    if cut is None or kept.next <= cut:
-        return kept
-    return kept._replace(next=max(cut, kept.first), runs="")
+    """A cursor of a log that has other records than before from the offset `cut` on; None: the same ones.
+
+    Its settled runs may name records that are gone.
+    """
+    return kept if cut is None else kept._replace(next=min(kept.next, max(cut, kept.first)), runs="")

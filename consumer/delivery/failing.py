@@ -1,12 +1,13 @@
-"""Subscriptions whose every attempt fails: noted after a minute, disabled after days, cleared by one success.
+"""Subscriptions whose every attempt fails: noted after a minute, paused after days, cleared by one success.
 
-The note (`failing_since`) is in the database, where all workers see it. The note alone disables nothing: this worker
+The note (`failing_since`) is in the database, where all workers see it. The note alone pauses nothing: this worker
 must have seen failures of several events, spread over the time since then.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
 from consumer.database.job import Backoff, ThreadJob
 from consumer.http.urls import redact_url
-from consumer.ledger import upkeep
+from consumer.ledger import pauses, upkeep
 from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
 from consumer.subscriptions.endpoint import Endpoint
@@ -26,10 +27,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 NOTE_AFTER = 60.0  # seconds of nothing but failures
-# The earliest time noted, as a fraction of the time after which it disables. A subscription that failed here long ago
+# The earliest time noted, as a fraction of the time after which it pauses. A subscription that failed here long ago
 # may have succeeded on another worker since, or the clock was set. Any success on any worker removes the note.
 OLDEST_NOTE = 0.5
-# The time until a subscription is disabled has PARTS parts. This worker must have seen failures in SPREAD parts, and of
+# The time until a subscription is paused has PARTS parts. This worker must have seen failures in SPREAD parts, and of
 # EVENTS events.
 PARTS = 5
 SPREAD = 3
@@ -52,7 +53,7 @@ class _Note:
 
 
 class Notes(Part):
-    """Writes what no record waits for: a subscription is failing, recovered or disabled, an event says so.
+    """Writes what no record waits for: a subscription is failing, recovered, paused or disabled, an event says so.
 
     Notes are written one at a time, on a thread for which storing does not wait. A note that the database refuses, or
     whose row is locked, has its own back-off, and the others go on. Used on the loop's thread.
@@ -137,16 +138,17 @@ class _Failures:
 
 
 class Failing:
-    """The failures that this worker has seen. Times are unix seconds; a `disable_after` of 0 never disables."""
+    """The failures that this worker has seen. Times are unix seconds; a `pause_after` of 0 never pauses."""
 
-    def __init__(self, notes: Notes, group: str, disable_after: float) -> None:
+    def __init__(self, notes: Notes, group: str, pause_after: float) -> None:
         self._notes = notes
         self._group = group
-        self._disable_after = disable_after
+        self._pause_after = pause_after
         self._unnoted = OrderedDict[int, _Failures]()  # the one that has been counted for the longest time first
         self._noted = OrderedDict[int, _Failures]()  # the earliest last failure first
         self._writing: set[tuple[str, int]] = set()  # a locked row takes as many minutes as its lock
-        self._handled = OrderedDict[int, float]()  # the note that a success (negative) or disabling has ended
+        self._handled = OrderedDict[int, float]()  # the note that a success (negative) or a pause has ended
+        self._probed = OrderedDict[int, datetime]()  # since when the subscriptions are paused that this worker probes
 
     def failed(self, endpoint: Endpoint, now: float, events: Iterable[str], *, quietly: bool = False) -> None:
         """An attempt at these events (webhook ids) has failed.
@@ -154,18 +156,23 @@ class Failing:
         `quietly` publishes no operational event, because the attempt was to deliver one.
         """
         key, noted = endpoint.subscription_id, endpoint.failing_since
+        if endpoint.paused:
+            self._probed.pop(key, None)
+            return
         if noted is None:
             self._count(key, now)
             return
         self._unnoted.pop(key, None)  # when a worker removes the note, counting begins again
         if (
             self._is_spread(key, noted, now, events)
-            and now - noted >= self._disable_after
+            and now - noted >= self._pause_after
             and self._handled.get(key) != noted
         ):
             _keep(self._handled, key, noted)
             reason = f"every attempt failed for {(now - noted) / 86400:.1f} days"
-            self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
+            pause = partial(pauses.pause, now=now, failing_before=now - self._pause_after)
+            told = OperationalEvent("subscription.paused", f"paused-{key}-{round(now * 1000)}", _why(endpoint, reason))
+            self._stop(endpoint, pause, None if quietly else told, reason, "pausing a subscription")
 
     def _count(self, key: int, now: float) -> None:
         """Count a failure of a subscription without a note, and write the note after a minute."""
@@ -182,19 +189,19 @@ class Failing:
         if now - since >= NOTE_AFTER:
             failures.counted_from = now  # another worker's success may remove the note before this worker sees it
             self._unnoted.move_to_end(key)
-            at = max(since, now - OLDEST_NOTE * self._disable_after) if self._disable_after else since
+            at = max(since, now - OLDEST_NOTE * self._pause_after) if self._pause_after else since
             self._write("failing", key, lambda engine: upkeep.failing(engine, key, at))
 
     def _is_spread(self, key: int, noted: float, now: float, events: Iterable[str]) -> bool:
-        """Note a failure after a note. True if there were enough of them here to disable the subscription."""
+        """Note a failure after a note. True if there were enough of them here to pause the subscription."""
         failures = self._noted.get(key)
         if failures is None or failures.since != noted:
             failures = _Failures(noted, now, noted)
         failures.last = now
         _keep(self._noted, key, failures)
-        if not self._disable_after:
+        if not self._pause_after:
             return False
-        failures.parts.add(int((now - noted) / self._disable_after * PARTS))
+        failures.parts.add(int((now - noted) / self._pause_after * PARTS))
         if len(failures.events) < EVENTS:
             failures.events.update(events)
         return len(failures.parts) >= SPREAD and len(failures.events) >= EVENTS
@@ -204,6 +211,9 @@ class Failing:
         key = endpoint.subscription_id
         self._unnoted.pop(key, None)
         self._noted.pop(key, None)
+        if (paused_at := self._probed.pop(key, None)) is not None:
+            self._resume(endpoint, paused_at, now, quietly=quietly)
+            return
         noted = endpoint.failing_since
         if noted is None or self._handled.get(key) == -noted:
             return
@@ -217,7 +227,20 @@ class Failing:
     def remembers(self, endpoint: Endpoint) -> bool:
         """The endpoint has failed before, so a success must be reported."""
         key = endpoint.subscription_id
-        return endpoint.failing_since is not None or key in self._unnoted or key in self._noted
+        failed_before = endpoint.failing_since is not None or key in self._unnoted or key in self._noted
+        return failed_before or key in self._probed
+
+    def probes(self, subscription_id: int, paused_at: datetime) -> None:
+        """This worker is about to probe a subscription that is paused since then: a success resumes it."""
+        _keep(self._probed, subscription_id, paused_at)
+
+    def _resume(self, endpoint: Endpoint, paused_at: datetime, now: float, *, quietly: bool) -> None:
+        key, seconds = endpoint.subscription_id, round(now - paused_at.timestamp())
+        log.info("subscription resumed: a probe has succeeded", subscription=key, paused_for_seconds=seconds)
+        data = {"subscription_id": key, "url": redact_url(endpoint.url), "paused_for_seconds": seconds}
+        identity = f"resumed-{key}-{round(paused_at.timestamp() * 1000)}"
+        operation = None if quietly else OperationalEvent("subscription.resumed", identity, data)
+        self._notes.add(lambda engine: pauses.resume(engine, self._group, key, paused_at, now, operation))
 
     def failing_since(self, now: float) -> dict[int, float]:
         """Subscriptions of which this worker sees nothing but failures, and since when; the longest first.
@@ -228,40 +251,38 @@ class Failing:
         shown = [(each.since, key) for key, each in found.items() if now - each.last < SHOWN]
         return {key: since for since, key in sorted(shown)}
 
-    def disable(
+    def disable(self, endpoint: Endpoint, reason: str, now: float, *, quietly: bool = False) -> None:
+        """Disable a subscription: its receiver has answered 410."""
+        key = endpoint.subscription_id
+        told = OperationalEvent("subscription.disabled", f"disabled-{key}-{round(now * 1000)}", _why(endpoint, reason))
+        self._probed.pop(key, None)
+        self._stop(endpoint, upkeep.disable, None if quietly else told, reason, "disabling a subscription")
+
+    def _stop(
         self,
         endpoint: Endpoint,
+        write: Callable[..., object],
+        operation: OperationalEvent | None,
         reason: str,
-        now: float,
-        failing_before: float | None = None,
-        *,
-        quietly: bool = False,
+        what: str,
     ) -> None:
-        """Disable a subscription: its receiver has answered 410, or it has failed since before `failing_before`."""
         key = endpoint.subscription_id
         self._unnoted.pop(key, None)
         self._noted.pop(key, None)
-        what = "gone" if failing_before is None else "failed"  # a note that it has failed may come to nothing
         if (what, key) in self._writing:  # every open request may get the same answer
             return
-        log.warning("disabling a subscription", subscription=key, reason=reason)
-        data = {"subscription_id": key, "url": redact_url(endpoint.url), "reason": reason}
-        identity = f"disabled-{key}-{round(now * 1000)}"
-        write = partial(
-            upkeep.disable,
-            group=self._group,
-            subscription_id=key,
-            reason=reason,
-            operation=None if quietly else OperationalEvent("subscription.disabled", identity, data),
-            failing_before=failing_before,
-            url=endpoint.url,
-        )
-        self._write(what, key, write)
+        log.warning(what, subscription=key, reason=reason)
+        mine = {"group": self._group, "subscription_id": key, "reason": reason, "url": endpoint.url}
+        self._write(what, key, partial(write, **mine, operation=operation))
 
     def _write(self, what: str, key: int, write: Callable[[Engine], object]) -> None:
         if (what, key) not in self._writing:
             self._writing.add((what, key))
             self._notes.add(write, partial(self._writing.discard, (what, key)))
+
+
+def _why(endpoint: Endpoint, reason: str) -> dict[str, object]:
+    return {"subscription_id": endpoint.subscription_id, "url": redact_url(endpoint.url), "reason": reason}
 
 
 def _keep(kept: OrderedDict[int, T], key: int, value: T) -> None:

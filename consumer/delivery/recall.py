@@ -133,6 +133,10 @@ class Recall(Part):
         self._scanned_all = False
         self._begun_anew = True
 
+    def send(self, rows: Sequence[DueDelivery], reading: RowsReading) -> None:
+        """Take these rows up, unless there is no room or they have to wait. `reading` began before they were read."""
+        self._found(rows, self._partitions(), reading)
+
     def poll(self, _now: float) -> None:
         """Look for due rows, recent marks and rows to scan, as far as it is time."""
         now = self._monotonic()

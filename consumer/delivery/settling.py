@@ -360,6 +360,7 @@ class Settling:
         """The delivery may wait in memory for its next attempt."""
         return (
             isinstance(delivery.origin, OpenRecord)
+            and not delivery.lane.endpoint.paused  # it was a probe
             and delivery.lane.breaker.open_until is None
             and delivery.lane.sends_within(QUEUE_SECONDS, self._monotonic())
             and self._owns(delivery.event.record.topic_partition)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
@@ -53,6 +53,7 @@ LATER = 30.0  # seconds until a disabled subscription's due key is fetched again
 _TYPES = dict.fromkeys(("attempt", "schedule_start", "replay", "first_status", "last_status"), int) | dict.fromkeys(
     ("first_error", "last_error", "last_response", "order_key"), str
 )
+_SENDS = Subscription.enabled == 1, Subscription.paused_at.is_(None)
 _Pairs = list[tuple[Row[Any], DueDelivery | None]]  # None: its subscription has no endpoint
 _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
@@ -97,7 +98,9 @@ def fetch(
     said: dict[int, str] | None = None,
     most_bytes: int = FETCH_BYTES,
 ) -> Fetched:
-    """Rows of some due keys that are due at `now`, the earliest of each first; none of a disabled subscription.
+    """Rows of some due keys that are due at `now`, the earliest of each first.
+
+    None of a disabled or paused subscription.
 
     The first row of an ordering key is followed by the rows that may go right after it, in their order. Fewer rows are
     returned if their bodies together exceed `most_bytes` (a record's body is shared and counts once). A row is faulty
@@ -110,7 +113,7 @@ def fetch(
             return Fetched([], next_due)
         subscriptions = sorted({want.due_key[2] for want in wants})
         read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
-        endpoints, unusable = _endpoints(connection, subscriptions, read)
+        endpoints, unusable = _endpoints(connection, subscriptions, read, *_SENDS)
         read_rows = partial(_read, connection, group, now, most_bytes, endpoints)
         rows, rest, unreadable = _read_all(read_rows, list(ids), wants)
     for row in rest:
@@ -129,6 +132,27 @@ def fetch(
         elif unreadable:
             next_due.setdefault(want.due_key, now + POSTPONED)
     return Fetched([delivery for _, delivery in rows if delivery is not None], next_due, faulty, unreadable)
+
+
+def fetch_to_probe(
+    engine: Engine,
+    group: str,
+    rows: Mapping[int, DueKey],
+    now: float,
+    *,
+    default_secrets: tuple[SigningKey, ...],
+    decrypt: Decrypt,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+) -> list[DueDelivery]:
+    """These rows, due or not, though their subscriptions are paused; none that cannot be sent."""
+    if not rows:
+        return []
+    with reading(engine) as connection:
+        subscriptions = sorted({due_key[2] for due_key in rows.values()})
+        read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
+        endpoints, _ = _endpoints(connection, subscriptions, read, Subscription.enabled == 1)
+        found, *_ = _read_all(partial(_read, connection, group, now, FETCH_BYTES, endpoints), sorted(rows), ())
+    return [delivery for _, delivery in found if delivery is not None]
 
 
 def postpone(engine: Engine, ids: Iterable[int], until: float) -> None:
@@ -190,7 +214,7 @@ def _read(
     wants: Sequence[FetchRequest],
 ) -> tuple[_Pairs, list[Row[Any]]]:
     """These rows and the rows that may follow them, with their deliveries; and the rows beyond `most_bytes`."""
-    found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
+    found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED, Status.HELD))}
     runs = _runs(connection, group, wants, found.values(), now) if wants else []
     if runs:
         found |= {row.id: row for row in connection.execute(_details(sorted(runs), Status.PARKED, Status.BLOCKED))}
@@ -309,14 +333,11 @@ def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
     read: Callable[..., tuple[Endpoint, object]],
+    *which: ColumnElement[bool],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
-    """The endpoints of the enabled subscriptions, and why some of these cannot be sent to."""
-    wanted = (
-        any_of(Subscription.id.expression, subscriptions),
-        Subscription.enabled == 1,
-        Subscription.paused_at.is_(None),
-    )
-    rows = connection.execute(endpoint_rows().where(*wanted)).all()
+    """The endpoints of those subscriptions that are as `which` says, and why some of these cannot be sent to."""
+    theirs = any_of(Subscription.id.expression, subscriptions)
+    rows = connection.execute(endpoint_rows().where(theirs, *which)).all()
     identities = tls.stored(connection, rows)
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}

@@ -250,6 +250,11 @@ def _unordered(here: Sequence[ColumnElement[bool]]) -> AnySelect:
     )
 
 
+def is_first() -> ColumnElement[bool]:
+    """The condition that no earlier row of the same ordering key is open."""
+    return and_(*(~_any_before(status) for status in OPEN))
+
+
 def _any_before(status: Status) -> ColumnElement[bool]:
     """The condition that an earlier row of the same ordering key has this status."""
     return exists().where(

@@ -91,23 +91,18 @@ def disable(
     reason: str,
     operation: OperationalEvent | None = None,
     *,
-    failing_before: float | None = None,
     url: str | None = None,
 ) -> bool:
     """Disable a subscription and hold its parked rows. Returns whether it was enabled until now.
 
-    With `failing_before` (unix seconds), only if it has been failing since then or longer; with `url`, only if it still
-    points there. The operational event is written with the change, so that only one of many workers reports it. A
-    repetition after a lost answer holds the rows and returns False. If there are many rows, `reconcile` holds the rest,
-    because this runs between two batches of deliveries, which wait for it.
+    With `url`, only if it still points there. The operational event is written with the change, so that only one of
+    many workers reports it. A repetition after a lost answer holds the rows and returns False.
     """
 
     def change(connection: Connection) -> bool:
         statement = update(Subscription).where(Subscription.id == subscription_id, Subscription.enabled == 1)
         if url is not None:
             statement = statement.where(Subscription.url == in_pieces(Subscription.url, url))
-        if failing_before is not None:
-            statement = statement.where(Subscription.failing_since <= time_of(failing_before))
         changed = connection.execute(
             statement.values(enabled=0, disabled_reason=cut(reason, REASON_LENGTH), failing_since=None)
         ).rowcount
@@ -116,17 +111,17 @@ def disable(
         return changed == 1
 
     changed = in_transaction(engine, change)
-    with reading(engine) as connection:
-        enabled = _enabled(connection, [subscription_id])
-    if enabled.get(subscription_id) == 0:
-        _follow(engine, [subscription_id], (Status.PARKED,), _HOLD)
+    follow(engine, subscription_id)
     return changed
 
 
 def failing(engine: Engine, subscription_id: int, since: float) -> None:
     """Note since when (unix seconds) all attempts of a subscription have failed; an earlier noted time stands."""
     statement = update(Subscription).where(
-        Subscription.id == subscription_id, Subscription.enabled == 1, Subscription.failing_since.is_(None)
+        Subscription.id == subscription_id,
+        Subscription.enabled == 1,
+        Subscription.paused_at.is_(None),
+        Subscription.failing_since.is_(None),
     )
     with engine.begin() as connection:
         connection.execute(statement.values(failing_since=time_of(since)))
@@ -147,8 +142,21 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
     return in_transaction(engine, change)
 
 
+def follow(engine: Engine, subscription_id: int, now: float | None = None) -> None:
+    """Hold the parked rows of a disabled or paused subscription; at `now` (unix seconds), resume those of another one.
+
+    If there are many rows, `reconcile` does the rest, because other work of the database thread waits for this.
+    """
+    with reading(engine) as connection:
+        sends = _enabled(connection, [subscription_id]).get(subscription_id)
+    if sends == 0:
+        _follow(engine, [subscription_id], (Status.PARKED,), _HOLD)
+    elif sends == 1 and now is not None:
+        _follow(engine, [subscription_id], (Status.HELD,), _RESUME, now)
+
+
 def reconcile(engine: Engine, now: float, after: int = FIRST, without: Collection[int] = ()) -> Reconciled:
-    """Update rows after any change of their subscriptions: disabled holds, enabled resumes, removed exhausts.
+    """Update rows after any change of their subscriptions: disabled or paused holds, else resumes; removed exhausts.
 
     A step covers the next SEEKS subscriptions that have rows, and at most CHANGED_AT_ONCE rows of each kind. Call it
     again with the `end` of the last step until that is None, and start over every minute or so. Sending does not depend

@@ -233,12 +233,13 @@ def pause(bind: Engine | Connection, subscription_id: int, reason: str | None = 
     """Pause a subscription, with the `reason`: nothing is sent, and its events are owed. False: none has that id.
 
     One that is paused stays paused since then; a new reason replaces the old one. A disabled one stays disabled, and
-    is owed no events until somebody enables it. Clears `failing_since`. Raises InvalidSubscription for a reason that is
-    too long.
+    is owed no events until somebody enables it. Clears `failing_since`, and one that failures had paused is not probed
+    any more. Raises InvalidSubscription for a reason that is too long.
     """
     changes = {
         "paused_at": func.coalesce(Subscription.paused_at, utc_now()),
         "paused_reason": _checked(reason) or case((Subscription.paused_at.is_not(None), Subscription.paused_reason)),
+        "probed_at": None,
         "failing_since": None,
     }
     return _switch(bind, subscription_id, changes)
@@ -249,7 +250,8 @@ def resume(bind: Engine | Connection, subscription_id: int) -> bool:
 
     Workers send what it is owed within seconds if they are asked to look (`ledger.cursors.look_at`).
     """
-    return _switch(bind, subscription_id, {"paused_at": None, "paused_reason": None, "failing_since": None})
+    cleared = "paused_at", "paused_reason", "probed_at", "failing_since"
+    return _switch(bind, subscription_id, dict.fromkeys(cleared))
 
 
 def _switch(bind: Engine | Connection, subscription_id: int, changes: Mapping[str, object]) -> bool:

@@ -108,6 +108,7 @@ class Readings(NamedTuple):
     log_lines_dropped: int = 0
     oldest_unsettled: Mapping[tuple[str, int], float] = MappingProxyType({})  # seconds, by topic and partition
     next_attempt: float | None = None  # seconds; None: nothing is stored
+    paused: int = 0
     failing: int = 0
     failing_longest: Mapping[int, float] = MappingProxyType({})  # seconds, by subscription
     certificates: Mapping[tuple[int, str], float] = MappingProxyType({})  # seconds, by subscription and part
@@ -146,6 +147,7 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", (), "breaker_open"),
     ("webhooks_set_aside", "Deliveries that the database refuses.", (), "set_aside"),
     ("webhooks_expressions_left_out", _LEFT_OUT, (), "expressions_left_out"),
+    ("webhooks_subscriptions_paused", "Subscriptions that were paused since every attempt failed.", (), "paused"),
     ("webhooks_subscriptions_failing", "Subscriptions of which every attempt fails.", (), "failing"),
     ("webhooks_subscriptions_behind", "Subscriptions with a position of their own in a partition.", (), "behind"),
     ("webhooks_backlog_left_seconds", _LEFT, (*_PLACE, "subscription"), "backlog_seconds_left"),

@@ -128,6 +128,10 @@ class CatchUp(Part):
         if self._reader is not None:
             self._reader.drop(partitions)
 
+    def probe(self, due_key: DueKey, now: float) -> None:
+        """Let the first event out that the due key's cursors owe to a paused subscription."""
+        self.looks.probe(due_key, now)
+
     def save(self, partitions: Collection[TopicPartition]) -> None:
         """Store the positions of partitions that are given up."""
         for cursor in [*self._feeder.exposed, *self._moved]:
@@ -252,6 +256,8 @@ class CatchUp(Part):
         """Give an event to the members that owe it. Returns the ones that cannot take it now."""
         waiting = []
         for cursor in each.getting(event):
+            if cursor not in each.members:  # it has just been probed
+                continue
             endpoint = each.members[cursor].endpoint
             if cursor.replay and not self._replays.wants(cursor.replay, event):
                 continue
@@ -263,6 +269,8 @@ class CatchUp(Part):
             is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
                 waiting.append(cursor)
+            elif endpoint.paused and cursor.open:
+                self.looks.probed(cursor.due_key)
         return waiting
 
     # Meeting the live stream, and saving.

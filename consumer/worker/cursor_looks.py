@@ -26,6 +26,7 @@ from consumer.worker.replaying import Replays
 EVERY = 5.0  # seconds between two looks at due keys that may not move
 MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
 MOST = 256  # due keys of one look
+PROBED = 60.0  # seconds for which a paused subscription waits for the event that probes it
 FRESH = 2.0  # seconds for which a subscription that was looked up may be used for a new pass
 
 Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
@@ -80,6 +81,7 @@ class CursorLooks:
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
         self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
+        self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
         self._looked = self._met = -inf
         self._assignments = 0
         self._assigned_at: dict[TopicPartition, int] = {}
@@ -99,13 +101,25 @@ class CursorLooks:
         for partition in partitions:
             self._assigned_at.pop(partition, None)
             self._moving.pop(partition, None)
-        for several in (self._urgent, self._idle):
+        for several in (self._urgent, self._idle, self._probes):
             for due_key in [each for each in several if each[:2] in partitions]:
                 del several[due_key]
 
     def look_at(self, due_keys: Iterable[DueKey]) -> None:
         """Somebody has begun, paused, resumed or moved something there."""
         self._urgent |= dict.fromkeys(due_keys)
+
+    def probe(self, due_key: DueKey, now: float) -> None:
+        """The cursors of a paused subscription may move until it is `probed`."""
+        self._probes[due_key] = now + PROBED
+        self._urgent[due_key] = None
+
+    def probed(self, due_key: DueKey) -> None:
+        """A paused subscription gets an event: no more than this one."""
+        self._probes.pop(due_key, None)
+        self._stop(due_key)
+        self._idle[due_key] = None
+        self._on_change(due_key)
 
     def poll(self, now: float) -> None:
         """Begin a look, unless one is under way."""
@@ -192,12 +206,15 @@ class CursorLooks:
     def _sort(self, due_key: DueKey, subscriber: Subscriber | None, now: float) -> None:
         """The due key's cursors may move, or are idle, or owe nothing."""
         endpoint = None if subscriber is None else subscriber.endpoint
+        is_probed = now < self._probes.get(due_key, -inf)
         may_move = (
             endpoint is not None
-            and not endpoint.paused
+            and (not endpoint.paused or is_probed)
             and endpoint.fault is None
             and any(map(self._replays.runs, self._backlog.owing(due_key)))
         )
+        if not is_probed:
+            self._probes.pop(due_key, None)
         if subscriber is not None and may_move:
             self._moving.setdefault(due_key[:2], OrderedDict())[due_key] = subscriber, now
         else:

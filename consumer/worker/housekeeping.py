@@ -18,7 +18,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
-from consumer.ledger import assigned, cursors, marks, ordering, outbox, replays, upkeep
+from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, replays, upkeep
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 
@@ -64,6 +64,7 @@ class Housekeeping(Part):
     """Runs jobs in slices, between the other work of their database thread, until all are done.
 
     `expiring`: the subscriptions' certificates that expire first, in that order, as of the leader's last check.
+    `paused`: the number of subscriptions that failures have paused, as of the leader's last round.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Housekeeping(Part):
         self._with_rows: set[TopicPartition] = set()
         self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
         self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
+        self.paused = 0  # likewise
+        self._now_paused = 0  # of the count that is under way
         self._next_look = monotonic()
         self._refused: dict[int, str] = {}  # by subscription, in the pass that is under way; on the database thread
         self._unchanged: str | None = None  # why the last pass could not change some rows
@@ -127,7 +130,7 @@ class Housekeeping(Part):
         here = {partition: self._jobs_of(partition, partitions, marks) for partition in {*partitions, *marks}}
         jobs: list[_Job] = []
         if counted is None:
-            self.expiring, self._next_look, self._unchanged = (), 0.0, None
+            self.expiring, self._next_look, self._unchanged, self.paused = (), 0.0, None, 0
         else:
             jobs += [
                 self._job(RECONCILE, self._reconcile, self._reconciled),
@@ -135,6 +138,7 @@ class Housekeeping(Part):
                 self._job("old marks", self._forget_marks),
                 self._job("replays that have ended", self._finish_replays),
                 self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
+                self._job("count of paused subscriptions", self._count_paused, self._paused_counted),
             ]
             if self._monotonic() >= self._next_look:
                 jobs.append(self._job("certificates that expire", self._look_at_certificates, self._looked))
@@ -244,6 +248,12 @@ class Housekeeping(Part):
         before = [] if after is None else self._expiries
         self._expiries = sorted([*before, *found], key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
         return rest
+
+    def _count_paused(self, _after: object) -> None:
+        self._now_paused = pauses.count(self._engine)
+
+    def _paused_counted(self) -> None:
+        self.paused = self._now_paused
 
     def _looked(self) -> None:
         self.expiring, self._next_look = tuple(self._expiries), self._monotonic() + LOOK_AT_CERTIFICATES

@@ -10,6 +10,8 @@ from consumer.ledger.rows import DueKey, OperationalEvent, in_transaction
 
 log = structlog.get_logger(__name__)
 
+LONGEST_ID = 255  # characters of its column; the longest topic has 249
+
 
 class Losses:
     """`offsets` counts them, with the ones that had no event for the subscription. Used on the loop's thread."""
@@ -34,8 +36,7 @@ class Losses:
             "reason": reason,
         }
         log.error("events of a subscription that is behind are gone from Kafka; it does not get them", **data)
-        operation = OperationalEvent(
-            "subscription.events_lost", f"lost-{subscription}-{topic}-{partition}-{stop}", data
-        )
+        identity = f"lost-{subscription}-{partition}-{stop}-{topic}"[:LONGEST_ID]
+        operation = OperationalEvent("subscription.events_lost", identity, data)
         write = partial(outbox.add, group=self._group, operations=[operation])
         self._notes.add(lambda engine: in_transaction(engine, write))

@@ -30,7 +30,7 @@ from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger import cursors
-from consumer.ledger.due import fetch
+from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -56,6 +56,7 @@ from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
 from consumer.worker.polling import Polling
+from consumer.worker.probes import Probes
 from consumer.worker.refusals import Refusals
 from consumer.worker.replaying import Replays
 
@@ -181,7 +182,7 @@ class WorkerParts:
         )
 
         # From lanes to results, and from results to next steps.
-        self.failing = Failing(self.notes, group, delivery.disable_after)
+        self.failing = Failing(self.notes, group, delivery.pause_after)
         self.settling = Settling(
             self.lanes,
             self.parking,
@@ -316,6 +317,20 @@ class WorkerParts:
             self.dead_letters,
             self.recall,
             self.catch_up,
+            Probes(
+                engine,
+                group,
+                delivery.resume_probe,
+                partial(fetch_to_probe, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules),
+                taking_up,
+                self.recall,
+                self.parking.ordering_keys,
+                self.failing,
+                self.catch_up.probe,
+                self.ownership.topic_partitions,
+                clock,
+                monotonic,
+            ),
             self.relay,
             self.housekeeping,
             self.maintenance,

@@ -79,6 +79,7 @@ class Worker:
             log_lines_dropped=LogFile.dropped,
             oldest_unsettled=_ages(owned, clock),
             next_attempt=None if next_at is None else max(0.0, next_at - clock),
+            paused=parts.housekeeping.paused,
             behind=len({due_key[2] for due_key in waiting}),
             backlog_seconds_left=_left(waiting, parts.topics.retentions, clock),
             backlog_lost=parts.losses.offsets,

@@ -29,7 +29,7 @@ BOOM = AttemptFailure("boom", 500, None, NOW - 60)
 class Desk(Store):
     """A Settling on a real ledger, with one subscription."""
 
-    def __init__(self, engine: Engine, batch: Batch | None = None, disable_after: float = 0.0) -> None:
+    def __init__(self, engine: Engine, batch: Batch | None = None, pause_after: float = 0.0) -> None:
         super().__init__(engine)
         self.metrics = Metrics()
         self.lanes = Lanes(100)
@@ -39,7 +39,7 @@ class Desk(Store):
         self.settling = Settling(
             self.lanes,
             self.parking,
-            Failing(self.notes, GROUP, disable_after),
+            Failing(self.notes, GROUP, pause_after),
             self.metrics,
             self.taken_up,
             schedule=(SHORT, LONG),

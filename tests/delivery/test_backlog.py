@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.delivery.backlog import Backlog
+from consumer.delivery.backlog import Backlog, rewound
 from consumer.delivery.breaker import LONGEST_OPEN
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Lane, OpenRecord
@@ -272,6 +272,36 @@ def test_one_cursor_of_a_subscription_moves_at_a_time(log: Log) -> None:
     assert log.backlog.owing(log.due_key) == [later, again], "a cursor that is not stored does not move"
     log.backlog.forget([("t", 0)])
     assert log.backlog.owing(log.due_key) == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"), [(None, (30, "r")), (50, (30, "")), (20, (20, "")), (5, (10, "")), (-2, (10, ""))]
+)
+def test_a_cursor_reads_the_records_of_a_log_that_was_cut(cut: int | None, expected: tuple[int, str]) -> None:
+    """What it had settled from there on are other records now. It begins no earlier than before."""
+    again = rewound(KEPT._replace(next=30, runs="r"), cut)
+    assert (again.next, again.runs) == expected
+    assert again._replace(next=30, runs="r") == KEPT._replace(next=30, runs="r")
+
+
+def test_cursors_of_an_earlier_topic_are_not_taken_up() -> None:
+    """Its records are gone. Cursors that do not know their topic are of this one."""
+    backlog = make_backlog()
+    kept = [KEPT._replace(first=first, identity=name) for first, name in ((1, "topic"), (2, None), (3, "another"))]
+    assert backlog.load(("t", 0), kept) == kept[2:]
+    assert [each.first for each in backlog.here(("t", 0, 1))] == [1, 2]
+
+
+def test_the_first_owed_event_of_each_subscription_is_known() -> None:
+    """Finished cursors owe nothing, and a replay's events were sent before."""
+    backlog = make_backlog()
+    assert (backlog.topics(), backlog.waiting()) == (set(), {})
+    backlog.load(("t", 0), [KEPT._replace(first=each, timestamp=each * 1000) for each in (10, 20)])
+    backlog.load(("u", 3), [])
+    over = KEPT._replace(due_key=("v", 1, 2), end=10, timestamp=5000)
+    backlog.load(("v", 1), [over, over._replace(first=5, end=None, replay=7), over._replace(end=None, timestamp=None)])
+    assert backlog.topics() == {"t", "v"}
+    assert backlog.waiting() == {("t", 0, 1): 10.0}
 
 
 steps = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["paused", "ordered", "behind", "stored"])), max_size=30)

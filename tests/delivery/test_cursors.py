@@ -1,5 +1,7 @@
 """A cursor's position: contiguous, the same after a restart, and never past an event that is not settled."""
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +90,22 @@ def test_a_stored_delivery_is_not_sent_again() -> None:
         True,
     ]
     assert (cursor.next, cursor.open) == (11, 2)
+
+
+def test_a_position_says_when_its_next_event_expires() -> None:
+    """It is saved once that is known, or has changed, though the cursor rests; while it is not known, it stays."""
+    cursor = Cursor(KEPT._replace(timestamp=5_000, expires=30.0))
+    assert cursor.begin_save() is None
+    assert cursor.begin_save(25.0) is None
+    for retention, expires in ((60.0, 65.0), (inf, None)):
+        move = cursor.begin_save(retention)
+        assert move is not None
+        assert (move.timestamp, move.expires) == (5_000, expires)
+        cursor.end_save()
+    cursor.take(10, 7_000)
+    move = cursor.begin_save(60.0)
+    assert move is not None
+    assert (move.timestamp, move.expires) == (7_000, 67.0)
 
 
 steps = st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), max_size=60)

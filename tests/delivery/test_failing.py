@@ -1,19 +1,23 @@
 """Subscriptions whose every attempt fails, with the attempts spread over several workers."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
+from consumer.ledger import outbox
+from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.subscribed import Subscribed
+from models import Subscription
 from tests.delivery.store_kit import NOW, Store
 from tests.ledger.rows_kit import DEFAULT, GROUP, URL
 
 DAY = 86400.0
-DISABLE_AFTER = 5 * DAY
+PAUSE_AFTER = 5 * DAY
 EVENT = ("msg_1",)
 
 
@@ -22,7 +26,7 @@ class Workers(Store):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.one, self.other = (Failing(self.notes, GROUP, DISABLE_AFTER) for _ in range(2))
+        self.one, self.other = (Failing(self.notes, GROUP, PAUSE_AFTER) for _ in range(2))
         self.subscription = repository.add(engine, URL, "user.created")
 
     def endpoint(self) -> Endpoint:
@@ -36,6 +40,14 @@ class Workers(Store):
         found = repository.get(self.engine, self.subscription)
         assert found is not None
         return found
+
+    def paused(self) -> str | None:
+        """Why the subscription is paused; None if it is not."""
+        self.write_all()
+        with self.engine.connect() as connection:
+            paused_at, reason = connection.execute(select(Subscription.paused_at, Subscription.paused_reason)).one()
+        assert (paused_at is None) is (reason is None)
+        return reason
 
     def marked(self) -> Endpoint:
         """The subscription, after a minute of failures on the first worker."""
@@ -53,7 +65,7 @@ def workers(engine: Engine, rigs: list[Store]) -> Workers:
 
 
 @pytest.mark.parametrize("last", ["one", "other"])
-def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> None:
+def test_days_of_nothing_but_failures_pause(workers: Workers, last: str) -> None:
     """Either worker may see the last failure. Failures of the first minute are not yet recorded."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER - 1, EVENT)
@@ -63,10 +75,11 @@ def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> No
     worker = {"one": workers.one, "other": workers.other}[last]
     for day in range(1, 5):
         worker.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
-    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER - 1, EVENT)
+    worker.failed(workers.endpoint(), NOW + PAUSE_AFTER - 1, EVENT)
+    assert not workers.paused()
+    worker.failed(workers.endpoint(), NOW + PAUSE_AFTER, EVENT)
+    assert workers.paused() == "every attempt failed for 5.0 days"
     assert workers.now().enabled
-    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER, EVENT)
-    assert (workers.now().enabled, workers.now().disabled_reason) == (False, "every attempt failed for 5.0 days")
 
 
 @pytest.mark.parametrize(
@@ -76,25 +89,25 @@ def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> No
         {0: "a", 5: "b", 5.1: "c", 5.2: "d"},  # one bad moment, and later another
     ],
 )
-def test_a_few_bad_moments_do_not_disable(workers: Workers, failures: dict[float, str]) -> None:
+def test_a_few_bad_moments_do_not_pause(workers: Workers, failures: dict[float, str]) -> None:
     """Failures days apart, with no attempts in between, are not enough: several events must fail, on several days."""
     workers.marked()
     for day, identity in failures.items():
         workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER + day * DAY, [identity])
-    assert workers.now().enabled
+    assert not workers.paused()
     for day in range(6, 9):
         workers.one.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
-    assert not workers.now().enabled
+    assert workers.paused()
 
 
-def test_one_workers_old_failure_does_not_disable(workers: Workers) -> None:
-    """Another worker succeeded ever since, unknown to the first. A clock that was set must not disable it either."""
+def test_one_workers_old_failure_does_not_pause(workers: Workers) -> None:
+    """Another worker succeeded ever since, unknown to the first. A clock that was set must not pause it either."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     for day in range(7):
         workers.other.succeeded(workers.endpoint(), NOW + day * DAY)
     workers.one.failed(workers.endpoint(), NOW + 7 * DAY, EVENT)
     workers.other.failed(workers.endpoint(), NOW + 7 * DAY + 1, EVENT)
-    assert workers.now().enabled
+    assert not workers.paused()
     workers.other.succeeded(workers.endpoint(), NOW + 7 * DAY + 3)
     assert workers.now().failing_since is None
 
@@ -136,14 +149,14 @@ def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
     assert workers.now().failing_since is None
 
 
-def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
+def test_with_0_nothing_is_paused_for_failing(workers: Workers) -> None:
     """The subscription is still marked as failing, for operators."""
     never = Failing(workers.notes, GROUP, 0.0)
     never.failed(workers.endpoint(), NOW, EVENT)
     never.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
-    never.failed(workers.endpoint(), NOW + 100 * DISABLE_AFTER, EVENT)
-    assert workers.now().enabled
+    never.failed(workers.endpoint(), NOW + 100 * PAUSE_AFTER, EVENT)
+    assert not workers.paused()
 
 
 def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
@@ -161,10 +174,56 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
 def test_a_410_disables_while_another_note_is_being_written(workers: Workers) -> None:
     """The pending note, that it has failed for days, has no effect because another worker succeeded first."""
     marked = workers.marked()
-    workers.other.succeeded(marked, NOW + DISABLE_AFTER)
-    workers.one.failed(marked, NOW + DISABLE_AFTER, EVENT)
-    workers.one.disable(marked, "the receiver answered 410 Gone", NOW + DISABLE_AFTER)
+    workers.other.succeeded(marked, NOW + PAUSE_AFTER)
+    workers.one.failed(marked, NOW + PAUSE_AFTER, EVENT)
+    workers.one.disable(marked, "the receiver answered 410 Gone", NOW + PAUSE_AFTER)
     assert workers.now().disabled_reason == "the receiver answered 410 Gone"
+
+
+def probed(workers: Workers) -> Endpoint:
+    """The subscription, paused at NOW + PAUSE_AFTER; the second worker has claimed a probe two hours later."""
+    workers.marked()
+    for day in range(1, 6):
+        workers.one.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
+    assert workers.paused()
+    at = time_of(NOW + PAUSE_AFTER)
+    workers.other.probes(workers.subscription, at)
+    return replace(workers.endpoint(), paused=True)
+
+
+def told(workers: Workers) -> list[tuple[str, object]]:
+    """The operational events, each with its reason, or its number of seconds."""
+    found = (event for _, event, _ in outbox.pending(workers.engine, GROUP, 9))
+    return [(each.type, each.data.get("reason") or each.data.get("paused_for_seconds")) for each in found]
+
+
+def test_a_probe_that_succeeds_resumes(workers: Workers) -> None:
+    """The subscription is as new: a failure begins another five days. Both changes are operational events."""
+    paused = probed(workers)
+    assert workers.other.remembers(paused)
+    workers.other.succeeded(paused, NOW + PAUSE_AFTER + 7200)
+    assert not workers.paused()
+    assert workers.endpoint().failing_since is None
+    why = "every attempt failed for 5.0 days"
+    assert told(workers) == [("subscription.paused", why), ("subscription.resumed", 7200)]
+    workers.other.failed(workers.endpoint(), NOW + PAUSE_AFTER + 7201, EVENT)
+    assert workers.endpoint().failing_since is None
+
+
+def test_a_probe_that_fails_changes_nothing(workers: Workers) -> None:
+    """It neither resumes later, when an attempt from before the pause ends well, nor pauses once more."""
+    paused = probed(workers)
+    workers.other.failed(paused, NOW + PAUSE_AFTER + 7200, EVENT)
+    workers.other.succeeded(paused, NOW + PAUSE_AFTER + 7201)
+    assert workers.paused()
+    assert [what for what, _ in told(workers)] == ["subscription.paused"]
+
+
+def test_a_success_without_a_probe_does_not_resume(workers: Workers) -> None:
+    """A person may have paused it for good reasons while a request was open."""
+    paused = probed(workers)
+    workers.one.succeeded(paused, NOW + PAUSE_AFTER + 1)
+    assert workers.paused()
 
 
 class Counted(Notes):

@@ -37,7 +37,7 @@ RESULTS: dict[str, Response | RequestException] = {
 @pytest.fixture
 def desk(engine: Engine, rigs: list[Store]) -> Desk:
     """A Settling whose subscription has batches without a wait."""
-    rigs.append(desk := Desk(engine, Batch(100, 0.0), disable_after=86400.0))
+    rigs.append(desk := Desk(engine, Batch(100, 0.0), pause_after=86400.0))
     return desk
 
 

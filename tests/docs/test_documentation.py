@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
@@ -127,15 +128,21 @@ def test_attributes_of_operational_events() -> None:
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One event of each type: a subscription recovers, another is disabled, deliveries are given up, events lost."""
+    """One event of each type: subscriptions recover, are disabled, paused and resumed; deliveries given up, events lost."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
-    first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
+    first, second, third = (repository.add(engine, f"https://{name}.example", "t") for name in "abc")
     marked = datetime.fromtimestamp(1000, UTC)
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=marked))
     failing.succeeded(Endpoint(first, "https://a.example", (b"key",), failing_since=1000.0), 2000.0)
     failing.disable(Endpoint(second, "https://b.example", (b"key",), failing_since=1000.0), "gone", 2000.0)
+    fails = Endpoint(third, "https://c.example", (b"key",), failing_since=1000.0)
+    for number in range(6):
+        failing.failed(fails, 1000.0 + 20 * number, [f"msg_{number}"])
+    stored.write_all()
+    failing.probes(third, datetime.fromtimestamp(1060, UTC))
+    failing.succeeded(replace(fails, paused=True), 2000.0)
     stored.write_all()
     lanes = Lanes(1)
     settling = Settling(

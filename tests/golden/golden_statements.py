@@ -27,6 +27,7 @@ from consumer.ledger import (
     marks,
     ordering,
     outbox,
+    pauses,
     replays,
     request_keys,
     search,
@@ -37,7 +38,7 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, OperationalEvent
+from consumer.ledger.rows import AttemptResult, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import health, repository, secrets, tls
@@ -216,6 +217,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "database.statements.of_each": (
             "Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.",
             "The rows that may go right behind the first of many ordering keys, with a part for each.",
+            "Probes: a row of many due keys that no open row of its ordering key precedes, with a part for each.",
         ),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
@@ -251,7 +253,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "ledger_upkeep": {
-        "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
+        "ledger.upkeep.disable": ("Disable a subscription, after a 410.",),
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
@@ -262,6 +264,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Exhaust rows of removed subscriptions, an array.",
         ),
         "ledger.cursors.look_at": ("The due keys of a subscription's cursors.",),
+        "ledger.pauses.pause": ("Pause a subscription, after days of failures.",),
+        "ledger.pauses.claim": ("Paused subscriptions that are to be probed.", "Claim a probe."),
+        "ledger.pauses._owed": ("Where the cursors of these subscriptions are.",),
+        "ledger.pauses.resume": ("Resume a subscription, after a probe that succeeded.",),
+        "ledger.pauses.count": ("How many subscriptions have failures paused?",),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
@@ -611,7 +618,12 @@ def _keep(engine: Engine) -> None:
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
     told = OperationalEvent("subscription.disabled", "op_3", {})
-    upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
+    upkeep.failing(engine, 1, T)
+    pauses.pause(engine, group, 1, "failures", T, told, failing_before=T, url=URL)
+    pauses.claim(engine, group, {("t", 0)}, 2 * T, 100.0)
+    pauses.count(engine)
+    pauses.resume(engine, group, 1, time_of(T), T, told)
+    upkeep.disable(engine, group, 1, "410", told, url=URL)
     upkeep.disable(engine, group, 1, "410", told)
     upkeep.reconcile(engine, T)
     repository.set_enabled(engine, 1, enabled=True)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, assigned, cursors, due, marks, search, store, upkeep
+from consumer.ledger import admin, assigned, cursors, due, marks, pauses, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -143,6 +143,18 @@ def test_rows_that_follow_their_subscription(full: Engine) -> None:
     leap = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_receiver (subscription_id>?)"
     assert followed[0].count(leap) == 2  # for the first subscription, and for each next one
     assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[1:]), followed
+
+
+def test_probes_of_paused_subscriptions(full: Engine) -> None:
+    """A look reads an index of few rows; what is owed takes a seek for each partition and state."""
+    run(full, "UPDATE webhook_subscriptions SET paused_at = '2026-01-01', probed_at = '2026-01-01' WHERE id > 1")
+    look, *_ = plans(full, lambda: pauses.claim(full, GROUP, {("t", 0)}, 2e9, 3600.0))
+    (count,) = plans(full, lambda: pauses.count(full))
+    assert "ix_webhook_subs_probed" in look[1], look
+    assert "ix_webhook_subs_probed" in count[1], count
+    run(full, "UPDATE webhook_subscriptions SET probed_at = '2026-01-01' WHERE id > 1")
+    for plan in used(full, lambda: pauses.claim(full, GROUP, {("t", 0)}, 2e9, 3600.0)):
+        assert "SEARCH webhook_deliveries USING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND" in plan
 
 
 def test_subscriptions_are_not_scanned(full: Engine) -> None:

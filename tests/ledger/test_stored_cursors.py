@@ -51,10 +51,10 @@ def test_an_owner_moves_its_cursors(engine: Engine, sub: int, runs: str) -> None
     begin(engine, sub)
     begin(engine, sub, first=50)
     first, second = here(engine)
-    moves = [CursorMove(first.id, 0, 7, 50, runs, 1_800), CursorMove(second.id, 0, 60, None, "", None)]
+    moves = [CursorMove(first.id, 0, 7, 50, runs, 1_800, 90.5), CursorMove(second.id, 0, 60, None, "", None)]
     assert not cursors.save(engine, moves, 101.0)
     assert here(engine) == [
-        first._replace(next=7, end=50, runs=runs, timestamp=1_800, version=1),
+        first._replace(next=7, end=50, runs=runs, timestamp=1_800, version=1, expires=90.5),
         second._replace(next=60, version=1),
     ]
 
@@ -94,6 +94,16 @@ def test_a_cursor_that_covers_nothing_makes_way(engine: Engine, sub: int) -> Non
     found = [(each.first, each.end, each.reason, each.version) for each in here(engine)]
     assert found == [(5, None, CursorReason.BEHIND, 0), (50, 51, CursorReason.PAUSED, 1)]
     assert empty.id not in {each.id for each in here(engine)}
+
+
+def test_a_cursor_of_an_earlier_topic_makes_way(engine: Engine, sub: int) -> None:
+    """A topic that was made anew has other records at these offsets. One that does not know its topic stays."""
+    begin(engine, sub, identity="old")
+    begin(engine, sub, first=50)
+    for first in (5, 50):
+        begin(engine, sub, first=first, identity="new", timestamp=9)
+    begin(engine, sub, timestamp=10)
+    assert [(each.first, each.identity, each.timestamp) for each in here(engine)] == [(5, "new", 9), (50, None, None)]
 
 
 def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -> None:

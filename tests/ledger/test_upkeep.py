@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from consumer.events.event import RecordId
-from consumer.ledger import assigned, cursors, marks, outbox, store, upkeep
+from consumer.ledger import assigned, cursors, marks, outbox, pauses, store, upkeep
 from consumer.ledger.cursors import NewCursor
 from consumer.subscriptions import repository
 from models import CursorReason, Status, StoredOperation
@@ -86,21 +86,28 @@ def test_a_paused_subscription_holds_its_rows_and_resuming_gives_them_back(engin
     assert sorted(offsets(find(engine, 500.0))) == [1, 2, 9]
 
 
-def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
-    """The time counts from the first note. One that recovered is not disabled, and one is disabled only once."""
+def test_a_subscription_that_only_fails_is_paused(engine: Engine, sub: int) -> None:
+    """The time counts from the first note. One that recovered is not paused, and one is paused only once."""
+
+    def pause(number: int, failing_before: float) -> bool:
+        told = operation(number)
+        return pauses.pause(engine, GROUP, sub, "failing", 9999.0, told, failing_before=failing_before, url=URL)
+
+    park(engine, parked(make_event(), sub))
     upkeep.failing(engine, sub, 1000.25)
     upkeep.failing(engine, sub, 2000.0)
     assert failing_since(engine, sub) == 1000.25
-    assert not upkeep.disable(engine, GROUP, sub, "failing", operation(1), failing_before=1000.0)
+    assert not pause(1, 1000.0)
     assert upkeep.recovered(engine, GROUP, sub, operation(2))
     assert not upkeep.recovered(engine, GROUP, sub, operation(3))
-    assert not upkeep.disable(engine, GROUP, sub, "failing", operation(4), failing_before=9000.0)
+    assert not pause(4, 9000.0)
     upkeep.failing(engine, sub, 3000.0)
-    assert upkeep.disable(engine, GROUP, sub, "failing", operation(5), failing_before=3000.0)
+    assert counts(engine) == {"parked": 1}
+    losing_the_answer(engine, lambda: pause(5, 3000.0))
+    assert not pause(6, 3000.0)
     assert told(engine) == ["op_2", "op_5"]
-    assert failing_since(engine, sub) is None
     upkeep.failing(engine, sub, 4000.0)  # a late answer
-    assert not upkeep.recovered(engine, GROUP, sub)
+    assert (counts(engine), failing_since(engine, sub)) == ({"held": 1}, None)
 
 
 def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:

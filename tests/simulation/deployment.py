@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from requests import Response
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, text, update
 
 from consumer.database.engine import reading
 from consumer.errors import EgressRefused
@@ -17,8 +17,10 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import admin
+from consumer.ledger.rows import time_of
 from consumer.matching.selection import MOST_OF_ONE
 from consumer.subscriptions import repository
+from models import Subscription
 from tests.simulation.database import LOCKED
 from tests.simulation.transport import Hopeless, Result
 from tests.simulation.world import BORN, TOPIC, World
@@ -236,17 +238,17 @@ class Deployment:
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE webhook_subscriptions SET enabled = 1 WHERE url = :url"), {"url": url})
 
-    def pause(self, url: str) -> None:
-        """Pause by SQL."""
-        self._execute("UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP WHERE url = :url", url=url)
+    def pause(self, url: str, *, by_failure: bool = False) -> None:
+        """Pause by SQL, or as failures do."""
+        now = time_of(BORN + self.world.now)
+        paused = {"paused_at": now} | ({"probed_at": now} if by_failure else {})
+        with self.engine.begin() as connection:
+            connection.execute(update(Subscription).where(Subscription.url == url).values(paused))
 
     def resume_all(self) -> None:
         """Resume all paused subscriptions by SQL."""
-        self._execute("UPDATE webhook_subscriptions SET paused_at = NULL")
-
-    def _execute(self, statement: str, **binds: object) -> None:
         with self.engine.begin() as connection:
-            connection.execute(text(statement), binds)
+            connection.execute(text("UPDATE webhook_subscriptions SET paused_at = NULL"))
 
     def cursors(self) -> list[Cursor]:
         """All cursors."""

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, update
+from sqlalchemy import Engine, insert, select, update
 
 from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription
+from consumer.ledger import pauses
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
 from consumer.subscriptions.subscribed import Subscribed
@@ -105,14 +106,16 @@ def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine)
 def test_a_pause_keeps_its_time_until_it_ends(engine: Engine) -> None:
     """A new reason replaces the old one; without one it stays. Resumed, no reason and no failures are left."""
     added = repository.add(engine, URL, "t")
-    set_by_sql(engine, paused_reason="left over", failing_since=T)
+    set_by_sql(engine, paused_reason="left over", failing_since=T, probed_at=T)
     told = []
     for reason in (None, "moving", None, "", "gone"):
         assert repository.pause(engine, added, reason)
         row = shown(engine, added)
         told.append((row.paused_at, row.paused_reason))
         assert (row.enabled, row.mode, row.failing_since) == (True, "paused", None)
-        set_by_sql(engine, failing_since=T, paused_at=T)
+        assert pauses.count(engine) == 0
+        set_by_sql(engine, failing_since=T, paused_at=T, probed_at=T)  # now failures have paused it
+        assert pauses.count(engine) == 1
     assert [reason for _, reason in told] == [None, "moving", "moving", "moving", "gone"]
     assert {at for at, _ in told[1:]} == {T}
     assert told[0][0] is not None
@@ -120,6 +123,8 @@ def test_a_pause_keeps_its_time_until_it_ends(engine: Engine) -> None:
     assert repository.resume(engine, added)
     row = shown(engine, added)
     assert (row.mode, row.paused_at, row.paused_reason, row.failing_since) == ("enabled", None, None, None)
+    with engine.connect() as connection:
+        assert connection.scalar(select(Subscription.probed_at)) is None
 
 
 def test_a_pause_and_the_disabled_state_are_independent(engine: Engine) -> None:

@@ -21,7 +21,7 @@ from tests.processes import ROOT, environment
 SECONDS = Histogram()
 SECONDS.observe(2.0)
 FULL = Readings(
-    *(10, 11, 12, 3, 2, 13, 14, 15, {('a"b\\c', 0): 5}, {("t", 0): 9}, 17, 18, {("t", 0): 2.5}, 3.5, 20, {7: 4.5}),
+    *(10, 11, 12, 3, 2, 13, 14, 15, {('a"b\\c', 0): 5}, {("t", 0): 9}, 17, 18, {("t", 0): 2.5}, 3.5, 6, 20, {7: 4.5}),
     *(
         {(7, "certificate"): -8.0},
         {"lanes": 5.5},
@@ -72,6 +72,7 @@ gauge webhooks_consumer_lag{partition="0",topic="a\"b\\c"} 5.0
 gauge webhooks_held_back_records{partition="0",topic="t"} 9.0
 gauge webhooks_oldest_unsettled_age_seconds{partition="0",topic="t"} 2.5
 gauge webhooks_next_stored_attempt_seconds 3.5
+gauge webhooks_subscriptions_paused 6.0
 gauge webhooks_subscriptions_failing 20.0
 gauge webhooks_subscription_failing_seconds{subscription="7"} 4.5
 gauge webhooks_certificate_expiry_seconds{part="certificate",subscription="7"} -8.0

@@ -47,6 +47,7 @@ OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused
 OBSTACLE = st.none() | st.sampled_from(list(OBSTACLES))
 STEPS = st.integers(0, 25)  # a round of the worker takes one or two steps, more if it stores or sends
 REFUSED_AFTER = 90.0
+PROBE = 6.0  # seconds between two probes of a subscription that failures have paused
 P = ParamSpec("P")
 
 
@@ -89,6 +90,7 @@ class WorkerMachine(RuleBasedStateMachine):
             subscription_cache=0.2,
             refused_after=REFUSED_AFTER,
             backlog_rows=3,
+            resume_probe=PROBE,
             partitions=PARTITIONS,
         )
         self.world = self.deployment.world
@@ -208,24 +210,38 @@ class WorkerMachine(RuleBasedStateMachine):
     def enable(self) -> None:
         self.deployment.enable_all()
 
-    @rule(number=st.integers(0, 9))
-    def pause(self, number: int) -> None:
-        self.deployment.pause(self.urls[number % len(self.urls)])
+    @rule(number=st.integers(0, 9), by_failure=st.booleans())
+    def pause(self, number: int, *, by_failure: bool = False) -> None:
+        self.deployment.pause(self.urls[number % len(self.urls)], by_failure=by_failure)
 
     @rule()
     def resume(self) -> None:
         self.deployment.resume_all()
 
-    @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.integers(0, 9), turns=st.integers(0, 12))
+    @rule(
+        number=NUMBERS,
+        kinds=KINDS,
+        more=KINDS,
+        which=st.integers(0, 9),
+        turns=st.integers(0, 12),
+        probed=st.lists(OUTCOMES, max_size=3),
+    )
     @mortal
-    def pause_for_a_while(self, number: int, kinds: list[int], more: list[int], which: int, turns: int) -> None:
-        """Events come while a subscription is paused, and while it catches up."""
+    def pause_for_a_while(
+        self, number: int, kinds: list[int], more: list[int], which: int, turns: int, *, probed: list[str]
+    ) -> None:
+        """Events come while a subscription is paused, perhaps by failure and probed, and while it catches up."""
         self.all_goes_well()
-        self.pause(which)
+        self.pause(which, by_failure=bool(probed))
         self.world.settle_down(5)
         self.write(number, kinds)
         self.world.settle_down(5)
-        self.deployment.resume_all()
+        for outcome in probed:
+            self.world.now += PROBE
+            self.world.settle_down(8)
+            self.answer([(0, outcome)])
+        if not probed:
+            self.deployment.resume_all()
         self.world.now += 6.0
         self.world.settle_down(turns)
         self.write(number, more)

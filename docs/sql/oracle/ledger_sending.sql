@@ -218,6 +218,89 @@ FROM (
 ) anon_1
 ;
 
+-- database.statements.of_each
+-- Probes: a row of many due keys that no open row of its ordering key precedes, with a part for each.
+SELECT
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.subscription_id,
+  anon_1.record_offset,
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.topic AS topic,
+    anon_2.partition_no AS partition_no,
+    anon_2.subscription_id AS subscription_id,
+    anon_2.record_offset AS record_offset,
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.record_offset AS record_offset,
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :b_group_id_0
+      AND webhook_deliveries.topic = :b_topic_0
+      AND webhook_deliveries.partition_no = :b_partition_no_0
+      AND webhook_deliveries.subscription_id = :b_subscription_id_0
+      AND webhook_deliveries.status = :status_1
+      AND NOT (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_2
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+      AND NOT (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_3
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+      AND NOT (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_4
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+    ORDER BY
+      webhook_deliveries.next_attempt_at,
+      webhook_deliveries.id
+  ) anon_2
+  WHERE
+    ROWNUM <= 1
+) anon_1
+;
+
 -- ledger.due._read
 -- These rows, and those that may go right behind the first of their key.
 SELECT
@@ -249,7 +332,8 @@ JOIN webhook_payloads
   AND webhook_payloads.record_offset = webhook_deliveries.record_offset
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
-  webhook_deliveries.id IN (:id_1_1) AND webhook_deliveries.status IN (:status_1_1)
+  webhook_deliveries.id IN (:id_1_1)
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
 ;
 
 -- ledger.due._endpoints

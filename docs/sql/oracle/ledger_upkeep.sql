@@ -1,5 +1,5 @@
 -- ledger.upkeep.disable
--- Disable a subscription, after a 410 or days of failures.
+-- Disable a subscription, after a 410.
 -- A call has only the requested conditions.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
 WHERE
@@ -8,7 +8,6 @@ WHERE
   AND webhook_subscriptions.url = (
     :url_0_1 || :url_1_1 || :url_2_1
   )
-  AND webhook_subscriptions.failing_since <= :failing_since_1
 ;
 
 -- ledger.upkeep.failing
@@ -17,6 +16,7 @@ UPDATE webhook_subscriptions SET failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
   AND webhook_subscriptions.failing_since IS NULL
 ;
 
@@ -105,6 +105,88 @@ WHERE
     webhook_cursors.end_offset IS NULL
     OR webhook_cursors.end_offset > webhook_cursors.next_offset
   )
+;
+
+-- ledger.pauses.pause
+-- Pause a subscription, after days of failures.
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+  AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
+  AND webhook_subscriptions.failing_since <= :failing_since_1
+  AND webhook_subscriptions.url = (
+    :url_0_1 || :url_1_1 || :url_2_1
+  )
+;
+
+-- ledger.pauses.claim
+-- Paused subscriptions that are to be probed.
+SELECT
+  anon_1.id,
+  anon_1.paused_at,
+  anon_1.probed_at
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.probed_at AS probed_at
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.probed_at <= :probed_at_1
+    AND webhook_subscriptions.probed_at >= webhook_subscriptions.paused_at
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.id + :id_1 > :param_1
+  ORDER BY
+    webhook_subscriptions.id + :id_1
+) anon_1
+WHERE
+  ROWNUM <= 17
+;
+
+-- ledger.pauses.claim
+-- Claim a probe.
+UPDATE webhook_subscriptions SET probed_at = :probed_at
+WHERE
+  webhook_subscriptions.id = :id_1
+  AND webhook_subscriptions.paused_at = :paused_at_1
+  AND webhook_subscriptions.probed_at = :probed_at_1
+;
+
+-- ledger.pauses._owed
+-- Where the cursors of these subscriptions are.
+SELECT
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.next_offset
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.subscription_id IN (:subscription_id_1_1)
+  AND (
+    webhook_cursors.end_offset IS NULL
+    OR webhook_cursors.next_offset < webhook_cursors.end_offset
+  )
+;
+
+-- ledger.pauses.resume
+-- Resume a subscription, after a probe that succeeded.
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+  AND webhook_subscriptions.paused_at = :paused_at_1
+  AND webhook_subscriptions.probed_at >= webhook_subscriptions.paused_at
+;
+
+-- ledger.pauses.count
+-- How many subscriptions have failures paused?
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.probed_at >= :probed_at_1
+  AND webhook_subscriptions.probed_at >= webhook_subscriptions.paused_at
 ;
 
 -- ledger.upkeep.prune

@@ -69,11 +69,11 @@ COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
 
 /
 
-ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
+ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
 
 /
 
-COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
+COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
 
 /
 
@@ -238,10 +238,6 @@ COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answer
 /
 
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
@@ -667,19 +663,23 @@ CREATE TABLE webhook_replays (
     until_at TIMESTAMP NOT NULL, 
     event_type VARCHAR2(1000 CHAR), 
     rate NUMERIC(9, 3) NOT NULL, 
-    ordered NUMBER(1) DEFAULT 0 NOT NULL, 
-    record_count NUMBER(19) NOT NULL, 
+    matched NUMBER(19) DEFAULT 0 NOT NULL, 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    created_by VARCHAR2(100 CHAR), 
     finished_at TIMESTAMP, 
+    positions CLOB NOT NULL, 
+    record_count NUMBER(19), 
     cancelled_at TIMESTAMP, 
+    background NUMBER(1) DEFAULT 0 NOT NULL, 
+    lease_until TIMESTAMP, 
+    last_error VARCHAR2(1000 CHAR), 
+    created_by VARCHAR2(100 CHAR), 
     CONSTRAINT pk_webhook_replays PRIMARY KEY (id), 
-    CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
+    CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
 )
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'Replays: the request of each, and when it ended.'
+COMMENT ON TABLE webhook_replays IS 'Replays: the request and the progress of each.'
 
 /
 
@@ -687,7 +687,7 @@ COMMENT ON COLUMN webhook_replays.id IS 'Key, given by the database. Never used 
 
 /
 
-COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers read and send.'
+COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers send the deliveries.'
 
 /
 
@@ -711,11 +711,7 @@ COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
+COMMENT ON COLUMN webhook_replays.matched IS 'Deliveries stored so far.'
 
 /
 
@@ -723,15 +719,39 @@ COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
 
 /
 
+COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read and stored. Null: it can be resumed.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.positions IS 'Spans left to read, as JSON: topic, partition, next offset and end.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.background IS '1: processes of the API run it. 0: the command that began it does.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process runs it, and the others leave it alone. Null: none does.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.last_error IS 'Why it makes no progress. Null: it does.'
+
+/
+
 COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
 
 /
 
@@ -925,6 +945,10 @@ CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 /
 
 CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
+
+/
+
+CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
 
 /
 

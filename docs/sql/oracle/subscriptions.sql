@@ -535,21 +535,21 @@ UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paus
     webhook_subscriptions.paused_at IS NOT NULL
   )
   THEN webhook_subscriptions.paused_reason
-END, failing_since = :failing_since
+END, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository._switch
 -- Pause it for a new reason.
-UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = :paused_reason, failing_since = :failing_since
+UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paused_at, SYS_EXTRACT_UTC(SYSTIMESTAMP)), paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository._switch
 -- Resume it.
-UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, failing_since = :failing_since
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
