@@ -77,6 +77,14 @@ COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, o
 
 /
 
+ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -238,6 +246,10 @@ COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answer
 /
 
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
@@ -663,23 +675,19 @@ CREATE TABLE webhook_replays (
     until_at TIMESTAMP NOT NULL, 
     event_type VARCHAR2(1000 CHAR), 
     rate NUMERIC(9, 3) NOT NULL, 
-    matched NUMBER(19) DEFAULT 0 NOT NULL, 
+    ordered NUMBER(1) DEFAULT 0 NOT NULL, 
+    record_count NUMBER(19) NOT NULL, 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    finished_at TIMESTAMP, 
-    positions CLOB NOT NULL, 
-    record_count NUMBER(19), 
-    cancelled_at TIMESTAMP, 
-    background NUMBER(1) DEFAULT 0 NOT NULL, 
-    lease_until TIMESTAMP, 
-    last_error VARCHAR2(1000 CHAR), 
     created_by VARCHAR2(100 CHAR), 
+    finished_at TIMESTAMP, 
+    cancelled_at TIMESTAMP, 
     CONSTRAINT pk_webhook_replays PRIMARY KEY (id), 
-    CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
+    CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
 )
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'Replays: the request and the progress of each.'
+COMMENT ON TABLE webhook_replays IS 'Replays: the request of each, and when it ended.'
 
 /
 
@@ -687,7 +695,7 @@ COMMENT ON COLUMN webhook_replays.id IS 'Key, given by the database. Never used 
 
 /
 
-COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers send the deliveries.'
+COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers read and send.'
 
 /
 
@@ -711,19 +719,7 @@ COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.matched IS 'Deliveries stored so far.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read and stored. Null: it can be resumed.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.positions IS 'Spans left to read, as JSON: topic, partition, next offset and end.'
+COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
 
 /
 
@@ -731,19 +727,7 @@ COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began
 
 /
 
-COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.background IS '1: processes of the API run it. 0: the command that began it does.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process runs it, and the others leave it alone. Null: none does.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.last_error IS 'Why it makes no progress. Null: it does.'
+COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
 
 /
 
@@ -751,7 +735,11 @@ COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
 
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
+COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
 
 /
 
