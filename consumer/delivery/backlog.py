@@ -118,15 +118,16 @@ class Backlog:
         earlier topic of this name, whose records are gone: these owe nothing any more.
         """
         self._cursors[partition] = {}
-        self._looked[partition] = {each.due_key[2] for each in kept if not each.replay}
+        looked = self._looked[partition] = set()
         identity, lost = self._identity_of(partition), []
         for each in kept:
             if identity is not None and each.identity not in {None, identity}:
                 lost.append(each)
             else:
                 self._add(Cursor(rewound(each, cut)))
-        for each in kept:
-            self._part(each.due_key)
+                looked.add(each.due_key[2])
+        for subscription in looked:
+            self._part((*partition, subscription))
         return lost
 
     def _part(self, due_key: DueKey) -> list[Cursor]:

@@ -65,7 +65,7 @@ class Rig(Desk):
         self.log = Log(records)
         replaying, selector = Replays(), Selector(Metrics())
         self.backlog = Backlog(self.parking, self.settling, 1000, lambda _partition: None, {})
-        find = partial(find_subscribers, engine, default_secrets=DEFAULT, decrypt=in_the_clear)
+        find = partial(find_subscribers, engine, DEFAULT, in_the_clear)
         self.catch_up = CatchUp(
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
