@@ -73,11 +73,10 @@ def policy_for(schedule: tuple[float, ...], jitter: float) -> RetryPolicy:
     return RetryPolicy(schedule, jitter)
 
 
-def wait_after(outcome: Outcome, attempts: int, policy: RetryPolicy, *, shared: bool) -> float | None:
+def wait_after(outcome: Outcome, attempts: int, policy: RetryPolicy, *, spared: bool) -> float | None:
     """Seconds until a delivery is tried again whose attempt has failed, the last of `attempts` on its schedule.
 
-    None: it is given up. `shared`: the failure may concern another event of the same batch. No delivery is given up for
-    a failure that it may not have caused; each is retried alone.
+    None: it is given up, unless it is `spared`, as when the failure may concern another event of the same batch.
     """
     wait = policy.decide(attempts, outcome) if isinstance(outcome, Failed) else None
-    return asked_for(outcome) if shared and wait is None else wait
+    return asked_for(outcome) if spared and wait is None else wait

@@ -310,6 +310,8 @@ class Settling:
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` handles it)
         failure = AttemptFailure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
+        # A probe of a paused subscription gives nothing up: days of probes would use up the schedules of its events.
+        spared = shared or (deliveries[0].lane.endpoint.paused and isinstance(outcome, Failed))
         waits: dict[int, float | None] = {}
         for delivery in deliveries:
             delivery.attempts += 1
@@ -319,7 +321,7 @@ class Settling:
             if made not in waits:
                 own = delivery.lane.endpoint.retry_schedule
                 policy = policy_for(self._schedule if own is None else own, self._jitter)
-                waits[made] = wait_after(outcome, made, policy, shared=shared)
+                waits[made] = wait_after(outcome, made, policy, spared=spared)
             wait = waits[made]
             what = self._go_on(delivery, wait, now, failure)
             self._metrics.deliveries[what] += 1

@@ -68,4 +68,4 @@ def test_a_failure_of_a_batch_ends_none_of_its_deliveries(
     outcome: Outcome, attempts: int, wait: float | None, *, shared: bool
 ) -> None:
     """Each follows its own schedule. A delivery whose neighbour may be to blame is tried again alone."""
-    assert wait_after(outcome, attempts, POLICY, shared=shared) == wait
+    assert wait_after(outcome, attempts, POLICY, spared=shared) == wait

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.ledger.rows_kit import query
-from tests.simulation.deployment import URLS, Deployment
+from tests.simulation.deployment import SCHEDULE, URLS, Deployment
 
 (URL,) = URLS["b"]
 HOUR = 3600.0
@@ -61,6 +61,19 @@ def test_a_stored_delivery_is_the_probe(deployment: Deployment) -> None:
     assert not paused(deployment)
     all_is_taken(deployment)
     assert [told.type for told in deployment.world.announced] == ["subscription.resumed"]
+
+
+def test_a_probe_gives_nothing_up(deployment: Deployment) -> None:
+    """However many fail, the delivery is still owed: its schedule ends while the receiver is not paused."""
+    deployment.write(0, "b")
+    deployment.world.settle_down()
+    deployment.answer("fails", "fails", turns=20)
+    deployment.pause(URL, by_failure=True)
+    passes(deployment, 61.0)
+    for _ in range(len(SCHEDULE) + 2):
+        passes(deployment, HOUR)
+        deployment.answer("fails", turns=60)
+    assert [status for status, _ in rows(deployment)] == ["held"]
 
 
 def test_the_first_event_in_the_log_is_the_probe_if_no_row_is_left(deployment: Deployment) -> None:
