@@ -31,7 +31,7 @@ from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, search, upkeep
+from consumer.ledger import admin, cursors, search, upkeep
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.changes import Changes, command_line_actor
 from consumer.subscriptions import repository
@@ -205,8 +205,9 @@ def adopt(
 ) -> None:
     """Take over another group's deliveries.
 
-    For a group that was renamed: its deliveries move to the group of KAFKA_GROUP_ID, whose workers send them. The old
-    group must have no running workers: deliveries that they send meanwhile are sent twice.
+    For a group that was renamed: its deliveries, and the positions of its subscriptions that are behind, move to the
+    group of KAFKA_GROUP_ID, whose workers send them. The old group must have no running workers: deliveries that they
+    send meanwhile are sent twice.
 
     \b
     Example:
@@ -219,18 +220,21 @@ def adopt(
         )
     engine = open_database()
     total = admin.count(engine, DeliveryQuery(group=from_group), MOST_COUNTED)
-    if not total:
-        typer.echo(f"the group {from_group} has no deliveries stored", err=True)
+    waiting = cursors.count(engine, from_group)
+    if not total and not waiting:
+        typer.echo(f"the group {from_group} has no deliveries stored, and no cursors", err=True)
         return
     typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
-    confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
+    what = f"{bounded(total, 'delivery')} and {number(waiting, 'cursor')}"
+    confirm(f"Move {what} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
     batches = admin.adopt(engine, from_group, group, time.time())
     with progress_bar(total if total <= MOST_COUNTED else None) as draw:
         for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
-    typer.echo(f"{number(moved, 'delivery')} moved to {group}")
+    positions = cursors.adopt(engine, from_group, group)
+    typer.echo(f"{number(moved, 'delivery')} and {number(positions, 'cursor')} moved to {group}")
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same ones")
 

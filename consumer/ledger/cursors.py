@@ -7,7 +7,22 @@ below `next`, and in `runs`, everything is settled. Each function may be repeate
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
@@ -15,7 +30,7 @@ from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
-from models import CursorReason, ParkedDelivery, Status, StoredCursor, Subscription
+from models import CursorReason, ParkedDelivery, Status, StoredCursor, StoredReplay, Subscription
 from models.cursor import RUNS_LENGTH
 
 MOST_SHOWN = 1_000  # cursors of one subscription
@@ -247,6 +262,34 @@ def look_at(connection: Connection, subscription_id: int) -> None:
     mine = StoredCursor.subscription_id == subscription_id, _unfinished()
     places = select(*_PLACE).where(*mine).distinct()
     look_for(connection, connection.execute(places).all())
+
+
+def count(engine: Engine, group: str) -> int:
+    """How many cursors a group has."""
+    with reading(engine) as connection:
+        mine = select(func.count()).select_from(StoredCursor).where(StoredCursor.group_id == group)
+        return connection.execute(mine).scalar_one()
+
+
+def adopt(engine: Engine, from_group: str, to_group: str) -> int:
+    """Give a group's cursors, and the replays that they belong to, to another group. Returns how many cursors moved.
+
+    A cursor that the other group has begun at the same place itself stays. No worker of `from_group` may be running.
+    """
+    here, there = StoredCursor, aliased(StoredCursor)
+    same = (getattr(there, column.key) == column for column in _KEY[1:])
+
+    def move(connection: Connection) -> int:
+        owed = here.group_id == from_group, ~exists().where(there.group_id == to_group, *same).correlate(here)
+        places = connection.execute(select(literal(to_group).label("group_id"), *_PLACE[1:]).where(*owed).distinct())
+        found = places.all()
+        moved = connection.execute(update(here).where(*owed).values(group_id=to_group, version=here.version + 1))
+        replays = update(StoredReplay).where(StoredReplay.group_id == from_group, StoredReplay.finished_at.is_(None))
+        connection.execute(replays.values(group_id=to_group))
+        look_for(connection, found)
+        return moved.rowcount
+
+    return in_transaction(engine, move)
 
 
 def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:

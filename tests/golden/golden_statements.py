@@ -308,6 +308,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
+        "ledger.cursors.count": ("`adopt`: how many cursors a group has.",),
+        "ledger.cursors.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
         "ledger.cursors.of_subscription": ("What a subscription's cursors owe it.",),
         "ledger.cursors.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),
@@ -611,6 +613,8 @@ def _command(engine: Engine) -> None:
     search.next_of_replay(engine, replay)
     search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
+    cursors.count(engine, GROUP)
+    cursors.adopt(engine, GROUP, "another")
 
 
 def _keep(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, update
 
-from consumer.ledger import cursors
+from consumer.ledger import cursors, marks
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
 from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
@@ -181,3 +181,16 @@ def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> N
     assert covered(5, 6, 8, 9, 19) == [{}, {sub: CursorReason.PAUSED}, {sub: CursorReason.PAUSED}, {}, {}]
     assert covered(20, 10**9) == [{sub: CursorReason.BEHIND}] * 2
     assert covered(20, group="other") == covered(20, partition=1) == [{}]
+
+
+def test_another_group_takes_cursors_over(engine: Engine, sub: int) -> None:
+    """They keep their positions, get a new version, and are to be looked at; one that is there already stays."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    cursors.begin(engine, "new", [NewCursor(("t", 0, sub), 50, CursorReason.BEHIND)], 100.0)
+    assert (cursors.count(engine, GROUP), cursors.count(engine, "new")) == (2, 1)
+    assert cursors.adopt(engine, GROUP, "new") == 1
+    found = [(each.first, each.reason, each.version) for each in cursors.of_partition(engine, "new", ("t", 0))]
+    assert found == [(5, CursorReason.PAUSED, 1), (50, CursorReason.BEHIND, 0)]
+    assert [each.first for each in here(engine)] == [50]
+    assert list(marks.recent(engine, "new", None).due_keys) == [("t", 0, sub)]

@@ -384,6 +384,71 @@ WHERE
   )
 ;
 
+-- ledger.cursors.count
+-- `adopt`: how many cursors a group has.
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+;
+
+-- ledger.cursors.adopt
+-- `adopt`: the due keys of the cursors.
+SELECT DISTINCT
+  :param_1 AS group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_cursors webhook_cursors_1
+      WHERE
+        webhook_cursors_1.group_id = :group_id_2
+        AND webhook_cursors_1.topic = webhook_cursors.topic
+        AND webhook_cursors_1.partition_no = webhook_cursors.partition_no
+        AND webhook_cursors_1.subscription_id = webhook_cursors.subscription_id
+        AND webhook_cursors_1.replay = webhook_cursors.replay
+        AND webhook_cursors_1.first_offset = webhook_cursors.first_offset
+    )
+  )
+;
+
+-- ledger.cursors.adopt
+-- Move them.
+UPDATE webhook_cursors SET group_id = :group_id, version = (
+  webhook_cursors.version + :version_1
+)
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_cursors webhook_cursors_1
+      WHERE
+        webhook_cursors_1.group_id = :group_id_2
+        AND webhook_cursors_1.topic = webhook_cursors.topic
+        AND webhook_cursors_1.partition_no = webhook_cursors.partition_no
+        AND webhook_cursors_1.subscription_id = webhook_cursors.subscription_id
+        AND webhook_cursors_1.replay = webhook_cursors.replay
+        AND webhook_cursors_1.first_offset = webhook_cursors.first_offset
+    )
+  )
+;
+
+-- ledger.cursors.adopt
+-- Move their replays.
+UPDATE webhook_replays SET group_id = :group_id
+WHERE
+  webhook_replays.group_id = :group_id_1 AND webhook_replays.finished_at IS NULL
+;
+
 -- ledger.cursors.of_subscription
 -- What a subscription's cursors owe it.
 SELECT
