@@ -150,7 +150,9 @@ class CursorLooks:
     def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
         """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
         for due_key in list(islice(self._moving.get(partition, ()), MOST)):
-            yield from filter(self._replays.runs, self._backlog.owing(due_key))
+            for cursor in filter(self._replays.runs, self._backlog.owing(due_key)):
+                if not (cursor.replay and due_key in self._probes):  # a paused subscription's replays wait
+                    yield cursor
 
     def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
         """The subscription of a due key that may move. None: it was looked up long ago."""
