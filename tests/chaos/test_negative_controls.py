@@ -15,7 +15,7 @@ from tests.chaos.altered_worker import Change
 from tests.chaos.book import Book, Rule
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import making_worlds
-from tests.chaos.faults import BOMBS
+from tests.chaos.faults import BOMBS, OPERATORS, PAUSE
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
 
@@ -61,6 +61,11 @@ def _write_bombs(world: World) -> None:
     conduct(world, [BOMBS], 1, (0.1, 0.2))
 
 
+def _pause(world: World) -> None:
+    """A subscription is paused and resumed, twice."""
+    conduct(world, [PAUSE] * 2, 1, (0.1, 0.2))
+
+
 def _end(world: World) -> None:
     """Stop all workers and finish the book, as soon as a rule was violated."""
     world.wait(lambda: world.book.violations, FOUND_WITHIN)
@@ -74,7 +79,8 @@ def _give_up(world: World) -> None:
 
 
 def _end_in_order(world: World) -> None:
-    """Replace the worker, and end when all is delivered."""
+    """Leave events to cursors, replace the worker, and end when all is delivered."""
+    conduct(world, OPERATORS, 1, (0.1, 0.2))
     _hand_over(world)
     _until_enough(world, 5 * ENOUGH)
     world.end()
@@ -83,6 +89,8 @@ def _end_in_order(world: World) -> None:
 CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest first
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
+    broken.forgets_the_end_of_a_cursor: (Rule.EARLY, _pause),
+    broken.settles_before_a_cursor_is_stored: (Rule.EARLY, _pause),
     broken.commits_too_early: (Rule.EARLY, _look_on),
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
     broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),
