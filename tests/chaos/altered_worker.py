@@ -80,6 +80,21 @@ def forgets_the_end_of_a_cursor() -> None:
     _wrap(Cursor, "covers", lambda _covers, self, offset: not self.replay and self.first <= offset)
 
 
+def drops_what_a_cursor_reads() -> None:
+    """An event that a cursor reads counts as settled."""
+    _wrap(Cursor, "take", lambda take, self, *place: take(self, *place) and self.settle(place[0]))
+
+
+def drops_what_a_replay_reads() -> None:
+    """The same, of replays alone."""
+    _wrap(Cursor, "take", lambda take, self, *place: take(self, *place) and (not self.replay or self.settle(place[0])))
+
+
+def ignores_pauses() -> None:
+    """A paused subscription is served like any other."""
+    _wrap(Endpoint, "__init__", lambda begin, *values, **named: begin(*values, **named | {"paused": False}))
+
+
 def drops_what_is_set_aside() -> None:
     """Rows that the database refuses alone count as stored."""
     _wrap(Parking, "_refused", lambda _refused, _self, aside, _error: aside.pending.on_stored())

@@ -60,6 +60,7 @@ class Watch:
         self._attempts: dict[int, int] = {}
         self._last_row = 0
         self._cursors: list[tuple[int, int, int, int, int, float]] | None = []
+        self.by_cursors = 0  # deliveries that were left to a cursor, and that it has passed
         self._passed_to: dict[int, int] = {}  # by cursor: the events of its subscription are judged up to there
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
@@ -173,6 +174,7 @@ class Watch:
                     break  # Kafka's acknowledgement is not here yet
                 event = self._book.at[place]
                 path = self._not_accepted(event).get(subscription)
+                self.by_cursors += any(each.id == subscription for each in self._book.owed_by(event))
                 if path is not None and (*place, subscription) not in self._book.stored_at:
                     self._passed(place, event, f"passed by a cursor, and neither accepted by {path} nor stored")
                 self._passed_to[number] = offset + 1
