@@ -390,6 +390,16 @@ class Book:
     def _stored_at(self, path: str, number: int) -> float:
         return self.stored_at.get((*self._place_of.get(number, NOWHERE), self._id(path)), inf)
 
+    def by_cursors(self) -> int:
+        """The number of deliveries that cursors have covered."""
+        ids = {event: {each.id for each in self.owed_by(event)} for event in self.events}
+        ends = {partition: offset + 1 for partition, offset in sorted(self.at)}
+        return sum(
+            subscription in ids.get(self.at[partition, offset], ())
+            for subscription, partition, first, end in self.cursors.values()
+            for offset in range(first, int(min(end, ends[partition])))
+        )
+
     def _is_covered(self, path: str, number: int) -> bool:
         """A cursor has covered it for this path."""
         here = self._id(path), *self._place_of.get(number, NOWHERE)
@@ -421,8 +431,8 @@ class Book:
         owed = Counter[tuple[str, int]]()
         for replay in [each.replay for each in self.disruptions if each.replay and not each.replay.cancelled]:
             for partition, span in replay.spans.items():
-                events = (self.at[partition, offset] for offset in range(*span) if (partition, offset) in self.at)
-                owed.update((replay.path, each.number) for each in events)
+                events = [self.at[partition, offset] for offset in range(*span)]
+                owed.update((replay.path, each.number) for each in events if each.owed)
         for (path, number), times in owed.items():
             (one,) = [each for each in self.subscriptions if each.path == path]
             story = self.stories.get((path, number))

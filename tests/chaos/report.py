@@ -22,7 +22,7 @@ def line(run: str, world: World) -> str:
         round(world.ended_at - world.began_at),
         len(book.events),
         sum(bool(story.accepted) for story in book.stories.values()),
-        world.watch.by_cursors,
+        book.by_cursors(),
         len(world.deployment.receiver.requests),
         world.watch.commits,
         book.broken[Rule.LOST],

@@ -60,7 +60,6 @@ class Watch:
         self._attempts: dict[int, int] = {}
         self._last_row = 0
         self._cursors: list[tuple[int, int, int, int, int, float]] | None = []
-        self.by_cursors = 0  # deliveries that were left to a cursor, and that it has passed
         self._passed_to: dict[int, int] = {}  # by cursor: the events of its subscription are judged up to there
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
@@ -167,17 +166,23 @@ class Watch:
 
     def _judge_cursors(self) -> None:
         """The position of a cursor, too, passes only what is settled."""
+        passed_to: dict[int, int] = {}
+        open_: list[tuple[tuple[int, int, int], Event]] = []
         for number, subscription, partition, first, position, _ in self._cursors or ():
             for offset in range(self._passed_to.get(number, first), position):
-                place = partition, offset
-                if place not in self._book.at:
+                event = self._book.at.get((partition, offset))
+                if event is None:
                     break  # Kafka's acknowledgement is not here yet
-                event = self._book.at[place]
-                path = self._not_accepted(event).get(subscription)
-                self.by_cursors += any(each.id == subscription for each in self._book.owed_by(event))
-                if path is not None and (*place, subscription) not in self._book.stored_at:
-                    self._passed(place, event, f"passed by a cursor, and neither accepted by {path} nor stored")
-                self._passed_to[number] = offset + 1
+                passed_to[number] = offset + 1
+                if subscription in self._not_accepted(event):
+                    open_.append(((partition, offset, subscription), event))
+        stored = self._stored(min(place[1] for place, _ in open_)) if open_ else set()
+        if stored is None:
+            return
+        for place, event in open_:
+            if place not in stored:
+                self._passed(place[:2], event, "passed by a cursor, and neither accepted nor stored")
+        self._passed_to |= passed_to
 
     def _not_accepted(self, event: Event) -> dict[int, str]:
         return {
