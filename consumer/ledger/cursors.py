@@ -104,7 +104,8 @@ class KeptCursor(NamedTuple):
 class OwedPart(NamedTuple):
     """A part of a partition that a subscription is owed, from `next` to before `end` (None: as far as events come).
 
-    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known.
+    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known. `expires`:
+    when retention removes that record; None: not known, or never.
     """
 
     group: str
@@ -115,9 +116,10 @@ class OwedPart(NamedTuple):
     next: int
     end: int | None
     record_at: float | None
+    expires: float | None
 
     def as_json(self, now: float) -> dict[str, object]:
-        """The part for people, at `now` (unix seconds): how old its next record is tells how far behind it is."""
+        """The part for people, at `now` (unix seconds): how old its next record is, and how long Kafka keeps it."""
         return {
             "group": self.group,
             "topic": self.topic,
@@ -128,6 +130,8 @@ class OwedPart(NamedTuple):
             "end": self.end,
             "record_at": None if self.record_at is None else rfc3339(self.record_at),
             "seconds_behind": None if self.record_at is None else max(0, round(now - self.record_at)),
+            "expires_at": None if self.expires is None else rfc3339(self.expires),
+            "seconds_left": None if self.expires is None else max(0, round(self.expires - now)),
         }
 
 
@@ -204,7 +208,7 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
 def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
     cursor = StoredCursor
-    shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts
+    shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts, cursor.expires_at
     place = cursor.topic, cursor.partition_no
     mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
     with reading(bind) as connection:
@@ -352,6 +356,7 @@ def _owed(row: AnyRow) -> OwedPart:
         row.next_offset,
         row.end_offset,
         row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
+        unix(row.expires_at),
     )
 
 
