@@ -394,7 +394,8 @@ SELECT
   anon_1.replay,
   anon_1.next_offset,
   anon_1.end_offset,
-  anon_1.record_ts
+  anon_1.record_ts,
+  anon_1.expires_at
 FROM (
   SELECT
     webhook_cursors.group_id AS group_id,
@@ -404,7 +405,8 @@ FROM (
     webhook_cursors.replay AS replay,
     webhook_cursors.next_offset AS next_offset,
     webhook_cursors.end_offset AS end_offset,
-    webhook_cursors.record_ts AS record_ts
+    webhook_cursors.record_ts AS record_ts,
+    webhook_cursors.expires_at AS expires_at
   FROM webhook_cursors
   WHERE
     webhook_cursors.subscription_id = :subscription_id_1
