@@ -122,8 +122,8 @@ class KeptCursor(NamedTuple):
 class OwedPart(NamedTuple):
     """A part of a partition that a subscription is owed, from `next` to before `end` (None: as far as events come).
 
-    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known, and
-    `expires`: when retention removes it; None: not known, or never.
+    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known. `expires`:
+    when retention removes that record; None: not known, or never.
     """
 
     group: str
@@ -137,7 +137,7 @@ class OwedPart(NamedTuple):
     expires: float | None
 
     def as_json(self, now: float) -> dict[str, object]:
-        """The part for people, at `now` (unix seconds): how old its next record is tells how far behind it is."""
+        """The part for people, at `now` (unix seconds): how old its next record is, and how long Kafka keeps it."""
         return {
             "group": self.group,
             "topic": self.topic,
@@ -149,6 +149,7 @@ class OwedPart(NamedTuple):
             "record_at": None if self.record_at is None else rfc3339(self.record_at),
             "seconds_behind": None if self.record_at is None else max(0, round(now - self.record_at)),
             "expires_at": None if self.expires is None else rfc3339(self.expires),
+            "seconds_left": None if self.expires is None else max(0, round(self.expires - now)),
         }
 
 
