@@ -181,10 +181,10 @@ class Cursor:
         """It ends here: the live stream owes the events from `offset` on."""
         self.end, self.ending = offset, True
 
-    def begin_save(self, retention: float | None = None) -> CursorMove | None:
+    def begin_save(self, retention: float | None = None, identity: str | None = None) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way.
 
-        `retention`: for how many seconds the topic keeps a record; None: not known.
+        `retention`: for how many seconds the topic keeps a record; `identity`: the topic's. None: not known.
         """
         if self.id is None or self._saving is not None or self.astray:
             return None
@@ -199,7 +199,7 @@ class Cursor:
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, self.replay)
+        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, identity)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""

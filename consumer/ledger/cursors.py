@@ -79,6 +79,7 @@ _SAVE = (
         settled_runs=pieces_of("b_runs", RUNS_LENGTH),
         record_ts=bind(StoredCursor.record_ts),
         expires_at=bind(StoredCursor.expires_at),
+        topic_identity=func.coalesce(StoredCursor.topic_identity, bind(StoredCursor.topic_identity)),
         updated_at=bind(StoredCursor.updated_at),
     )
 )
@@ -154,7 +155,7 @@ class OwedPart(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
+    """A new position of the cursor `id`, whose owner last read or wrote this `version`. `identity`: that of the topic."""
 
     id: int
     version: int
@@ -163,7 +164,7 @@ class CursorMove(NamedTuple):
     runs: str
     timestamp: int | None
     expires: float | None = None
-    replay: int = 0
+    identity: str | None = None
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
@@ -334,6 +335,7 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
             "b_end_offset": move.end,
             "b_record_ts": move.timestamp,
             "b_expires_at": time_or_none(move.expires),
+            "b_topic_identity": move.identity,
             "b_updated_at": time_of(now),
             **pieces("b_runs", RUNS_LENGTH, move.runs or None),
         }
@@ -359,7 +361,9 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
 
 
 def prune(engine: Engine, group: str, partition: TopicPartition, committed: int) -> int:
-    """Delete finished cursors of a partition that end at or below the committed offset. Returns their number.
+    """Delete finished cursors of a partition that end at or below the committed offset, or cover nothing.
+
+    Returns their number.
 
     Before that a restart would read again what they have covered, and send it. Those of replays show their progress.
     """
@@ -369,7 +373,7 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
         StoredCursor.partition_no == partition[1],
         StoredCursor.replay == 0,
         StoredCursor.end_offset == StoredCursor.next_offset,
-        StoredCursor.end_offset <= committed,
+        or_(StoredCursor.end_offset <= committed, StoredCursor.end_offset == StoredCursor.first_offset),
     )
     with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
         if connection.scalar(select(StoredCursor.id).where(*over).limit(1)) is None:

@@ -64,19 +64,22 @@ class CatchUp(Part):
         retentions: Mapping[str, float],
         losses: Losses,
         remove: Callable[[int], None],
+        finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` as for the backlog. `remove` deletes the row of a cursor. `subscription_cache`: seconds
+        there. `retentions` as for the backlog. `remove` deletes the row of a cursor, and
+        `finish_replays` notes that these replays have perhaps ended. `subscription_cache`: seconds
         until the live stream knows a new subscription.
         """
         self._retentions, self._noted = retentions, dict[str, float]()
         self._unnoted: list[Cursor] = []  # cursors whose rows do not say yet when their next record expires
         self._losses = losses
         self._remove = remove
+        self._finish_replays = finish_replays
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
@@ -328,6 +331,8 @@ class CatchUp(Part):
             elif cursor.finished:
                 self._over[cursor] = None
                 self.looks.settled(cursor.due_key)
+        if over := {cursor.replay for cursor in self._over if cursor.replay}:
+            self._finish_replays(over)
         for cursor in list(self._over):
             settled = self._settled_to(cursor.due_key[:2])
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):

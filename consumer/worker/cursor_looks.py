@@ -173,7 +173,8 @@ class CursorLooks:
 
     def dropped(self, cursor: Cursor) -> None:
         """A finished cursor was forgotten."""
-        if cursor.replay and not self._of_replay(cursor):
+        if cursor.replay and not self._backlog.of_replays[cursor.replay]:
+            del self._backlog.of_replays[cursor.replay]
             self._replays.forget(cursor.replay)
 
     def served(self, partition: TopicPartition, due_keys: Iterable[DueKey]) -> None:
@@ -202,7 +203,8 @@ class CursorLooks:
                 if not cursor.knows_rows and due_key in answer.stored:
                     rows = answer.stored[due_key]
                     cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
-            mine = {each.replay: self._of_replay(each) for each in self._backlog.here(due_key) if each.replay}
+            of_replays = self._backlog.of_replays
+            mine = {each.replay: of_replays[each.replay] for each in self._backlog.here(due_key) if each.replay}
             self._replays.learn(mine, answer.requests, now)
             self._sort(due_key, answer.subscribers.get(due_key[2]), now)
             self._on_change(due_key)
@@ -227,11 +229,6 @@ class CursorLooks:
         self.settled(due_key)
         if subscriber is not None and not subscriber.enabled:
             self._on_disabled(due_key)
-
-    def _of_replay(self, cursor: Cursor) -> int:
-        """How many unfinished cursors of the cursor's replay are in this worker."""
-        places = (self._backlog.here((*partition, cursor.due_key[2])) for partition in self._assigned_at)
-        return sum(each.replay == cursor.replay and not each.finished for here in places for each in here)
 
     def _stop(self, due_key: DueKey) -> None:
         if (moving := self._moving.get(due_key[:2])) is not None:

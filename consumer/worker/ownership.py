@@ -104,7 +104,10 @@ class Ownership:
             return None
         waiting, tracker = untouched(partition), assigned.tracker
         # Records that were settled before a restart, perhaps because a cursor covers them, are not given out again.
-        first = max(tracker.position if waiting is None else waiting, tracker.restored_to)
+        read = (
+            tracker.position if tracker.position >= 0 else assigned.read_to
+        )  # a log without records has none to settle
+        first = max(read if waiting is None else waiting, tracker.restored_to)
         return first if first >= 0 else None
 
     def settled_to(self, partition: TopicPartition) -> int | None:

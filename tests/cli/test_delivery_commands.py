@@ -421,7 +421,7 @@ def test_a_replay_is_followed_to_its_end(called: Command, database: dict[str, st
     assert (resumed.returncode, resumed.stdout) == (0, "")
     assert "replay 1: the workers send it" in resumed.stderr
     (cursor,) = cursors.of_partition(engine, GROUP, ("t", 0))
-    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 9, 9, "", None, replay=number)], AT)
+    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 9, 9, "", None)], AT)
     replays.finish(engine, AT)
     watched = called("replay", "--watch", str(number), **database)
     assert (watched.returncode, watched.stdout) == (0, "replay 1: 9 records read, and finished\n")
