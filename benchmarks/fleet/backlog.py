@@ -14,7 +14,7 @@ from benchmarks.fleet.lane import Delivery, Lane
 from benchmarks.fleet.statements import Tally
 from consumer.worker.catch_up import PAUSE, SAVE_AFTER, SAVE_EVERY
 from consumer.worker.cursor_looks import FRESH, MOST
-from consumer.worker.reading_pass import NEAR
+from consumer.worker.reading_pass import LENGTH
 
 FETCH = 0.02  # seconds of a fetch from a broker: consumer/intake/cursor_reader.py, fetch.queue.backoff.ms
 
@@ -102,7 +102,7 @@ class Backlog:
         if not members:
             self._at(now + PAUSE, self._turn)
             return
-        end = min(begin + NEAR, now * self._per_second)
+        end = min(begin + LENGTH, now * self._per_second)
         took = max(FETCH, (end - begin) * self._costs.record_read / 1e6)
         self.read += end - begin
         self._at(now + took, partial(self._passed, members, end))
@@ -127,7 +127,7 @@ class Backlog:
             stale = {each.head for each in able if each.looked is None or now >= each.looked + FRESH}
             self._urgent |= dict.fromkeys(stale)
             able = [each for each in able if each.head not in stale]
-            near = [each for each in able if 0 <= each.position - able[0].position < NEAR]
+            near = [each for each in able if each.position >= able[0].position]
             for each in near or seen:
                 moving.move_to_end(each.head)
             if near:
@@ -142,6 +142,6 @@ class Backlog:
                 self._feed(cursor.owed.popleft(), now)
             waits = bool(cursor.owed) and cursor.owed[0].offset < end
             cursor.position = cursor.owed[0].offset if waits else end
-            if not cursor.owed and end >= now * self._per_second - NEAR:  # the live stream is met
+            if not cursor.owed and end >= now * self._per_second - LENGTH:  # the live stream is met
                 del self._cursors[cursor.head], self._moving[cursor.head[0]][cursor.head]
         self._turn(now)

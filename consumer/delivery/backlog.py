@@ -47,6 +47,7 @@ class Backlog:
         self._cursors: dict[TopicPartition, Covered] = {}
         self._looked: dict[TopicPartition, set[int]] = {}  # subscriptions whose cursors were read in this assignment
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
+        self.saves = 0  # how many positions have been stored
         self.of_replays = Counter[int]()  # how many cursors of each replay are here
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
 
@@ -63,9 +64,13 @@ class Backlog:
         """The cursors of a due key, the lowest first."""
         return self.of(due_key[:2]).get(due_key[2], ())
 
-    def may_store(self, due_key: DueKey) -> bool:
-        """Whether the subscription may have more stored deliveries in the partition."""
-        return self._rows[due_key] < self._most_rows and not self._parking.full
+    def may_store(self, due_key: DueKey, queued: int = 0) -> bool:
+        """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
+        return self._rows[due_key] + queued < self._most_rows and not self._parking.full
+
+    def counted(self, due_key: DueKey, rows: int) -> None:
+        """The due key has so many open rows in the database, some of them from before the assignment."""
+        self._rows[due_key] = max(self._rows[due_key], rows)
 
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
         """Take the cursors of a due key as the database has them.
@@ -94,6 +99,10 @@ class Backlog:
         for event, endpoint, record in left:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
+
+    def here_of(self, partition: TopicPartition) -> list[Cursor]:
+        """All cursors of a partition."""
+        return [cursor for several in self.of(partition).values() for cursor in several]
 
     def __iter__(self) -> Iterator[Cursor]:
         return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
@@ -185,15 +194,27 @@ class Backlog:
         place = cursor.due_key[:2]
         move = cursor.begin_save(self._retentions.get(place[0]), self._identity_of(place))
         if move is not None:
-            self._parking.move(move, cursor.due_key, cursor.end_save, partial(self._went_astray, cursor))
+            self._parking.move(
+                move, cursor.due_key, partial(self._was_saved, cursor), partial(self._went_astray, cursor)
+            )
+
+    def _was_saved(self, cursor: Cursor) -> None:
+        self.saves += 1
+        cursor.end_save()
 
     def _went_astray(self, cursor: Cursor) -> None:
         """Another owner has moved the cursor, or it is gone: read its row again."""
         cursor.astray = True
         self.news[cursor.due_key] = None
 
+    def rewind(self, cursor: Cursor) -> None:
+        """The log has other records than before: the cursor owes what it covers from its beginning on."""
+        self.drop(cursor)
+        self._add(Cursor(rewound(cursor.kept(), cursor.first)))
+
     def drop(self, cursor: Cursor) -> None:
         """Forget a cursor whose row is gone."""
+        cursor.gone = True
         covered = self.of(cursor.due_key[:2])
         several = covered.get(cursor.due_key[2], [])
         left = [each for each in several if each is not cursor]

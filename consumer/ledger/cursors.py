@@ -29,7 +29,7 @@ from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
-from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
+from consumer.ledger.rows import OPEN, DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
 from models import CursorReason, ParkedDelivery, Status, StoredCursor, StoredReplay, Subscription
 from models.cursor import RUNS_LENGTH
 
@@ -155,7 +155,7 @@ class OwedPart(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id`, whose owner last read or wrote this `version`. `identity`: that of the topic."""
+    """A new position of the cursor `id`, whose owner last read or wrote this `version`; `identity` is the topic's."""
 
     id: int
     version: int
@@ -320,6 +320,15 @@ def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[Due
         for each in connection.execute(rows):
             found[due_key_of_row(each)].add((each.replay, each.record_offset, each.record_ts))
     return found
+
+
+def open_rows(engine: Engine, group: str, partition: TopicPartition) -> dict[DueKey, int]:
+    """How many open rows each due key of a partition has."""
+    row = ParkedDelivery
+    here = row.group_id == group, row.topic == partition[0], row.partition_no == partition[1], row.status.in_(OPEN)
+    counted = select(row.subscription_id, func.count().label("rows")).where(*here).group_by(row.subscription_id)
+    with reading(engine) as connection:
+        return {(*partition, each.subscription_id): each.rows for each in connection.execute(counted)}
 
 
 def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:
