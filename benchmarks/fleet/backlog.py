@@ -89,7 +89,8 @@ class Backlog:
         """Look cursors up, save positions, and begin a pass if a receiver has room."""
         if self._urgent and not self._looking:
             keys = [*islice(self._urgent, MOST)]
-            asked = self._costs.cursor_look_statements
+            new = any(self._cursors[key].looked is None for key in keys if key in self._cursors)
+            asked = self._costs.cursor_look_statements + self._costs.cursor_new_statements * new
             self._tally.add(now, "cursors", asked)
             self._looking = True
             self._at(now + asked * ROUND_TRIP, partial(self._looked, keys))

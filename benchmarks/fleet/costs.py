@@ -58,7 +58,8 @@ class Costs:
     relay_statements: int = 1  # a query for operational events
     cursor_begun_statements: int = 2  # a transaction that begins cursors
     cursor_saved_statements: int = 1  # one that saves positions
-    cursor_look_statements: int = 3  # a look at cursors: their rows, subscriptions, and stored deliveries
+    cursor_look_statements: int = 2  # a look at cursors: their rows and subscriptions,
+    cursor_new_statements: int = 1  # and stored deliveries of new ones
     assigned_statements: int = 3  # reading a newly assigned partition's stored deliveries and cursors
 
 

@@ -86,6 +86,7 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "result_first": statements.results(costs, 1),
         "cursor_begun": costs.cursor_begun_statements,
         "cursor_look": costs.cursor_look_statements,
+        "cursor_look_new": costs.cursor_look_statements + costs.cursor_new_statements,
         "cursor_saved": costs.cursor_saved_statements,
         "prune": costs.prune_statements + costs.prune_found_statements,
     }
