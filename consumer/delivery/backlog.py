@@ -68,9 +68,10 @@ class Backlog:
         """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
         return self._rows[due_key] + queued < self._most_rows and not self._parking.full
 
-    def counted(self, due_key: DueKey, rows: int) -> None:
-        """The due key has so many open rows in the database, some of them from before the assignment."""
-        self._rows[due_key] = max(self._rows[due_key], rows)
+    def counted(self, partition: TopicPartition, rows: Mapping[DueKey, int]) -> None:
+        """The due keys of a partition have so many open rows, with those from before the assignment."""
+        self._rows.forget((partition,))
+        self._rows.update(rows)
 
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
         """Take the cursors of a due key as the database has them.

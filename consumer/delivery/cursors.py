@@ -38,6 +38,7 @@ class Cursor:
 
     __slots__ = (
         "_expires",
+        "_last_stored",
         "_saved",
         "_saving",
         "_saving_settled",
@@ -77,6 +78,7 @@ class Cursor:
         self._saving: tuple[int, int | None] | None = None
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None
+        self._last_stored = -1
         self._settled = self._saving_settled = 0  # events since the last save began, and with the one under way
         self.waiting: list[Left] = []
 
@@ -133,6 +135,11 @@ class Cursor:
     def has_rows(self, stored: Collection[tuple[int, int]]) -> None:
         """These deliveries (offset and timestamp of the record) are stored."""
         self._stored = stored
+        self._last_stored = max((offset for offset, _ in stored), default=-1)
+
+    def is_before_rows(self, offset: int) -> bool:
+        """Later events of it are stored already. If the subscription is ordered, these wait for this one."""
+        return offset < self._last_stored
 
     @property
     def is_start(self) -> bool:

@@ -240,8 +240,7 @@ class CatchUp(Part):
     def _end(self, partition: TopicPartition) -> None:
         """End a pass. Its members continue from where each of them is."""
         if (each := self._passes.pop(partition, None)) is not None:
-            self._moved |= dict.fromkeys(each.members)
-            each.advance(0, 0.0, at_once=True)
+            self._moved |= dict.fromkeys(each.advance(0, 0.0, at_once=True))
 
     def _read(self, now: float) -> None:
         reader, self._more = self._reader, False
@@ -304,7 +303,9 @@ class CatchUp(Part):
             each.took(now)
         reader, live = self._reader, self._live_at(partition)
         reached = each.position if reader is None or each.pending else reader.positions.get(partition, 0)
-        if each.advance(reached, now, at_once=live is not None and reached >= live) and live is not None:
+        told = each.advance(reached, now, at_once=live is not None and reached >= live)
+        self._moved |= dict.fromkeys(cursor for cursor in told if cursor.read_all)
+        if told and live is not None:
             self._meet(partition, each, live, now)
         return not each.is_over(now)
 

@@ -25,6 +25,7 @@ from consumer.worker.replaying import Replays
 
 EVERY = 5.0  # seconds between two looks at due keys that may not move
 MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
+COUNT_EVERY = 30.0  # seconds between two counts of the rows beside cursors
 MOST = 256  # due keys of one look
 PROBED = 60.0  # seconds for which a paused subscription waits for the event that probes it
 ASK_AFTER = 1.0  # seconds after which a subscription that gets events is looked up again
@@ -97,7 +98,7 @@ class CursorLooks:
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
         self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
         self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
-        self._looked = self._met = self._now = -inf
+        self._looked = self._met = self._now = self._counted = -inf
         self._uncounted: dict[TopicPartition, None] = {}  # their rows from before the assignment are not counted
         self._assignments = 0
         self._assigned_at: dict[TopicPartition, int] = {}
@@ -156,6 +157,9 @@ class CursorLooks:
             wanted += islice(self._idle, MOST)
         for due_key in wanted:
             self._urgent.pop(due_key, None)
+        if now - self._counted >= COUNT_EVERY:
+            self._counted = now
+            self._uncounted |= dict.fromkeys(self._moving)
         counted = next(iter(self._uncounted), None)
         if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
@@ -209,8 +213,7 @@ class CursorLooks:
     def _found(self, counted: TopicPartition | None, answer: LookUp) -> None:
         if counted is not None and self._assigned_at.get(counted, inf) <= answer.began:
             self._uncounted.pop(counted, None)
-            for due_key, number in answer.rows.items():
-                self._backlog.counted(due_key, number)
+            self._backlog.counted(counted, answer.rows)
         for due_key in answer.due_keys:
             self._idle.pop(due_key, None)
             assigned_at = self._assigned_at.get(due_key[:2])

@@ -110,7 +110,11 @@ class Feeder:
         key = ordering_key_of(event, endpoint, cursor.replay) if is_ordered else None
         # Events behind a stored one of their ordering key are stored too, as far as the subscription may have rows.
         behind_rows = key is not None and self._settling.goes_behind_rows(key)
-        if not (self._backlog.may_store(cursor.due_key) if behind_rows else self._may_queue(cursor, lane, event, now)):
+        if behind_rows:
+            may = self._backlog.may_store(cursor.due_key) or cursor.is_before_rows(event.record.offset)
+        else:
+            may = self._may_queue(cursor, lane, event, now)
+        if not may:
             return False
         if not cursor.take(event.record.offset, event.record.timestamp):
             return True  # settled before a restart

@@ -86,20 +86,20 @@ class Pass:
         for cursor in [each for each in self.members if each.due_key == due_key and each not in cursors]:
             del self.members[cursor]
 
-    def advance(self, position: int, now: float, *, at_once: bool) -> bool:
+    def advance(self, position: int, now: float, *, at_once: bool) -> list[Cursor]:
         """All members have read the records before this offset. Tell them, `at_once` or now and then.
 
-        The ones that end there leave. True: they were told.
+        Returns the ones that were told. Those that end there leave.
         """
         self.position = max(self.position, position)
         if not at_once and now < self._advanced_at + ADVANCE_EVERY:
-            return False
-        self._advanced_at = now
-        for cursor in list(self.members):
+            return []
+        self._advanced_at, told = now, list(self.members)
+        for cursor in told:
             cursor.passed(self.position)
             if cursor.read_all:
                 del self.members[cursor]
-        return True
+        return told
 
     def is_over(self, now: float) -> bool:
         """Another pass of the partition may have its turn."""
