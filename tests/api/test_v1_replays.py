@@ -157,6 +157,9 @@ def test_a_start_that_is_not_possible_creates_nothing(api: Api, topic: str) -> N
     new = {"url": "https://example.com/hooks", "event_type": "a"}
     wrong = api.call("POST", "/subscriptions", {**new, "start": "soon"})
     assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/start")
+    for topics in (f"^{topic}", ",", "bad name!"):
+        wrong = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": topics})
+        assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/topics")
     away = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": f"no-{topic}"})
     assert (away.status_code, "KAFKA_TOPICS" in away.json()["detail"]) == (409, True)
     api.app.state.backing = api.app.state.backing._replace(log=None)
