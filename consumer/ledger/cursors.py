@@ -223,11 +223,17 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
 
 
 def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
-    """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
+    """What a subscription is owed by its cursors in all groups, by place; at most `most` of them.
+
+    Cancelled replays owe nothing.
+    """
     cursor = StoredCursor
+    cancelled = exists().where(StoredReplay.id == cursor.replay, StoredReplay.cancelled_at.is_not(None))
     shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts, cursor.expires_at
     place = cursor.topic, cursor.partition_no
-    mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
+    mine = select(cursor.group_id, *place, *shown).where(
+        cursor.subscription_id == subscription_id, _unfinished(), ~cancelled
+    )
     with reading(bind) as connection:
         rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
         return [_owed(row) for row in rows]

@@ -29,9 +29,10 @@ ACCOUNTS = {
     r"|ledger\.(store|ordering|outbox|assigned|due|pauses|cursors)|ledger\.replays\.(requests|finish)"
     r"|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
-    r"|ledger\.cursors\.(of_subscription|covering|look_at)",
-    "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)|ledger\.cursors\.(begin|count|adopt)"
-    r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
+    r"|ledger\.cursors\.(of_subscription|covering|look_at|begin)",
+    "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
+    r"|ledger\.cursors\.(begin|count|adopt)|ledger\.marks\.(published|_mark)"
+    r"|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
     r"|subscriptions\.repository\._found",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
 }
