@@ -274,6 +274,7 @@ def purge_replays(engine: Engine, before: float) -> int:
     """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
     ended = select(StoredReplay.id).where(_ended(before))
     with engine.begin() as connection:
+        connection.execute(ended.with_for_update()).all()  # else one that is resumed meanwhile would lose its cursors
         connection.execute(delete(StoredCursor).where(StoredCursor.replay.in_(ended)))
         return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
 
