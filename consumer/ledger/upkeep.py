@@ -275,11 +275,11 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
 
 def purge_replays(engine: Engine, before: float) -> int:
     """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
-    ended = select(StoredReplay.id).where(_ended(before))
+    orphans = StoredCursor.replay != 0, ~exists().where(StoredReplay.id == StoredCursor.replay)
     with engine.begin() as connection:
-        connection.execute(ended.with_for_update()).all()  # else one that is resumed meanwhile would lose its cursors
-        connection.execute(delete(StoredCursor).where(StoredCursor.replay.in_(ended)))
-        return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
+        deleted = connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
+        connection.execute(delete(StoredCursor).where(*orphans))  # afterwards: one resumed meanwhile keeps its cursors
+        return deleted
 
 
 def replays_ended_before(engine: Engine, before: float) -> int:

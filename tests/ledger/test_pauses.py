@@ -103,6 +103,15 @@ def test_only_what_is_owed_here_is_probed(engine: Engine, sub: int) -> None:
     assert claim(engine, at)
 
 
+def test_failures_of_another_url_do_not_pause(engine: Engine, sub: int) -> None:
+    """It was changed meanwhile, perhaps because it failed."""
+    upkeep.failing(engine, sub, 1000.0)
+    args = (engine, GROUP, sub, "it fails", PAUSED, operation(1))
+    assert not pauses.pause(*args, failing_before=2000.0, url=f"{URL}/old")
+    assert not outbox.pending(engine, GROUP, 9)
+    assert pauses.pause(*args, failing_before=2000.0, url=URL)
+
+
 def test_a_person_s_pause_is_not_probed(engine: Engine, sub: int) -> None:
     """Nor is one by plain SQL after failures had paused it, nor a disabled subscription; nothing but a look is done."""
     park(engine, parked(make_event(3), sub))

@@ -139,7 +139,7 @@ def test_old_replays_are_deleted(engine: Engine, sub: int) -> None:
 
 
 def test_a_replay_that_is_resumed_during_a_purge_keeps_its_cursors(engine: Engine, sub: int) -> None:
-    """Or it is deleted with them, and is not resumed."""
+    """Or it is deleted with them, and is not resumed: no replay is left that waits for cursors forever."""
     span = Span("t", 0, 0, 9)
     number = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [span], OLD)
     replays.cancel(engine, number, OLD)
@@ -147,8 +147,8 @@ def test_a_replay_that_is_resumed_during_a_purge_keeps_its_cursors(engine: Engin
     resuming = Thread(target=lambda: resumed.append(replays.resume(engine, number)))
 
     @event.listens_for(engine, "after_cursor_execute")
-    def once_deleted(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        if statement.startswith("DELETE FROM webhook_cursors"):
+    def deleted(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith("DELETE") and resuming.ident is None:
             resuming.start()
             resuming.join(0.5)
 
