@@ -29,7 +29,17 @@ from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
-from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
+from consumer.ledger.rows import (
+    DUE_KEY,
+    DueKey,
+    bind,
+    due_key_of_row,
+    in_transaction,
+    is_bound,
+    time_of,
+    time_or_none,
+    unix,
+)
 from models import CursorReason, ParkedDelivery, Status, StoredCursor, StoredReplay, Subscription
 from models.cursor import RUNS_LENGTH
 
@@ -37,12 +47,6 @@ MOST_SHOWN = 1_000  # cursors of one subscription
 
 _PLACE = (StoredCursor.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
 _KEY = (*_PLACE, StoredCursor.replay, StoredCursor.first_offset)
-DUE_KEY = (
-    ParkedDelivery.group_id,
-    ParkedDelivery.topic,
-    ParkedDelivery.partition_no,
-    ParkedDelivery.subscription_id,
-)
 _NEW = (
     *_KEY,
     StoredCursor.next_offset,
@@ -391,10 +395,6 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
         with engine.begin() as connection:
             connection.execute(ended.values(starts=0))
     return pruned
-
-
-def due_key_of_row(row: AnyRow) -> DueKey:
-    return row.topic, row.partition_no, row.subscription_id
 
 
 def _owed(row: AnyRow) -> OwedPart:

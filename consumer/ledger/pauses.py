@@ -15,9 +15,8 @@ from consumer.database.engine import reading
 from consumer.database.statements import AnySelect, any_of, in_pieces, of_each
 from consumer.events.event import TopicPartition
 from consumer.ledger import cursors, outbox, upkeep
-from consumer.ledger.assigned import DUE_KEY, due_key_of_row
 from consumer.ledger.ordering import is_first
-from consumer.ledger.rows import DueKey, OperationalEvent, cut, in_transaction, time_of
+from consumer.ledger.rows import DUE_KEY, DueKey, OperationalEvent, cut, due_key_of_row, in_transaction, time_of
 from models import ParkedDelivery, Status, StoredCursor, Subscription
 from models.base import BEFORE_IDS
 from models.subscription import REASON_LENGTH

@@ -131,7 +131,8 @@ def test_a_patch_sets_the_state(api: Api) -> None:
 def test_a_pause_and_its_reason_are_of_the_version(api: Api) -> None:
     """Whoever has not seen a pause, or why it is, overwrites neither."""
     path = f"/subscriptions/{api.create()['id']}"
-    bodies = ({}, {"state": "paused"}, {"state": "paused", "reason": "moves"}, {"state": "paused", "reason": "still"})
+    pause = {"state": "paused"}
+    bodies: list[dict[str, str]] = [{}, pause, pause | {"reason": "moves"}, pause | {"reason": "still"}]
     tags = [api.call("PATCH", path, body).headers["etag"] for body in bodies]
     assert len({*tags}) == len(bodies)
 
