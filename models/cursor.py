@@ -42,6 +42,8 @@ class StoredCursor(Base):
         CheckConstraint("end_offset >= next_offset", name="ck_webhook_cursors_end"),
         # Of a subscription, and for the cascade from it.
         Index("ix_webhook_cursors_sub", "subscription_id"),
+        # For those whose next record retention removes soon.
+        Index("ix_webhook_cursors_expires", "expires_at"),
         {
             "sqlite_autoincrement": True,
             "comment": "Positions from which subscriptions that are behind get their events from the log.",

@@ -59,6 +59,7 @@ INDEXES = (
     ("ix_webhook_deliveries_receiver", "webhook_deliveries", ("subscription_id", "status", "id")),
     ("ix_webhook_deliveries_state", "webhook_deliveries", ("status", "id", "subscription_id")),
     ("ix_webhook_cursors_sub", "webhook_cursors", ("subscription_id",)),
+    ("ix_webhook_cursors_expires", "webhook_cursors", ("expires_at",)),
     ("ix_webhook_marks_time", "webhook_marks", ("group_id", "marked_at")),
     ("ix_webhook_request_keys_age", "webhook_request_keys", ("created_at",)),
 )

@@ -7,13 +7,13 @@ deliveries a deploy or a kill -9 repeats, and how long it takes to work off an h
 same output.
 
 Simulated event by event: three pods, each with all of its receivers that fail, hang or were down (on the product's
-breaker, retry policy and limits of taking up), pods that are killed (on its offset tracker, metadata and commit
-interval), partitions that move, and the requests that moves cut off. Simulated as an aggregate: healthy receivers,
-whose rates follow Zipf's law and whose latency is log-normal with a tail. Not modelled: brokers and their limits, the
-database's own limits (each statement takes 1 ms, whatever else runs), name resolution, batches, fan-out, filters,
-ordering by key, `rate_limit` and `max_in_flight`, memory for bodies, keys that load partitions unevenly, receivers that
-slow down under load, pods that fail while others do. A pod's CPU does not slow down storing and taking up: the table
-shows the share of its core that they take.
+breaker, retry policy, and limits of taking up and catching up), pods that are killed (on its offset tracker, metadata
+and commit interval), partitions that move, and the requests that moves cut off. Simulated as an aggregate: healthy
+receivers, whose rates follow Zipf's law and whose latency is log-normal with a tail. Not modelled: brokers and their
+limits, the database's own limits (each statement takes 1 ms, whatever else runs), name resolution, batches, fan-out,
+filters, ordering by key, `rate_limit` and `max_in_flight`, memory for bodies, keys that load partitions unevenly,
+receivers that slow down under load, pods that fail while others do. A pod's CPU does not slow down storing and taking
+up: the table shows the share of its core that they take.
 """
 
 import argparse

@@ -21,6 +21,7 @@ class Costs:
     row_stored: float = 70.0  # in batches of 500: `measure`, `python -m benchmarks.parking`
     row_settled: float = 26.0  # the same
     row_taken_up: float = 71.0  # 500 rows of 20 due keys: `measure`
+    record_read: float = 7.2  # a record that a cursor's pass reads: `measure`
     statement: float = 520.0  # one of the four statements that fetch one row: `measure`
 
     # memory
@@ -55,6 +56,10 @@ class Costs:
     expire_statements: int = 2  # expiring operational events and marks
     count_statements: int = 2  # finding the next partition with rows, and counting its waiting rows
     relay_statements: int = 1  # a query for operational events
+    cursor_begun_statements: int = 2  # a transaction that begins cursors
+    cursor_saved_statements: int = 1  # one that saves positions
+    cursor_look_statements: int = 2  # a look at cursors: their rows and subscriptions,
+    cursor_new_statements: int = 1  # and stored deliveries of new ones
     assigned_statements: int = 3  # reading a newly assigned partition's stored deliveries and cursors
 
 

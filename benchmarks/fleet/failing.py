@@ -14,6 +14,7 @@ from math import inf
 from random import Random
 
 from benchmarks.fleet import statements
+from benchmarks.fleet.backlog import Backlog, DueKey
 from benchmarks.fleet.capacity import SLOTS
 from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
 from benchmarks.fleet.lane import Delivery, Lane
@@ -41,10 +42,9 @@ from consumer.delivery.retry import policy_for
 
 IN_MEMORY = setting("retry_in_memory")
 POLICY = policy_for(waits(), setting("retry_jitter"))
+BACKLOG_ROWS = setting("backlog_rows")
 LIVE_AFTER = 15 * MINUTE  # new events arrive for so long after the end, until each breaker has closed
 _FAILED = Failed("the simulated receiver is down", 503)
-
-DueKey = tuple[int, int]  # partition and subscription, here the receiver's rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,11 @@ class Story:
     offered: int
     delivered: int
     owed: int  # stored and not delivered at the end of the run
+    behind: int  # left to cursors, and neither delivered nor stored then
     in_hand: int  # neither delivered nor stored: the record is not settled
     exhausted: int
     stored: int  # rows stored by `end`
+    cursors: int  # begun
     attempts: int
     heads: int  # highest number of due keys with rows
     waits: Sequence[float]  # sorted delivery times of deliveries still open at `end`
@@ -66,7 +68,7 @@ class Story:
 
 @dataclass(slots=True)
 class _Entry:
-    kind: str  # new, again, delivered
+    kind: str  # new, again, delivered, given up, begun
     delivery: Delivery
 
 
@@ -74,8 +76,15 @@ class _Pod:
     """One run. Times are seconds from the beginning of the outage."""
 
     def __init__(
-        self, world: World, outages: Sequence[tuple[int, Outage]], end: float, random: Random, costs: Costs
+        self,
+        world: World,
+        outages: Sequence[tuple[int, Outage]],
+        end: float,
+        random: Random,
+        costs: Costs,
+        most_rows: float = BACKLOG_ROWS,
     ) -> None:
+        self._most_rows, self._open_rows = most_rows, Counter[DueKey]()
         self._random, self._costs, self._end = random, costs, end
         mine: dict[int, list[Outage]] = {}
         for rank, outage in outages:
@@ -98,6 +107,8 @@ class _Pod:
         self._ready: list[tuple[float, DueKey]] = []
         self._planned = inf
         self._tally = Tally()
+        self.backlog = Backlog(costs, self._tally, world.of_a_pod / self._places, self._at, self._feed)
+        self.behind: dict[int, Delivery] = {}
         self.delivered: set[int] = set()
         self.owed: dict[int, Delivery] = {}
         self.in_hand: dict[int, Delivery] = {}
@@ -127,16 +138,38 @@ class _Pod:
 
     def _arrive(self, now: float) -> None:
         lane = self._random.choices(self._lanes, cum_weights=self._weights)[0]
-        delivery = Delivery(next(self._numbers), lane, self._random.randrange(self._places))
+        delivery = Delivery(next(self._numbers), lane, self._random.randrange(self._places), now)
         self.offered += 1
         self.in_hand[delivery.number] = delivery
-        if (lane.breaker.restrains and lane.room(now) <= 0) or lane.held >= LANE_DELIVERIES:
-            self._store(delivery, max(now, lane.breaker.open_until or now))
+        if self.backlog.leaves(delivery):
+            self._leave(delivery)
+        elif (lane.breaker.restrains and lane.room(now) <= 0) or lane.held >= LANE_DELIVERIES:
+            if self._takes(delivery):
+                self.backlog.begin(delivery)
+                self._to_write.append(_Entry("begun", delivery))
+            else:
+                self._store(delivery, max(now, lane.breaker.open_until or now))
         else:
             lane.queue.append(delivery)
             self._start(lane, now)
         if now < self._end + LIVE_AFTER:
             self._at(now + self._random.expovariate(self._rate), self._arrive)
+
+    def _takes(self, delivery: Delivery) -> bool:
+        """A cursor takes what would be stored, by the rule of the product's backlog."""
+        lane = delivery.lane
+        enough = self._open_rows[delivery.place, lane.rank] + lane.held >= self._most_rows
+        return self._most_rows < inf and (lane.breaker.is_long_open or enough)
+
+    def _leave(self, delivery: Delivery) -> None:
+        delivery.behind = True
+        self.behind[delivery.number] = self.in_hand.pop(delivery.number)
+
+    def _feed(self, delivery: Delivery, now: float) -> None:
+        """A cursor has read a delivery."""
+        self.in_hand[delivery.number] = self.behind.pop(delivery.number)
+        delivery.lane.queue.append(delivery)
+        self._start(delivery.lane, now)
 
     def _start(self, lane: Lane, now: float) -> None:
         while lane.queue:
@@ -193,6 +226,15 @@ class _Pod:
             self.waits.append(now - self._end)
         if delivery.row:
             self._to_write.append(_Entry("delivered", delivery))
+        self._settled(delivery, now)
+
+    def _settled(self, delivery: Delivery, now: float) -> None:
+        """Its row needs no more, or its cursor may move."""
+        if delivery.row:
+            self._open_rows[delivery.place, delivery.lane.rank] -= 1
+        elif delivery.behind:
+            delivery.behind = False
+            self.backlog.settled(now)
 
     def _failed(self, delivery: Delivery, now: float) -> None:
         wait = POLICY.decide(delivery.made, _FAILED)
@@ -201,6 +243,7 @@ class _Pod:
             del (self.owed if delivery.row else self.in_hand)[delivery.number]
             self.exhausted.add(delivery.number)
             self._to_write.append(_Entry("given up", delivery))
+            self._settled(delivery, now)
             return
         lane, delivery.due = delivery.lane, now + wait
         if not delivery.row and wait <= IN_MEMORY and lane.breaker.open_until is None:
@@ -231,30 +274,41 @@ class _Pod:
 
     def _store(self, delivery: Delivery, due: float) -> None:
         delivery.due = due
+        if not delivery.row:
+            self._open_rows[delivery.place, delivery.lane.rank] += 1
         self._to_write.append(_Entry("again" if delivery.row else "new", delivery))
 
     def _pump(self, now: float) -> None:
         if self._writing or not self._to_write:
             return
         batch = [self._to_write.popleft() for _ in range(min(STORE_BATCH, len(self._to_write)))]
-        new = {each.delivery.place for each in batch if not each.delivery.row}
+        new = {each.delivery.place for each in batch if not each.delivery.row and each.kind != "begun"}
+        begun = sum(each.kind == "begun" for each in batch)
         told = [each for each in batch if each.delivery.row]
         outcomes = len({each.kind for each in told})
         storing = statements.storing(self._costs, len(new))
         telling = statements.results(self._costs, outcomes)
         self._tally.add(now, "storing", storing)
         self._tally.add(now, "results", telling)
-        self._tally.add(now, STORED, len(batch) - len(told))
+        beginning = self._costs.cursor_begun_statements * min(1, begun)
+        self._tally.add(now, "cursors", beginning)
+        self._tally.add(now, STORED, len(batch) - len(told) - begun)
         self._tally.add(now, SETTLED, len(told))
         self._writing = True
-        self._at(now + (storing + telling) * ROUND_TRIP, partial(self._written, batch))
+        self._at(now + (storing + telling + beginning) * ROUND_TRIP, partial(self._written, batch))
 
     def _written(self, batch: Sequence[_Entry], now: float) -> None:
         self._writing = False
         for entry in batch:
             kind, delivery = entry.kind, entry.delivery
+            if kind == "begun":
+                self._leave(delivery)
+                self.backlog.stored(delivery, now)
             if kind == "new":
                 delivery.row = True
+                if delivery.behind:
+                    delivery.behind = False
+                    self.backlog.settled(now)
                 self.stored += now <= self._end
                 self.owed[delivery.number] = self.in_hand.pop(delivery.number)
             if kind in {"new", "again"}:
@@ -351,7 +405,7 @@ class _Pod:
         """The outage ends: open deliveries are to be made, unless their receiver stays down longer."""
         self._missing = {
             number
-            for number, each in (self.owed | self.in_hand).items()
+            for number, each in (self.owed | self.behind | self.in_hand).items()
             if all(outage.end <= self._end for outage in each.lane.outages)
         }
 
@@ -362,9 +416,11 @@ class _Pod:
             self.offered,
             len(self.delivered),
             len(self.owed),
+            len(self.behind),
             len(self.in_hand),
             len(self.exhausted),
             self.stored,
+            self.backlog.begun,
             self.attempts,
             self.heads,
             sorted(self.waits),
@@ -380,12 +436,14 @@ def suffer(
     *,
     until: float = inf,
     costs: Costs = MEASURED,
+    most_rows: float = BACKLOG_ROWS,
 ) -> Story:
     """Runs one pod of the world whose receivers have these outages, which end after so many seconds.
 
     The run ends when all deliveries open then are made, or at `until`. The same `name` gives the same run.
+    `most_rows` of a receiver in a partition, as WEBHOOK_BACKLOG_ROWS; inf: each delivery is a row, there is no cursor.
     """
     with seeded(name):
-        pod = _Pod(world, outages, seconds, Random(name), costs)  # noqa: S311 (a simulation)
+        pod = _Pod(world, outages, seconds, Random(name), costs, most_rows)  # noqa: S311 (a simulation)
         pod.run(until)
     return pod.story()

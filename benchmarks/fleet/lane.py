@@ -38,12 +38,15 @@ class Lane:
 class Delivery:
     """One event on its way to a receiver.
 
-    `made`: attempts; `due`: time of the next one; `row`: whether it is stored.
+    `made`: attempts; `due`: time of the next one; `row`: whether it is stored; `behind`: whether a cursor has it.
     """
 
     number: int
     lane: Lane
     place: int  # its partition
+    at: float = 0.0  # when its record came
+    offset: float = 0.0
+    behind: bool = False
     made: int = 0
     row: bool = False
     due: float = 0.0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,26 +23,35 @@ import trustme
 from requests import PreparedRequest, RequestException, Response
 from sqlalchemy import Engine, event
 
+from benchmarks import rig
+from benchmarks.events import create_topic, fill
 from benchmarks.parking import GROUP, in_batches, rows
+from consumer.config.settings import KafkaSettings
 from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS
+from consumer.intake.cursor_reader import CursorReader
 from consumer.ledger import assigned, cursors, due, marks, ordering, outbox, store, upkeep
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.loop.poller import Poller
 from consumer.matching.catalog import find_endpoints
+from consumer.matching.subscribers import find_subscribers
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions.endpoint_row import Rules
-from models import Subscription
+from consumer.worker.catch_up import RECORDS, event_of
+from consumer.worker.cursor_looks import look_up
+from models import CursorReason, Subscription
 from tests.databases import database
 
 SECRETS = (parse_signing_key("benchmark-secret"),)
 LATER = 200.0  # seconds: the rows of `rows` are due by then
 REQUESTS, OPEN = 4_000, 100
+RECORDS_READ = 100_000
 FAILED = AttemptFailure("status 503", 503, "unavailable", 1.0)
 
 
@@ -126,6 +136,13 @@ def statements(engine: Engine) -> dict[str, int]:
     delivered = [AttemptResult(row, 2, "delivered", None, 200, None, 3.0) for row in (1, 2)]
     count("result_delivered", lambda: store.record(engine, GROUP, delivered))
     count("prune", lambda: _prune(engine, 100))
+    keys = [("t", 0, 1), ("t", 0, 2)]
+    begun = [NewCursor(key, 5, CursorReason.BEHIND) for key in keys]
+    count("cursor_begun", lambda: cursors.begin(engine, GROUP, begun, 1.0))
+    find = partial(find_subscribers, engine, SECRETS, Vault().decrypt)
+    count("cursor_look", lambda: look_up(engine, GROUP, find, keys, (), None, 0))
+    count("cursor_look_new", lambda: look_up(engine, GROUP, find, keys, keys, None, 0))
+    count("cursor_saved", lambda: cursors.save(engine, [CursorMove(1, 0, 6, None, "", None)], 2.0))
     return counts
 
 
@@ -293,6 +310,26 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def record_cost() -> float:
+    """Microseconds of CPU for a record that a cursor's pass reads, and that no member gets."""
+    with rig.kafka() as bootstrap:
+        topic = f"fleet-{uuid.uuid4().hex[:8]}"
+        create_topic(bootstrap, topic, 1)
+        fill(bootstrap, topic, RECORDS_READ)
+        settings = KafkaSettings(bootstrap_servers=bootstrap, group_id=topic, dead_letter_topic=f"{topic}.dead")
+        reader = CursorReader(settings)
+        reader.seek((topic, 0), 0)
+
+        def run() -> None:
+            while reader.positions[topic, 0] < RECORDS_READ:
+                for record in reader.read(RECORDS):
+                    event_of(record, None, "", None)
+
+        took = cpu(run, RECORDS_READ)
+        reader.close()
+    return took
+
+
 def show(title: str, figures: dict[str, float] | dict[str, int]) -> None:
     """Prints a part of the output."""
     print(title)
@@ -304,6 +341,7 @@ def main() -> None:
     """Measures and prints all costs."""
     with ledger(2) as engine:
         show("statements:", statements(engine))
+    show("a record that is read, µs of CPU:", {"record": record_cost()})
     show("rows, µs of CPU each:", rows_cost(20 * STORE_BATCH))
     show("look-ups, µs of CPU each:", lookup_cost(1600))
     show("opening a connection, µs of CPU more than where it is kept:", connection_cost())

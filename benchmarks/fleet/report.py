@@ -41,6 +41,7 @@ class Drained:
     log_seconds: float  # from the start of all pods, with an hour's records in the log; inf: never
     fastest: float  # deliveries a second of a pod meanwhile
     rows: int  # stored during the outage of receivers
+    cursors: int  # begun during it and after it
     owed: int  # deliveries open when these were back
     seconds: Mapping[str, float]  # until these shares of them were made
 
@@ -127,6 +128,7 @@ def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
             drain_log(world, HOUR),
             fastest(world).rate,
             round(sum(story.stored for story in outage) * scale),
+            round(sum(story.cursors for story in outage) * scale),
             round(len(late) * scale),
             {name: late[ceil(part * len(late)) - 1] if late else 0.0 for name, part in PARTS.items()},
         ),
@@ -186,6 +188,7 @@ def table(report: Report) -> str:
         "| --- | ---: |",
         f"| of all pods: the log, at {catching_up} | {shown(drained.log_seconds)} |",
         f"| of {100 * report.down:g} % of receivers: rows that were stored | {_rounded(drained.rows)} |",
+        f"| cursors that were begun | {_rounded(drained.cursors)} |",
         f"| deliveries owed when these were back | {_rounded(drained.owed)} |",
         *(f"| {name} of them delivered after | {shown(seconds)} |" for name, seconds in drained.seconds.items()),
     ]

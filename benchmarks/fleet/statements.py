@@ -14,7 +14,7 @@ from consumer.worker.maintenance import TIDY_EVERY
 from consumer.worker.outbox_relay import SELDOM
 
 MINUTE = 60.0
-KINDS = ("look-ups", "storing", "results", "taking up", "polling", "upkeep")
+KINDS = ("look-ups", "storing", "results", "taking up", "cursors", "polling", "upkeep")
 STORED, SETTLED, TAKEN_UP, DELIVERED = "rows stored", "rows settled", "rows taken up", "rows delivered"
 
 

@@ -270,10 +270,9 @@ class ShownCursor(Shown):
     seconds_behind: Annotated[int | None, Field(description="Age of that record.", examples=[3600])]
     expires_at: Annotated[
         str | None,
-        Field(
-            description="When retention removes it. Null: not known, or never.", examples=["2026-08-04T14:00:00.120Z"]
-        ),
+        Field(description="When Kafka removes that record, if known and ever.", examples=["2026-07-30T14:00:00.120Z"]),
     ]
+    seconds_left: Annotated[int | None, Field(description="Time until then. 0: it may be gone.", examples=[169200])]
 
 
 class SubscriptionInFull(ShownSubscription):

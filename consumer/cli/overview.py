@@ -25,7 +25,7 @@ from consumer.errors import SettingsError
 from consumer.matching.destinations import rules_of
 from consumer.ops.check import check_all
 from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview, overview
-from consumer.subscriptions.health import ListedSubscription
+from consumer.subscriptions.health import ExpiringBacklog, ListedSubscription, time_left
 from consumer.telemetry.logs import configure_logging
 from models import Status
 
@@ -37,6 +37,7 @@ _TABLES = {
     "loaded": ("Most deliveries waiting", ("subscription_id", "waiting", "url")),
     "disabled": ("Disabled subscriptions", ("subscription_id", "url", "reason")),
     "paused": ("Paused subscriptions", ("subscription_id", "paused_at", "url", "reason")),
+    "expiring": ("Kafka soon removes events of", ("subscription_id", "kept_for", "url")),
     "problematic": ("Subscriptions with problems, among the oldest", ("subscription_id", "url", "state")),
     "lag": ("Partitions", ("topic", "partition", "committed", "end", "records")),
 }
@@ -140,6 +141,10 @@ def _told(found: Overview) -> dict[str, Any]:
         url = each.subscription.url if each.subscription else "removed"
         return {"subscription_id": each.subscription_id, "waiting": each.waiting, "url": url}
 
+    def expiring(each: ExpiringBacklog) -> dict[str, object]:
+        at = each.expires.timestamp()
+        return each._asdict() | {"expires": time_text(at), "kept_for": time_left(at - found.at)}
+
     problematic = found.problematic and found.problematic.subscriptions
     lag = found.lag and sorted(found.lag, key=lambda each: -each.records)
     return {
@@ -150,6 +155,7 @@ def _told(found: Overview) -> dict[str, Any]:
         "loaded": rows(found.loaded, loaded),
         "disabled": rows(found.disabled, listed),
         "paused": rows(found.paused, listed),
+        "expiring": rows(found.expiring, expiring),
         "problematic": rows(problematic, lambda e: {"subscription_id": e.id, "url": e.url, "state": e.state}),
         "lag": rows(lag, lambda each: each._asdict() | {"records": each.records, "overtaken": each.overtaken}),
         "dead_letters": found.dead_letters,

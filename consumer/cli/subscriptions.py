@@ -1,6 +1,7 @@
 """`kafka-webhooks subscriptions`."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,7 @@ from consumer.ledger import cursors, search
 from consumer.matching.destinations import judge_names, policy_of
 from consumer.ops.changes import Changes
 from consumer.ops.verification import describe
+from consumer.subscriptions import health
 from consumer.subscriptions import repository as store
 from consumer.subscriptions.options import completed
 
@@ -230,7 +232,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     """Show a subscription.
 
     Prints its options, its unusable values, how many deliveries are stored for it, and the cursors that owe it events:
-    their positions in Kafka, and how old the next event is.
+    their positions in Kafka, how old the next event is, and for how long Kafka keeps it.
 
     Example: kafka-webhooks subscriptions show 7
     """
@@ -252,12 +254,19 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         print_fields(fields | stored | problems)
         if parts:
             typer.echo()
-            rows = (each | {"behind": _age(each["seconds_behind"])} for each in parts)
-            print_rows(("topic", "partition", "reason", "position", "end", "behind", "expires_at"), rows)
+            rows = (each | {"behind": _age(each["seconds_behind"]), "kept_for": _left(each)} for each in parts)
+            print_rows(("topic", "partition", "reason", "position", "end", "record_at", "behind", "kept_for"), rows)
+            left: list[Any] = [each["seconds_left"] for each in parts if each["seconds_left"] is not None]
+            if left and min(left) < health.EXPIRES_SOON:
+                typer.secho(f"Kafka removes the next event in {health.time_left(min(left))}", fg=typer.colors.YELLOW)
 
 
 def _age(seconds: Any) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _left(part: Mapping[str, Any]) -> str | None:
+    return None if part["seconds_left"] is None else health.time_left(part["seconds_left"])
 
 
 def enable(subscription_id: IdArgument) -> None:

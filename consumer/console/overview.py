@@ -1,6 +1,7 @@
 """The first page, live: deliveries made and owed, and the receivers in trouble.
 
-Failing receivers come first, then unusable, disabled and paused ones, then others with waiting deliveries.
+Failing receivers come first, then unusable ones, those whose events Kafka soon removes, disabled and paused ones,
+then others with waiting deliveries.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.ops.attempts import AttemptHistory, Minute
 from consumer.ops.cluster import Lag
 from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
-from consumer.subscriptions.health import named
+from consumer.subscriptions.health import named, time_left
 
 RECENT = 5_000  # attempts from which times and the latest failures are taken
 FAILURES = 10  # shown
@@ -120,6 +121,9 @@ def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
         if item.broken:
             badge, problem = Badge("broken", "bad"), str(item.problems[0])
             yield TroubledReceiver(item.id, item.url, item.event_type, item.tenant, badge, error=problem)
+    for expiring in seen.expiring or ():
+        left = time_left(expiring.expires.timestamp() - seen.at)
+        yield TroubledReceiver(*expiring[:4], Badge("expires", "bad"), error=f"Kafka removes its next event in {left}")
     for listed in seen.disabled or ():
         yield TroubledReceiver(*listed[:4], Badge("disabled", "warn"), error=listed.reason)
     for listed in seen.paused or ():

@@ -15,6 +15,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ops.attempts import Minute, Tried
+from consumer.subscriptions.health import EXPIRES_SOON, time_left
 from consumer.subscriptions.subscribed import Subscribed
 
 HERE = Path(__file__).parent
@@ -73,6 +74,11 @@ def ago(at: float, now: float) -> str:
     return f"{span(now - at)} ago" if at < now else f"in {span(at - now)}"
 
 
+def kept_for(left: float) -> Badge:
+    """For how many seconds Kafka keeps an event: a warning if an operator has to hurry, and bad if it may be gone."""
+    return Badge(time_left(left), "" if left >= EXPIRES_SOON else "warn" if left > 0 else "bad")
+
+
 def iso(at: float) -> str:
     """A moment (unix seconds) as RFC 3339 in UTC."""
     return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -110,8 +116,9 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
         lstrip_blocks=True,
     )
     formats = (text, number, percent, seconds, span, iso, for_visitor, redact_url)
+    times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, place_of)
-    found.filters.update({each.__name__: each for each in (*formats, *parts)}, ago=lambda at: ago(at, clock()))
+    found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
     found.globals.update(base=base, pages=pages, static=lambda name: f"{base}/static/{files[name]}")
     return found
 

@@ -4,6 +4,7 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -46,6 +47,8 @@ class Backlog:
         self._cursors: dict[TopicPartition, Covered] = {}
         self._looked: dict[TopicPartition, set[int]] = {}  # subscriptions whose cursors were read in this assignment
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
+        self.saves = 0  # how many positions have been stored
+        self.of_replays = Counter[int]()  # how many cursors of each replay are here
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
 
     def of(self, partition: TopicPartition) -> Covered:
@@ -61,9 +64,13 @@ class Backlog:
         """The cursors of a due key, the lowest first."""
         return self.of(due_key[:2]).get(due_key[2], ())
 
-    def may_store(self, due_key: DueKey) -> bool:
-        """Whether the subscription may have more stored deliveries in the partition."""
-        return self._rows[due_key] < self._most_rows and not self._parking.full
+    def may_store(self, due_key: DueKey, queued: int = 0) -> bool:
+        """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
+        return self._rows[due_key] + queued < self._most_rows and not self._parking.full
+
+    def counted(self, due_key: DueKey, rows: int) -> None:
+        """The due key has so many open rows in the database, some of them from before the assignment."""
+        self._rows[due_key] = max(self._rows[due_key], rows)
 
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
         """Take the cursors of a due key as the database has them.
@@ -93,6 +100,10 @@ class Backlog:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
 
+    def here_of(self, partition: TopicPartition) -> list[Cursor]:
+        """All cursors of a partition."""
+        return [cursor for several in self.of(partition).values() for cursor in several]
+
     def __iter__(self) -> Iterator[Cursor]:
         return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
 
@@ -117,7 +128,7 @@ class Backlog:
         The log has other records than before from the offset `cut` on, if it is given. Returns the cursors of an
         earlier topic of this name, whose records are gone: these owe nothing any more.
         """
-        self._cursors[partition] = {}
+        self.forget((partition,))
         looked = self._looked[partition] = set()
         identity, lost = self._identity_of(partition), []
         for each in kept:
@@ -180,19 +191,35 @@ class Backlog:
 
     def save(self, cursor: Cursor) -> None:
         """Store a cursor's position, unless it has not moved."""
-        move = cursor.begin_save(self._retentions.get(cursor.due_key[0]))
+        place = cursor.due_key[:2]
+        move = cursor.begin_save(self._retentions.get(place[0]), self._identity_of(place))
         if move is not None:
-            self._parking.move(move, cursor.due_key, cursor.end_save, partial(self._went_astray, cursor))
+            self._parking.move(
+                move, cursor.due_key, partial(self._was_saved, cursor), partial(self._went_astray, cursor)
+            )
+
+    def _was_saved(self, cursor: Cursor) -> None:
+        self.saves += 1
+        cursor.end_save()
 
     def _went_astray(self, cursor: Cursor) -> None:
         """Another owner has moved the cursor, or it is gone: read its row again."""
         cursor.astray = True
         self.news[cursor.due_key] = None
 
+    def rewind(self, cursor: Cursor) -> None:
+        """The log has other records than before: the cursor owes what it covers from its beginning on."""
+        self.drop(cursor)
+        self._add(Cursor(rewound(cursor.kept(), cursor.first)))
+
     def drop(self, cursor: Cursor) -> None:
         """Forget a cursor whose row is gone."""
+        cursor.gone = True
         covered = self.of(cursor.due_key[:2])
-        left = [each for each in covered.get(cursor.due_key[2], ()) if each is not cursor]
+        several = covered.get(cursor.due_key[2], [])
+        left = [each for each in several if each is not cursor]
+        if len(left) < len(several):
+            self._count(cursor, -1)
         if left:
             covered[cursor.due_key[2]] = left
         else:
@@ -207,7 +234,9 @@ class Backlog:
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that have left."""
         for partition in partitions:
-            self._cursors.pop(partition, None)
+            for several in self._cursors.pop(partition, {}).values():
+                for cursor in several:
+                    self._count(cursor, -1)
             self._looked.pop(partition, None)
 
     def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
@@ -247,10 +276,15 @@ class Backlog:
         cursor.confirm()
         self.news[cursor.due_key] = None
 
+    def _count(self, cursor: Cursor, change: int) -> None:
+        if cursor.replay:
+            self.of_replays[cursor.replay] += change
+
     def _add(self, cursor: Cursor) -> None:
         several = self.of(cursor.due_key[:2]).setdefault(cursor.due_key[2], [])
         if cursor.stored:
             self.news[cursor.due_key] = None
+        self._count(cursor, 1)
         several.append(cursor)
         several.sort(key=lambda each: (each.replay, each.first))
 

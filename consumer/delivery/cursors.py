@@ -32,7 +32,8 @@ class Cursor:
     `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
     `confirmed`: it has been written in this assignment, so that no earlier owner can change it any more. `ending`: its
     end is not stored yet. `astray`: another owner has moved it, and its row is to be read again before it moves.
-    `waiting`: deliveries that were left to it and that are settled once it is confirmed.
+    `gone`: it was dropped, and what settles of it counts no more. `waiting`: deliveries that were left to it and that
+    are settled once it is confirmed.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Cursor:
         "end",
         "ending",
         "first",
+        "gone",
         "id",
         "read_to",
         "reason",
@@ -67,7 +69,7 @@ class Cursor:
         self.first, self.end = kept.first, kept.end
         self.read_to = kept.next
         self.stored, self.ending, self.astray = stored, False, False
-        self.confirmed = False
+        self.confirmed = self.gone = False
         self._version = kept.version
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp, self._expires = kept.timestamp, kept.expires
@@ -95,7 +97,12 @@ class Cursor:
     @property
     def unsaved(self) -> int:
         """Events that have settled since the stored position: a crash sends them again."""
-        return self._settled + self._saving_settled
+        return 0 if self.gone or self.astray else self._settled + self._saving_settled
+
+    @property
+    def is_saving(self) -> bool:
+        """A save is under way."""
+        return self._saving is not None
 
     @property
     def moved(self) -> bool:
@@ -155,6 +162,12 @@ class Cursor:
         for left in waiting:
             left.record.settle_one()
 
+    def kept(self) -> KeptCursor:
+        """The cursor as it would be read from the database, had all that it has settled been saved."""
+        mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
+        place = self.id or 0, self.due_key, self.replay, self.reason, self.first
+        return KeptCursor(*place, mark, self.end, runs, self.timestamp, None, self._version, self._expires)
+
     def is_row(self, kept: KeptCursor) -> None:
         """Its row has been read."""
         self.id, self._version = kept.id, kept.version
@@ -181,12 +194,12 @@ class Cursor:
         """It ends here: the live stream owes the events from `offset` on."""
         self.end, self.ending = offset, True
 
-    def begin_save(self, retention: float | None = None) -> CursorMove | None:
+    def begin_save(self, retention: float | None = None, identity: str | None = None) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way.
 
-        `retention`: for how many seconds the topic keeps a record; None: not known.
+        `retention`: for how many seconds the topic keeps a record; `identity`: the topic's. None: not known.
         """
-        if self.id is None or self._saving is not None or self.astray:
+        if self.id is None or self._saving is not None or self.astray or self.gone:
             return None
         expires, timestamp = self._expires, self.timestamp
         if retention is not None:
@@ -199,7 +212,7 @@ class Cursor:
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, self.replay)
+        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, identity)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""

@@ -22,7 +22,7 @@ from consumer.delivery.known_rows import DueKeys, OpenRows, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside, Written
 from consumer.errors import RefusedTooLong, Unstorable
 from consumer.events.event import TopicPartition, utc
-from consumer.ledger import assigned, cursors, marks, replays, store
+from consumer.ledger import assigned, cursors, marks, store
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.loop.part import Part, first
@@ -251,9 +251,6 @@ class Parking(Part):
         if begun:
             cursors.begin(self._engine, self._group, begun, now)
         astray = cursors.save(self._engine, moves, now) if moves else frozenset[int]()
-        over = {move.replay for move in moves if move.replay and move.next == move.end}
-        if over:
-            replays.finish(self._engine, now, over)
         if new:
             store.park(self._engine, self._group, new, now)
         cleared = store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()

@@ -48,6 +48,7 @@ class RemovedRecords(NamedTuple):
 class CursorReader:
     """`positions` holds the next offset of each partition that is read; offsets before it were returned, or are gone.
 
+    `answered`: Kafka has returned a record or the log's end from the position that was sought, so it exists.
     `removed` lists what retention took, and `restarted` the partitions whose log no longer reaches their position, as
     after their topic was made again; the caller empties both.
     """
@@ -57,6 +58,7 @@ class CursorReader:
         self.positions: dict[TopicPartition, int] = {}
         self.removed: list[RemovedRecords] = []
         self.restarted: set[TopicPartition] = set()
+        self.answered: set[TopicPartition] = set()
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._lost: set[TopicPartition] = set()  # read from the log's beginning, since it holds no such position
         self._unreadable = UnreadableBatches()
@@ -102,6 +104,7 @@ class CursorReader:
             del self.positions[partition]
             self._unreadable.forget(self._partitions.pop(partition))
             self._lost.discard(partition)
+            self.answered.discard(partition)
         self._consumer.incremental_unassign([KafkaTopicPartition(*partition) for partition in there])
 
     def read(self, limit: int) -> list[Record]:
@@ -167,14 +170,17 @@ class CursorReader:
         return None
 
     def _found(self, partition: TopicPartition, offset: int) -> None:
-        """The log's first record, or its end, is at this offset, if its beginning was looked for."""
+        """The log has a record, or its end, at this offset: the first one, if the log's beginning was looked for."""
         if partition not in self._lost:
+            self.answered.add(partition)
             return
         self._lost.discard(partition)
         position = self.positions[partition]
         if offset < position:
             self.restarted.add(partition)
-        elif offset > position:
+            return
+        self.answered.add(partition)
+        if offset > position:
             self.removed.append(RemovedRecords(partition, position, offset))
             self.positions[partition] = offset
 

@@ -31,6 +31,7 @@ from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
 from consumer.ledger.rows import (
     DUE_KEY,
+    OPEN,
     DueKey,
     bind,
     due_key_of_row,
@@ -83,6 +84,7 @@ _SAVE = (
         settled_runs=pieces_of("b_runs", RUNS_LENGTH),
         record_ts=bind(StoredCursor.record_ts),
         expires_at=bind(StoredCursor.expires_at),
+        topic_identity=func.coalesce(StoredCursor.topic_identity, bind(StoredCursor.topic_identity)),
         updated_at=bind(StoredCursor.updated_at),
     )
 )
@@ -126,8 +128,8 @@ class KeptCursor(NamedTuple):
 class OwedPart(NamedTuple):
     """A part of a partition that a subscription is owed, from `next` to before `end` (None: as far as events come).
 
-    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known, and
-    `expires`: when retention removes it; None: not known, or never.
+    `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known. `expires`:
+    when retention removes that record; None: not known, or never.
     """
 
     group: str
@@ -141,7 +143,7 @@ class OwedPart(NamedTuple):
     expires: float | None
 
     def as_json(self, now: float) -> dict[str, object]:
-        """The part for people, at `now` (unix seconds): how old its next record is tells how far behind it is."""
+        """The part for people, at `now` (unix seconds): how old its next record is, and how long Kafka keeps it."""
         return {
             "group": self.group,
             "topic": self.topic,
@@ -153,11 +155,12 @@ class OwedPart(NamedTuple):
             "record_at": None if self.record_at is None else rfc3339(self.record_at),
             "seconds_behind": None if self.record_at is None else max(0, round(now - self.record_at)),
             "expires_at": None if self.expires is None else rfc3339(self.expires),
+            "seconds_left": None if self.expires is None else max(0, round(self.expires - now)),
         }
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
+    """A new position of the cursor `id`, whose owner last read or wrote this `version`; `identity` is the topic's."""
 
     id: int
     version: int
@@ -166,7 +169,7 @@ class CursorMove(NamedTuple):
     runs: str
     timestamp: int | None
     expires: float | None = None
-    replay: int = 0
+    identity: str | None = None
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
@@ -330,6 +333,15 @@ def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[Due
     return found
 
 
+def open_rows(engine: Engine, group: str, partition: TopicPartition) -> dict[DueKey, int]:
+    """How many open rows each due key of a partition has."""
+    row = ParkedDelivery
+    here = row.group_id == group, row.topic == partition[0], row.partition_no == partition[1], row.status.in_(OPEN)
+    counted = select(row.subscription_id, func.count().label("rows")).where(*here).group_by(row.subscription_id)
+    with reading(engine) as connection:
+        return {(*partition, each.subscription_id): each.rows for each in connection.execute(counted)}
+
+
 def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:
     """Store new positions. Returns the ids of those that are not stored: another owner has moved them, or they ended.
 
@@ -343,6 +355,7 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
             "b_end_offset": move.end,
             "b_record_ts": move.timestamp,
             "b_expires_at": time_or_none(move.expires),
+            "b_topic_identity": move.identity,
             "b_updated_at": time_of(now),
             **pieces("b_runs", RUNS_LENGTH, move.runs or None),
         }
@@ -368,7 +381,9 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
 
 
 def prune(engine: Engine, group: str, partition: TopicPartition, committed: int) -> int:
-    """Delete finished cursors of a partition that end at or below the committed offset. Returns their number.
+    """Delete finished cursors of a partition that end at or below the committed offset, or cover nothing.
+
+    Returns their number.
 
     Before that a restart would read again what they have covered, and send it. Those of replays show their progress.
     """
@@ -378,7 +393,7 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
         StoredCursor.partition_no == partition[1],
         StoredCursor.replay == 0,
         StoredCursor.end_offset == StoredCursor.next_offset,
-        StoredCursor.end_offset <= committed,
+        or_(StoredCursor.end_offset <= committed, StoredCursor.end_offset == StoredCursor.first_offset),
     )
     with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
         if connection.scalar(select(StoredCursor.id).where(*over).limit(1)) is None:

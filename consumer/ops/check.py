@@ -54,6 +54,7 @@ _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _RESUME = "kafka-webhooks subscriptions resume ID"
+_RESCUE = "fix their receivers, resume them, or raise the topics' retention.ms"
 _VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
 _MOST_LISTED = 1000  # failing subscriptions, and paused ones
@@ -186,6 +187,7 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
         vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
         yield _look("receivers", lambda: _receivers(engine))
+        yield _look("backlogs", lambda: _backlogs(engine, datetime.now(UTC)))
         yield _look("secrets", lambda: _secrets(engine, vault))
         if found := tls.expiries(engine):
             yield _look("certificates", lambda: _certificates(found, datetime.now(UTC)))
@@ -330,6 +332,16 @@ def _receivers(engine: Engine) -> str:
         return "none fails"
     since, ids = f"{found[0].since:%Y-%m-%d %H:%M}", _first([each.subscription_id for each in found])
     return Warn(f"all attempts fail for {ids}, the first since {since} UTC: kafka-webhooks top")
+
+
+def _backlogs(engine: Engine, now: datetime) -> str:
+    """The subscriptions whose events Kafka removes soon."""
+    found = health.expiring(engine, now + timedelta(seconds=health.EXPIRES_SOON), _MOST_LISTED + 1)
+    if not found:
+        return "none expires within 6 hours"
+    left = health.time_left((found[0].expires - now).total_seconds())
+    who = _first([each.subscription_id for each in found])
+    return Warn(f"Kafka removes events that it owes to {who}, the first in {left}: {_RESCUE}")
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:

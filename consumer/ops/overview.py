@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
+from consumer.events.event import utc
 from consumer.ledger import search
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops import dead_letters
@@ -19,7 +20,13 @@ from consumer.ops.bounded import begin, reason_of
 from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.health import FailingSubscription, ListedSubscription, ProblematicSubscriptions
+from consumer.subscriptions.health import (
+    EXPIRES_SOON,
+    ExpiringBacklog,
+    FailingSubscription,
+    ListedSubscription,
+    ProblematicSubscriptions,
+)
 
 T = TypeVar("T")
 
@@ -71,6 +78,7 @@ class Overview:
     failing: Sequence[FailingReceiver] | None
     disabled: Sequence[ListedSubscription] | None
     paused: Sequence[ListedSubscription] | None
+    expiring: Sequence[ExpiringBacklog] | None
     problematic: ProblematicSubscriptions | None
     lag: Sequence[Lag] | None
     dead_letters: int | None  # written in the last hour
@@ -105,6 +113,7 @@ def overview(
         "failing": partial(_receivers, engine),
         "disabled": partial(health.disabled, engine, LISTED),
         "paused": partial(health.paused, engine, LISTED),
+        "expiring": lambda: health.expiring(engine, utc(clock() + EXPIRES_SOON), LISTED),
         "problematic": partial(_problematic, engine, vault, rules, clock),
         "lag": lambda: group_lag(_known(kafka, topics), topics),
         "dead_letters": lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR),

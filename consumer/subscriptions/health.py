@@ -1,4 +1,4 @@
-"""Lists of subscriptions in brief: failing, disabled, paused and unusable ones; and the types that they name."""
+"""Lists of subscriptions in brief, of those that need attention; and the types that subscriptions name."""
 
 import time
 from collections.abc import Callable, Collection
@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import Engine, Row, func, or_, select
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
@@ -15,8 +15,10 @@ from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import walk
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
-from models import Subscription
+from models import StoredCursor, Subscription
 from models.base import UNREADABLE
+
+EXPIRES_SOON = 6 * 3600.0  # seconds: time for an operator to do something
 
 
 class ListedSubscription(NamedTuple):
@@ -46,6 +48,16 @@ class ProblematicSubscriptions(NamedTuple):
 
     subscriptions: tuple[Subscribed, ...]
     looked_at: int
+
+
+class ExpiringBacklog(NamedTuple):
+    """A subscription whose next event in Kafka is removed then; the URL is without a password."""
+
+    subscription_id: int
+    url: str
+    event_type: str
+    tenant: str
+    expires: datetime
 
 
 class NamedType(NamedTuple):
@@ -103,6 +115,40 @@ def paused(engine: Engine, most: int) -> list[ListedSubscription]:
     waiting = select(*_LISTED).where(since.is_not(None), Subscription.enabled == 1).order_by(since).limit(most)
     with reading(engine) as connection:
         return [_listed(row) for row in connection.execute(waiting)]
+
+
+def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklog]:
+    """At most `most` subscriptions that are not disabled and have events that retention removes before then.
+
+    The most urgent come first.
+    """
+    cursor = StoredCursor
+    urgent = (
+        select(*_SHOWN, cursor.expires_at)
+        .join(cursor, cursor.subscription_id == Subscription.id)
+        .where(cursor.expires_at < before, Subscription.enabled == 1)
+        .where(or_(cursor.end_offset.is_(None), cursor.end_offset > cursor.next_offset))
+        .order_by(cursor.expires_at)
+    )
+    found: dict[int, ExpiringBacklog] = {}
+    with reading(engine) as connection:
+        for row in connection.execute(urgent):  # a cursor for each partition
+            if row.id not in found:
+                found[row.id] = ExpiringBacklog(
+                    row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.expires_at
+                )
+                if len(found) == most:
+                    break
+    return [*found.values()]
+
+
+def time_left(seconds: float) -> str:
+    """For how long events are still kept: `2 d 4 h`, `5 h 20 min` or `12 min`."""
+    minutes = max(0, int(seconds // 60))
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def problematic(

@@ -1,20 +1,22 @@
 """Brings subscriptions that are behind up to the live stream: reads the log for their cursors, and feeds their lanes.
 
-A *pass* reads a partition for the cursors whose positions are near each other; each of them takes the records from its
-own position on. A cursor whose lane has no room leaves the pass, and another pass goes on from there. Passes of a
-partition take turns, so that a far cursor does not keep a near one waiting.
+A *pass* reads a partition for several cursors; each of them takes the records from its own position on. A cursor whose
+lane has no room for long leaves the pass, and another pass continues from there. Passes of a partition take turns, so
+that a far cursor does not keep a near one waiting.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 
 import structlog
+from confluent_kafka import KafkaException
 
 from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.limits import Memory
-from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
+from consumer.errors import FatalKafkaError, RegistryUnavailable, Tombstone, Undecodable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.decode import Mapped, decode
@@ -28,7 +30,7 @@ from consumer.schemas.translation import Translation
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
-from consumer.worker.reading_pass import NEAR, Pass
+from consumer.worker.reading_pass import Pass
 from consumer.worker.replaying import Replays
 
 log = structlog.get_logger(__name__)
@@ -40,7 +42,9 @@ AT_ONCE = 256  # rows of cursors that do not move, of one save: others wait behi
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 SECONDS = 0.005  # that filters may take in a turn
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
-PAUSE = 0.25  # seconds until a partition of which no cursor may read is looked at again
+LATER = 5.0  # seconds until another client is made for one that has failed
+LOOK_EVERY = 16  # members between two checks of the clock
+PAUSE = 1.0  # seconds until a partition of which no cursor may read is looked at again
 
 
 class CatchUp(Part):
@@ -64,19 +68,22 @@ class CatchUp(Part):
         retentions: Mapping[str, float],
         losses: Losses,
         remove: Callable[[int], None],
+        finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` as for the backlog. `remove` deletes the row of a cursor. `subscription_cache`: seconds
+        there. `retentions` as for the backlog. `remove` deletes the row of a cursor, and
+        `finish_replays` notes that these replays have perhaps ended. `subscription_cache`: seconds
         until the live stream knows a new subscription.
         """
         self._retentions, self._noted = retentions, dict[str, float]()
         self._unnoted: list[Cursor] = []  # cursors whose rows do not say yet when their next record expires
         self._losses = losses
         self._remove = remove
+        self._finish_replays = finish_replays
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
@@ -90,7 +97,7 @@ class CatchUp(Part):
         self._given_out = given_out
         self._live_at = live_at
         self._settled_to = settled_to
-        self._passes: dict[TopicPartition, Pass] = {}
+        self._passes = OrderedDict[TopicPartition, Pass]()
         self._not_before: dict[Cursor | TopicPartition, float] = {}
         self._subscription_cache = subscription_cache
         self._meets_from: dict[Cursor, float] = {}
@@ -121,12 +128,13 @@ class CatchUp(Part):
             stop = lost.next + 1 if lost.end is None else lost.end
             self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
             self._remove(lost.id)
+        self._moved |= {each: None for each in self._backlog.here_of(partition.topic_partition) if each.ending}
         self.looks.assigned(partition.topic_partition)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
         for partition in partitions:
-            self._passes.pop(partition, None)
+            self._end(partition)
         if self._reader is not None:
             self._reader.drop(partitions)
 
@@ -134,11 +142,12 @@ class CatchUp(Part):
         """Let the first event out that the due key's cursors owe to a paused subscription."""
         self.looks.probe(due_key, now)
 
-    def save(self, partitions: Collection[TopicPartition]) -> None:
-        """Store the positions of partitions that are given up."""
-        for cursor in [*self._feeder.exposed, *self._moved]:
-            if cursor.due_key[:2] in partitions:
-                self._backlog.save(cursor)
+    def save(self, partitions: Collection[TopicPartition]) -> bool:
+        """Store the positions of partitions that are given up. False: all of them are stored."""
+        ours = [each for each in {**self._feeder.dirty, **self._moved} if each.due_key[:2] in partitions]
+        for cursor in ours:
+            self._backlog.save(cursor)
+        return any(cursor.moved and cursor.id is not None and not cursor.astray for cursor in ours)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that have left."""
@@ -146,19 +155,29 @@ class CatchUp(Part):
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
         self._unnoted = [each for each in self._unnoted if each.due_key[:2] not in partitions]
-        for several in (self._feeder.exposed, self._moved, self._over, self._meets_from):
+        self._feeder.forget(partitions)
+        for several in (self._moved, self._over, self._meets_from):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
     def poll(self, now: float) -> None:
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
         self.looks.poll(now)
-        self._feeder.count()
+        self._feeder.count(now)
         self._selector.begin(SECONDS)
+        left: dict[TopicPartition, Pass] = {}  # passes that have ended before they had offered all that was read
         for partition, each in list(self._passes.items()):
-            self._offer(partition, each, now)
-        self._begin_passes(now)
-        self._read(now)
+            self._passes.move_to_end(partition)  # the next turn begins with another one
+            if not self._offer(partition, each, now):
+                left[partition] = each
+                self._end(partition)
+            if self._selector.is_spent():
+                break
+        self._begin_passes(left, now)
+        try:
+            self._read(now)
+        except (KafkaException, FatalKafkaError) as error:
+            self._give_up_reader(error, now)
         self._save(now)
 
     def close(self) -> None:
@@ -168,49 +187,61 @@ class CatchUp(Part):
 
     # Passes.
 
-    def _begin_passes(self, now: float) -> None:
+    def _begin_passes(self, left: Mapping[TopicPartition, Pass], now: float) -> None:
         if not self._memory.room:
             return
         for partition in self.looks.partitions():
             if len(self._passes) >= PASSES:
                 return
             if partition not in self._passes and now >= self._not_before.get(partition, -inf):
-                self._begin_pass(partition, now)
+                self._begin_pass(partition, left.get(partition), now)
 
-    def _begin_pass(self, partition: TopicPartition, now: float) -> None:
-        """Begin a pass with the first cursor that has its turn, and those near to it."""
+    def _begin_pass(self, partition: TopicPartition, before: Pass | None, now: float) -> None:
+        """Begin a pass with the first cursor that has its turn, and those that are further on, which it will reach.
+
+        It goes on with the records that the one `before` it has left, if it begins there.
+        """
         able: dict[Cursor, Subscriber] = {}
-        unable: list[DueKey] = []
-        for cursor in self.looks.candidates(partition):
-            if not self._may_read(cursor, now):
-                unable.append(cursor.due_key)
+        unable: list[Cursor] = []
+        given_out, is_ours, waits = self._given_out(partition), self._owns(partition), PAUSE
+        for cursor in self.looks.candidates(partition) if is_ours else ():
+            if not self._may_read(cursor, now) or not given_out(cursor.first - 1):
+                unable.append(cursor)
             elif (subscriber := self.looks.subscriber(cursor.due_key, now)) is not None:
                 able[cursor] = subscriber
+            else:
+                waits = AGAIN
         if not able:
-            self._not_before[partition] = now + PAUSE
-            self.looks.served(partition, unable)
+            rested = (self._not_before.get(cursor, inf) - now for cursor in unable)
+            self._not_before[partition] = now + min(waits, *(each for each in rested if each > 0), waits)
+            self.looks.served(partition, [cursor.due_key for cursor in unable])
             return
         begin = next(iter(able)).read_to
-        members = {each: subscriber for each, subscriber in able.items() if begin <= each.read_to < begin + NEAR}
-        self.looks.served(partition, [*unable, *(each.due_key for each in members)])
+        members = {each: subscriber for each, subscriber in able.items() if begin <= each.read_to}
+        self.looks.served(partition, [each.due_key for each in (*unable, *members)])
         if self._reader is None:
             self._reader = self._open_reader()
-        self._reader.seek(partition, begin)
-        self._passes[partition] = Pass(members, begin, now)
+        goes_on = before is not None and before.position == begin
+        if not goes_on:
+            self._reader.seek(partition, begin)
+        self._passes[partition] = Pass(members, begin, now, before.pending if before is not None and goes_on else ())
 
     def _may_read(self, cursor: Cursor, now: float) -> bool:
-        """Whether the cursor's subscription may get an event now, and the live stream is past its beginning."""
-        partition = cursor.due_key[:2]
+        """Whether the cursor's subscription may get an event now."""
         return (
             cursor.id is not None
             and cursor.knows_rows
             and not cursor.astray
             and not cursor.read_all
             and now >= self._not_before.get(cursor, -inf)
-            and self._owns(partition)
-            and self._feeder.has_room(cursor.due_key[2], now)
-            and self._given_out(partition)(cursor.first - 1)
+            and self._feeder.has_room(cursor, now)
         )
+
+    def _end(self, partition: TopicPartition) -> None:
+        """End a pass. Its members continue from where each of them is."""
+        if (each := self._passes.pop(partition, None)) is not None:
+            self._moved |= dict.fromkeys(each.members)
+            each.advance(0, 0.0, at_once=True)
 
     def _read(self, now: float) -> None:
         reader, self._more = self._reader, False
@@ -218,8 +249,6 @@ class CatchUp(Part):
             return
         reader.drop([partition for partition in reader.positions if partition not in self._passes])
         if not self._passes or not self._memory.room:
-            return
-        if sum(len(each.pending) for each in self._passes.values()) >= RECORDS:
             return
         records = reader.read(RECORDS)
         self._more = len(records) == RECORDS
@@ -229,65 +258,104 @@ class CatchUp(Part):
         for removed in reader.removed:
             if (each := self._passes.get(removed.partition)) is not None:
                 for cursor in each.members:
+                    first = max(cursor.read_to, removed.first)
                     stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
-                    self._losses.report(cursor.due_key, cursor.read_to, stop, "retention removed their records")
+                    self._losses.report(cursor.due_key, first, stop, "retention removed their records")
         reader.removed.clear()
-        for partition in reader.restarted:  # the live stream finds the cut, and the partition is assigned again
-            self._passes.pop(partition, None)
-            self._not_before[partition] = now + SAVE_EVERY
+        for partition in reader.restarted:
+            self._restarted(partition, now)
         reader.restarted.clear()
 
-    def _offer(self, partition: TopicPartition, each: Pass, now: float) -> None:
-        """Offer the events that were read. If one has to wait for its schema, the pass ends."""
-        reader = self._reader
-        if each.pending or (reader is not None and reader.positions.get(partition, 0) > each.position):
-            self._moved |= dict.fromkeys(each.members)
-        while each.pending and each.members and not self._selector.is_spent():
-            try:
-                event = self._read_event(each.pending[0])
-            except RegistryUnavailable:
-                self._not_before[partition] = now + AGAIN
-                del self._passes[partition]
-                return
-            waiting = [] if event is None else self._waiting(event, each, now)
-            if waiting and each.waits_for(waiting, now):
-                break
-            self._not_before.update(dict.fromkeys(waiting, now + AGAIN))
-            each.took()
-        each.advance(each.position if reader is None or each.pending else reader.positions.get(partition, 0))
-        self._meet(partition, each, now)
-        if each.is_over(now):
-            del self._passes[partition]
+    def _restarted(self, partition: TopicPartition, now: float) -> None:
+        """The log ends before the position of a pass: it was truncated, or its topic made anew."""
+        each = self._passes.get(partition)
+        self._end(partition)
+        self._not_before[partition] = now + SAVE_EVERY
+        for cursor in () if each is None else each.members:
+            if cursor.replay and cursor.end is not None:
+                self._losses.report(cursor.due_key, cursor.next, cursor.end, "the log does not reach them any more")
+                cursor.meet(cursor.read_to)
+                self._moved[cursor] = None
+            else:
+                log.warning("the log ends before a cursor; it begins again", cursor=cursor.id, from_offset=cursor.first)
+                self._backlog.rewind(cursor)
 
-    def _waiting(self, event: Event, each: Pass, now: float) -> list[Cursor]:
-        """Give an event to the members that owe it. Returns the ones that cannot take it now."""
-        waiting = []
-        for cursor in each.getting(event):
-            if cursor not in each.members:  # it has just been probed
-                continue
-            endpoint = each.members[cursor].endpoint
-            if cursor.replay and not self._replays.wants(cursor.replay, event):
-                continue
-            if cursor.replay and (until := self._replays.rests_until(cursor.replay, now)) > now:
+    def _give_up_reader(self, error: Exception, now: float) -> None:
+        """The client of the cursors cannot go on: another one does, a little later."""
+        log.error("the cursors' Kafka client has failed; another one is made", error=str(error))
+        for partition in list(self._passes):
+            self._end(partition)
+            self._not_before[partition] = now + LATER
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _offer(self, partition: TopicPartition, each: Pass, now: float) -> bool:
+        """Offer the events that were read. False: the pass has ended."""
+        while each.pending and each.members and not self._selector.is_spent():
+            if each.owing is None:
+                try:
+                    each.look(self._read_event(each.pending[0]))
+                except RegistryUnavailable:
+                    self._not_before[partition] = now + AGAIN
+                    return False
+            if not self._give(each, now):
+                break
+            each.took(now)
+        reader, live = self._reader, self._live_at(partition)
+        reached = each.position if reader is None or each.pending else reader.positions.get(partition, 0)
+        if each.advance(reached, now, at_once=live is not None and reached >= live) and live is not None:
+            self._meet(partition, each, live, now)
+        return not each.is_over(now)
+
+    def _give(self, each: Pass, now: float) -> bool:
+        """Give the first event that is pending to the members that owe it. False: some wait, or the time is spent."""
+        event, owing = each.event, each.owing
+        if event is None or owing is None:
+            return True
+        for number in range(len(owing)):
+            cursor = owing.popleft()
+            if cursor in each.members and not self._takes(cursor, each, event, now):
+                owing.append(cursor)
+            if number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent():
+                return False
+        if owing and each.may_wait(now):
+            return False
+        for cursor in owing:
+            each.leave(cursor)
+            self._moved[cursor] = None
+            self._not_before[cursor] = now + AGAIN
+        return True
+
+    def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:
+        """Whether a member takes an event, or need not."""
+        endpoint = each.members[cursor].endpoint
+        if cursor.replay:
+            if not self._replays.wants(cursor.replay, event):
+                return True
+            if (until := self._replays.rests_until(cursor.replay, now)) > now:
                 self._not_before[cursor] = until
+                self._moved[cursor] = None
                 each.leave(cursor)  # the others do not wait for it
-                continue
-            # A replay follows the live stream.
-            is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
-            if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
-                waiting.append(cursor)
-            elif endpoint.paused and cursor.open:
-                self.looks.probed(cursor.due_key)
-        return waiting
+                return True
+            if not self._given_out(cursor.due_key[:2])(event.record.offset):  # a replay follows the live stream
+                return False
+        if endpoint is None or not self._feeder.takes(cursor, endpoint, event, now):
+            return False
+        if endpoint.paused and cursor.open:
+            self.looks.probed(cursor.due_key)
+        return True
 
     # Meeting the live stream, and saving.
 
-    def _meet(self, partition: TopicPartition, each: Pass, now: float) -> None:
+    def _meet(self, partition: TopicPartition, each: Pass, live: int, now: float) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
-        live = self._live_at(partition)
+        if self._reader is None or partition not in self._reader.answered:  # else the log may end before them
+            return
         for cursor in each.members:
-            if cursor.end is None and live is not None and cursor.read_to >= live and self._may_meet(cursor, now):
+            if cursor.end is None and cursor.read_to >= live and self._may_meet(cursor, now):
                 cursor.meet(cursor.read_to)
+                self._moved[cursor] = None
                 self._backlog.save(cursor)
 
     def _may_meet(self, cursor: Cursor, now: float) -> bool:
@@ -300,6 +368,7 @@ class CatchUp(Part):
         for cursor in self._backlog.here(due_key):
             if cursor.end is None and cursor.id is not None and live is not None:
                 cursor.meet(max(cursor.read_to, live))
+                self._moved[cursor] = None
                 self._backlog.save(cursor)
 
     def _changed(self, due_key: DueKey) -> None:
@@ -315,19 +384,24 @@ class CatchUp(Part):
             self._tidied = now
             self._tidy(now)
         elif self._feeder.unsaved >= SAVE_AFTER:
-            for cursor in self._feeder.exposed:
+            for cursor in self._feeder.dirty:
                 self._backlog.save(cursor)
 
     def _tidy(self, now: float) -> None:
         """Save all positions, and forget the cursors that have finished."""
         moved, self._moved = self._moved, {}
+        moved |= {cursor: None for each in self._passes.values() for cursor in each.members} | self._feeder.dirty
         for cursor in moved:
             self._backlog.save(cursor)
-            if (cursor.moved or cursor.open) and not cursor.astray:  # an astray one is read again as another object
+            if cursor.astray or cursor.gone:  # its row is read again as another object
+                continue
+            if cursor.moved or cursor.open:
                 self._moved[cursor] = None
             elif cursor.finished:
                 self._over[cursor] = None
                 self.looks.settled(cursor.due_key)
+        if over := {cursor.replay for cursor in self._over if cursor.replay}:
+            self._finish_replays(over)
         for cursor in list(self._over):
             settled = self._settled_to(cursor.due_key[:2])
             if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):

@@ -36,7 +36,8 @@ Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 class LookUp(NamedTuple):
     """The cursors and subscriptions of due keys, and the stored deliveries of the ones for which these were not known.
 
-    `requests`: those of the cursors' replays that have not ended. `began`: the number of the last assignment before it.
+    `requests`: those of the cursors' replays that have not ended. `rows`: how many open rows due keys have. `began`:
+    the number of the last assignment before it.
     """
 
     due_keys: Sequence[DueKey]
@@ -44,19 +45,32 @@ class LookUp(NamedTuple):
     subscribers: Mapping[int, Subscriber]
     stored: Mapping[DueKey, set[tuple[int, int, int]]]
     requests: Mapping[int, Request]
+    rows: Mapping[DueKey, int]
     began: int
 
 
 def look_up(
-    engine: Engine, group: str, find: Find, due_keys: Sequence[DueKey], new: Collection[DueKey], began: int
+    engine: Engine,
+    group: str,
+    find: Find,
+    due_keys: Sequence[DueKey],
+    new: Collection[DueKey],
+    assigned: TopicPartition | None,
+    began: int,
 ) -> LookUp:
-    """Read what is known of due keys (one or more), in a few statements; `new` ones with their stored deliveries."""
+    """Read what is known of due keys, in a few statements; `new` ones with their stored deliveries.
+
+    And the number of open rows of each due key of a partition that was just assigned.
+    """
+    rows = {} if assigned is None else cursors.open_rows(engine, group, assigned)
+    if not due_keys:
+        return LookUp((), {}, {}, {}, {}, rows, began)
     kept: dict[DueKey, list[KeptCursor]] = {}
     for cursor in cursors.of_due_keys(engine, group, due_keys):
         kept.setdefault(cursor.due_key, []).append(cursor)
     subscribers = find(sorted({due_key[2] for due_key in due_keys}))
     requests = replays.requests(engine, {each.replay for several in kept.values() for each in several if each.replay})
-    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), requests, began)
+    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), requests, rows, began)
 
 
 class CursorLooks:
@@ -68,7 +82,7 @@ class CursorLooks:
     def __init__(
         self,
         backlog: Backlog,
-        look: Callable[[Sequence[DueKey], Collection[DueKey], int], LookUp],
+        look: Callable[[Sequence[DueKey], Collection[DueKey], TopicPartition | None, int], LookUp],
         job: ThreadJob[LookUp],
         replaying: Replays,
         on_disabled: Callable[[DueKey], None],
@@ -83,7 +97,8 @@ class CursorLooks:
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
         self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
         self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
-        self._looked = self._met = -inf
+        self._looked = self._met = self._now = -inf
+        self._uncounted: dict[TopicPartition, None] = {}  # their rows from before the assignment are not counted
         self._assignments = 0
         self._assigned_at: dict[TopicPartition, int] = {}
 
@@ -96,11 +111,13 @@ class CursorLooks:
         """A partition has come, and the backlog has its cursors."""
         self._assignments += 1
         self._assigned_at[partition] = self._assignments
+        self._uncounted[partition] = None
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Partitions have left."""
         for partition in partitions:
             self._assigned_at.pop(partition, None)
+            self._uncounted.pop(partition, None)
             self._moving.pop(partition, None)
         for several in (self._urgent, self._idle, self._probes):
             for due_key in [each for each in several if each[:2] in partitions]:
@@ -124,6 +141,7 @@ class CursorLooks:
 
     def poll(self, now: float) -> None:
         """Begin a look, unless one is under way."""
+        self._now = now
         begun, self._backlog.news = self._backlog.news, {}
         self._urgent |= begun
         if now - self._met >= MET_EVERY:
@@ -138,10 +156,11 @@ class CursorLooks:
             wanted += islice(self._idle, MOST)
         for due_key in wanted:
             self._urgent.pop(due_key, None)
-        if wanted:
+        counted = next(iter(self._uncounted), None)
+        if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
-            look = partial(self._look, wanted, new, self._assignments)
-            self._job.start(look, partial(self._found, now), lambda _error: self.look_at(wanted))
+            look = partial(self._look, wanted, new, counted, self._assignments)
+            self._job.start(look, partial(self._found, counted), lambda _error: self.look_at(wanted))
 
     def partitions(self) -> list[TopicPartition]:
         """The partitions with cursors that may move, the one that has waited longest for its turn first."""
@@ -173,7 +192,8 @@ class CursorLooks:
 
     def dropped(self, cursor: Cursor) -> None:
         """A finished cursor was forgotten."""
-        if cursor.replay and not self._of_replay(cursor):
+        if cursor.replay and not self._backlog.of_replays[cursor.replay]:
+            del self._backlog.of_replays[cursor.replay]
             self._replays.forget(cursor.replay)
 
     def served(self, partition: TopicPartition, due_keys: Iterable[DueKey]) -> None:
@@ -186,7 +206,11 @@ class CursorLooks:
             if due_key in moving:
                 moving.move_to_end(due_key)
 
-    def _found(self, now: float, answer: LookUp) -> None:
+    def _found(self, counted: TopicPartition | None, answer: LookUp) -> None:
+        if counted is not None and self._assigned_at.get(counted, inf) <= answer.began:
+            self._uncounted.pop(counted, None)
+            for due_key, number in answer.rows.items():
+                self._backlog.counted(due_key, number)
         for due_key in answer.due_keys:
             self._idle.pop(due_key, None)
             assigned_at = self._assigned_at.get(due_key[:2])
@@ -198,13 +222,15 @@ class CursorLooks:
             if due_key[2] not in answer.subscribers:  # it was removed, and its cursors with it
                 self._backlog.drop_all(due_key)
             self._backlog.merge(due_key, answer.kept.get(due_key, ()))
+            known = {(each.replay, each.first) for each in answer.kept.get(due_key, ())}
             for cursor in self._backlog.here(due_key):
-                if not cursor.knows_rows and due_key in answer.stored:
+                if not cursor.knows_rows and due_key in answer.stored and (cursor.replay, cursor.first) in known:
                     rows = answer.stored[due_key]
                     cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
-            mine = {each.replay: self._of_replay(each) for each in self._backlog.here(due_key) if each.replay}
-            self._replays.learn(mine, answer.requests, now)
-            self._sort(due_key, answer.subscribers.get(due_key[2]), now)
+            of_replays = self._backlog.of_replays
+            mine = {each.replay: of_replays[each.replay] for each in self._backlog.here(due_key) if each.replay}
+            self._replays.learn(mine, answer.requests, self._now)
+            self._sort(due_key, answer.subscribers.get(due_key[2]), self._now)
             self._on_change(due_key)
 
     def _sort(self, due_key: DueKey, subscriber: Subscriber | None, now: float) -> None:
@@ -227,11 +253,6 @@ class CursorLooks:
         self.settled(due_key)
         if subscriber is not None and not subscriber.enabled:
             self._on_disabled(due_key)
-
-    def _of_replay(self, cursor: Cursor) -> int:
-        """How many unfinished cursors of the cursor's replay are in this worker."""
-        places = (self._backlog.here((*partition, cursor.due_key[2])) for partition in self._assigned_at)
-        return sum(each.replay == cursor.replay and not each.finished for here in places for each in here)
 
     def _stop(self, due_key: DueKey) -> None:
         if (moving := self._moving.get(due_key[:2])) is not None:

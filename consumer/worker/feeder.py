@@ -1,6 +1,8 @@
 """Feeds lanes with the events that cursors read, within bounds on what a crash would repeat."""
 
 from collections import Counter
+from collections.abc import Collection
+from math import inf
 
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
@@ -9,19 +11,30 @@ from consumer.delivery.known_rows import ordering_key_of
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.settling import Settling
-from consumer.events.event import Event
+from consumer.events.event import Event, TopicPartition
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.replaying import Replays
 
 REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are for new events
 MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
+MOST_OF_ONE = 200  # of one cursor
+STUCK = 1.0  # seconds after which a save counts as refused, if others succeed; that cursor alone waits then
+
+
+class _Held:
+    """An event that counts as held in memory until each cursor that took it has settled it."""
+
+    __slots__ = ("takers",)
+
+    def __init__(self) -> None:
+        self.takers = 0
 
 
 class Feeder:
     """Decides whether a cursor takes an event now.
 
-    `exposed` are the cursors with events that are open, or that have settled since their last save: `unsaved` ones.
+    `unsaved` counts the events that have settled since the saves of their cursors, which are `dirty`.
     """
 
     def __init__(
@@ -39,25 +52,48 @@ class Feeder:
         self._selector = selector
         self._memory = memory
         self._replays = replaying
+        self._replaying: dict[Cursor, None] = {}  # cursors of replays with open events
         self._replayed = Counter[int]()  # open events of replays, by subscription
+        self._assignments: dict[TopicPartition, object] = {}
+        self._event: Event | None = None  # the last one that was taken
+        self._held = _Held()
+        self._saving: dict[Cursor, float] = {}  # since when saves are under way
+        self._saves, self._saved_at = 0, -inf
         self.unsaved = 0
-        self.exposed: dict[Cursor, None] = {}
+        self.dirty: dict[Cursor, None] = {}
 
-    def count(self) -> None:
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Partitions have left: their events are held no more, settled or not."""
+        for partition in partitions:
+            self._memory.leave(self._assignments.pop(partition, None))
+        for several in (self.dirty, self._replaying, self._saving):
+            for cursor in [each for each in several if each.due_key[:2] in partitions]:
+                del several[cursor]
+
+    def count(self, now: float) -> None:
         """Count the unsaved events; call it once a turn."""
+        if self._backlog.saves != self._saves:
+            self._saves, self._saved_at = self._backlog.saves, now
         self.unsaved = 0
-        self._replayed.clear()
-        for cursor in list(self.exposed):
-            if not cursor.open and not cursor.unsaved:
-                del self.exposed[cursor]
+        for cursor in list(self.dirty):
+            if not cursor.unsaved:
+                del self.dirty[cursor]
+            if not cursor.is_saving:
+                self._saving.pop(cursor, None)
+            elif now - self._saving.setdefault(cursor, now) >= STUCK and now - self._saved_at < STUCK:
+                continue
             self.unsaved += cursor.unsaved
-            if cursor.replay:
-                self._replayed[cursor.due_key[2]] += cursor.open
+        self._replayed.clear()
+        for cursor in list(self._replaying):
+            if not cursor.open:
+                del self._replaying[cursor]
+            self._replayed[cursor.due_key[2]] += cursor.open
 
-    def has_room(self, subscription_id: int, now: float) -> bool:
-        """A subscription may get an event."""
+    def has_room(self, cursor: Cursor, now: float) -> bool:
+        """A cursor's subscription may get an event."""
+        subscription_id = cursor.due_key[2]
         return (
-            self.unsaved < MOST_UNSAVED
+            self._may_take(cursor)
             and not self._selector.is_over(subscription_id)
             and self._lanes.room(subscription_id, now) > 0
         )
@@ -67,7 +103,7 @@ class Feeder:
         answer = self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
-        if answer is FilterResult.NOT_ASKED or self.unsaved >= MOST_UNSAVED:
+        if answer is FilterResult.NOT_ASKED or not self._may_take(cursor):
             return False
         lane = self._lanes.lane(endpoint)
         is_ordered = not cursor.replay or self._replays.is_ordered(cursor.replay)
@@ -89,19 +125,33 @@ class Feeder:
             self._lanes.enqueue(Delivery(event, lane, record, key), now)
         return True
 
+    def _may_take(self, cursor: Cursor) -> bool:
+        """The cursor's events would not make too many that a crash sends again."""
+        return self.unsaved < MOST_UNSAVED and cursor.unsaved < MOST_OF_ONE
+
     def _may_queue(self, cursor: Cursor, lane: Lane, event: Event, now: float) -> bool:
         if cursor.replay and self._replayed[cursor.due_key[2]] >= max(1, lane.capacity // REPLAYS_PART):
             return False
-        return self._lanes.admit(lane, event.size, now) is Admission.QUEUE
+        # If the receiver fails, what its lane holds is stored.
+        may_fail = self._backlog.may_store(cursor.due_key, lane.held) or not lane.held
+        return may_fail and self._lanes.admit(lane, event.size, now) is Admission.QUEUE
 
     def _opened(self, cursor: Cursor, event: Event) -> OpenRecord:
-        self._memory.keep(event, event.size)
-        self.exposed[cursor] = None
         if cursor.replay:
+            self._replaying[cursor] = None
             self._replayed[cursor.due_key[2]] += 1
+        if event is not self._event:
+            self._event, self._held = event, _Held()
+        assignment, held, size = self._assignments.setdefault(cursor.due_key[:2], object()), self._held, event.size
+        if not held.takers:
+            self._memory.hold(assignment, size)
+        held.takers += 1
 
         def settle(offset: int) -> None:
-            self._memory.drop(event)
             cursor.settle(offset)
+            self.dirty[cursor] = None
+            held.takers -= 1
+            if not held.takers:
+                self._memory.release(assignment, size)
 
         return OpenRecord(settle, event.record.offset, 1, replay=cursor.replay)

@@ -104,7 +104,10 @@ class Ownership:
             return None
         waiting, tracker = untouched(partition), assigned.tracker
         # Records that were settled before a restart, perhaps because a cursor covers them, are not given out again.
-        first = max(tracker.position if waiting is None else waiting, tracker.restored_to)
+        read = (
+            tracker.position if tracker.position >= 0 else assigned.read_to
+        )  # a log without records has none to settle
+        first = max(read if waiting is None else waiting, tracker.restored_to)
         return first if first >= 0 else None
 
     def settled_to(self, partition: TopicPartition) -> int | None:
@@ -251,13 +254,15 @@ class Handover:
         for request in self._open(topic_partitions):
             took = self.monotonic() - request.started_at
             self.settling.on_cancelled(self._take_out(request, topic_partitions), took)
-        self.catch_up.save(topic_partitions)
         # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
         # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
         # would wait.
         end = min(self.monotonic() + STORE_DRAIN, until)
         while self.monotonic() < end and (
-            fanout is not None or self.parking.holds(topic_partitions) or self.dead_letters.holds(topic_partitions)
+            self.catch_up.save(topic_partitions)
+            or fanout is not None
+            or self.parking.holds(topic_partitions)
+            or self.dead_letters.holds(topic_partitions)
         ):
             if fanout is not None and fanout.abandon(self.lanes, self.settling):
                 fanout = None

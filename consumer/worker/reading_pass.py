@@ -1,4 +1,4 @@
-"""A pass: cursors of a partition whose positions are near each other, and that read it together."""
+"""A pass: cursors of a partition that read it together, each from its own position on."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -10,25 +10,35 @@ from consumer.ledger.rows import DueKey
 from consumer.matching.catalog import Pattern, patterns_of
 from consumer.matching.subscribers import Subscriber
 
-NEAR = 2_000  # offsets within which cursors share a pass; and the records of a pass before another one has its turn
+LENGTH = 20_000  # records of a pass before another one has its turn
 REST = 0.5  # seconds without a record after which a pass ends
 LONGEST = 5.0  # seconds; its subscriptions are read again before the next one
-PATIENCE = 0.05  # seconds for which a pass waits for members whose lanes have no room
+PATIENCE = 0.25  # seconds for which a pass waits in all for members whose lanes have no room
+PENDING = 500  # records that may come meanwhile
+PENDING_BYTES = 4 * 2**20
+ADVANCE_EVERY = 0.05  # seconds between two updates of the members' positions
 
 
 class Pass:
     """The cursors that read a partition from `begin` on, with their subscriptions.
 
-    All members have the records before `position`; `pending` ones were read, and some members do not have them yet.
+    All members have the records before `position`. `pending` were read after it; the first of them is `event`, if it is
+    one, and `owing` are the members that do not have it yet (None: it was not looked at).
     """
 
-    def __init__(self, members: Mapping[Cursor, Subscriber], begin: int, now: float) -> None:
+    def __init__(
+        self, members: Mapping[Cursor, Subscriber], begin: int, now: float, pending: Collection[Record] = ()
+    ) -> None:
         self.members = dict(members)
-        self.pending: deque[Record] = deque()
+        self.pending = deque(pending)
         self.position = begin
-        self._until = begin + NEAR
-        self._began_at = self._moved_at = now
+        self.event: Event | None = None
+        self.owing: deque[Cursor] | None = None
+        self._until = begin + LENGTH
+        self._bytes = sum(map(_size, pending))
+        self._began_at = self._moved_at = self._advanced_at = now
         self._waits_since: float | None = None
+        self._waited = 0.0
         self._by_pattern: dict[Pattern, list[Cursor]] = {}
         for cursor, subscriber in members.items():
             self._by_pattern.setdefault(subscriber.pattern, []).append(cursor)
@@ -36,54 +46,66 @@ class Pass:
     def add(self, record: Record, now: float) -> None:
         """A record was read."""
         self.pending.append(record)
+        self._bytes += _size(record)
         self._moved_at = now
 
-    def getting(self, event: Event) -> list[Cursor]:
-        """The members that owe this event to a subscription, if its filter wants it: type and tenant fit."""
+    def look(self, event: Event | None) -> None:
+        """The first pending record carries this event. Type and tenant choose the members that it is offered to."""
+        self.event, self.owing = event, deque()
+        if event is None:
+            return
         offset = event.record.offset
-        return [
-            cursor
-            for pattern in patterns_of((event.type, event.tenant))
-            for cursor in self._by_pattern.get(pattern, ())
-            if cursor in self.members and cursor.read_to <= offset and (cursor.end is None or offset < cursor.end)
-        ]
+        for pattern in patterns_of((event.type, event.tenant)):
+            for cursor in self._by_pattern.get(pattern, ()):
+                if cursor.read_to <= offset and (cursor.end is None or offset < cursor.end):
+                    self.owing.append(cursor)
 
-    def waits_for(self, cursors: Collection[Cursor], now: float) -> bool:
-        """These members cannot take the first pending record now. True: wait for them. Else they leave."""
+    def may_wait(self, now: float) -> bool:
+        """Whether to wait for members that have no room now: not for long, as others wait behind them."""
         if self._waits_since is None:
             self._waits_since = now
-        if now < self._waits_since + PATIENCE:
-            return True
-        for cursor in cursors:
-            self.leave(cursor)
-        return False
+        is_early = self._waited + now - self._waits_since < PATIENCE
+        return is_early and len(self.pending) < PENDING and self._bytes < PENDING_BYTES
+
+    def took(self, now: float) -> None:
+        """All members have the first pending record."""
+        record = self.pending.popleft()
+        self._bytes -= _size(record)
+        self.position, self.event, self.owing = record.offset + 1, None, None
+        if self._waits_since is not None:
+            self._waited += now - self._waits_since
+            self._waits_since = None
 
     def leave(self, cursor: Cursor) -> None:
-        """A member has read the records before `position`, and continues from there in another pass."""
-        del self.members[cursor]
-        cursor.passed(self.position)
-
-    def took(self) -> None:
-        """All members have the first pending record."""
-        self.position = self.pending.popleft().offset + 1
-        self._waits_since = None
+        """The member has read the records before `position`, and continues from there in another pass."""
+        if self.members.pop(cursor, None) is not None:
+            cursor.passed(self.position)
 
     def keep(self, due_key: DueKey, cursors: Collection[Cursor]) -> None:
         """Other cursors of the due key than these read no more."""
         for cursor in [each for each in self.members if each.due_key == due_key and each not in cursors]:
             del self.members[cursor]
 
-    def advance(self, position: int) -> None:
-        """All members have read the records before this offset; the ones that end there leave."""
+    def advance(self, position: int, now: float, *, at_once: bool) -> bool:
+        """All members have read the records before this offset. Tell them, `at_once` or now and then.
+
+        The ones that end there leave. True: they were told.
+        """
         self.position = max(self.position, position)
+        if not at_once and now < self._advanced_at + ADVANCE_EVERY:
+            return False
+        self._advanced_at = now
         for cursor in list(self.members):
             cursor.passed(self.position)
             if cursor.read_all:
                 del self.members[cursor]
+        return True
 
     def is_over(self, now: float) -> bool:
         """Another pass of the partition may have its turn."""
-        if not self.members:
-            return True
-        over = self.position >= self._until or now >= self._began_at + LONGEST or now >= self._moved_at + REST
-        return over and not self.pending
+        rests = not self.pending and now >= self._moved_at + REST
+        return not self.members or rests or self.position >= self._until or now >= self._began_at + LONGEST
+
+
+def _size(record: Record) -> int:
+    return len(record.value or b"")

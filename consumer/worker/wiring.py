@@ -29,7 +29,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
-from consumer.ledger import cursors
+from consumer.ledger import cursors, replays
 from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
@@ -274,6 +274,7 @@ class WorkerParts:
             retentions=self.topics.retentions,
             losses=self.losses,
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
+            finish_replays=lambda ids: self.notes.add(lambda engine: replays.finish(engine, clock(), ids)),
         )
 
         # Partitions come and go, and regular work.

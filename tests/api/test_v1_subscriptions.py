@@ -21,7 +21,7 @@ from consumer.subscriptions.endpoint_row import Rules
 from models import CursorReason, Subscription
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
-from tests.ledger.rows_kit import make_event, parked
+from tests.ledger.rows_kit import expire, make_event, parked
 
 EVERY_OPTION: dict[str, Any] = {
     name: field.examples[0]
@@ -158,7 +158,7 @@ def test_a_state_that_cannot_be_set_changes_nothing(api: Api, patch: dict[str, A
 
 
 def test_a_subscription_is_shown_with_its_cursors(api: Api) -> None:
-    """They say what it is owed from the log, and how old that is. Those of other subscriptions are not shown."""
+    """They say what it is owed, how old that is, and how long Kafka keeps it. Those of others are not shown."""
     mine, other = api.create()["id"], api.create()["id"]
     record = int((time.time() - 60) * 1000)
     owed = [
@@ -166,13 +166,22 @@ def test_a_subscription_is_shown_with_its_cursors(api: Api) -> None:
         for partition, whose, at in ((1, mine, None), (0, mine, record), (2, other, None))
     ]
     cursors.begin(api.engine, "webhooks", owed, 0.0)
+    expire(api.engine, mine, time.time() - 60)
     first, second = api.call("GET", f"/subscriptions/{mine}").json()["cursors"]
+    assert (first.pop("expires_at")[-1], first.pop("seconds_left")) == ("Z", 0)
     assert first.pop("record_at").endswith("Z")
     assert 60 <= first.pop("seconds_behind") < 600
     known = {"group": "webhooks", "topic": "orders", "reason": "paused", "replay_id": None, "position": 5, "end": None}
     known["expires_at"] = None
     assert first == {**known, "partition": 0}
-    assert second == {**known, "partition": 1, "record_at": None, "seconds_behind": None}
+    assert second == {
+        **known,
+        "partition": 1,
+        "record_at": None,
+        "seconds_behind": None,
+        "expires_at": None,
+        "seconds_left": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ All changes reduce the CPU budget of filters so that a slow one is over its budg
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 from random import Random
@@ -17,6 +18,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from consumer.__main__ import main
 from consumer.database import engine
 from consumer.delivery import settling
+from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
@@ -25,6 +27,7 @@ from consumer.intake import commits
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
+from consumer.ledger import cursors
 from consumer.matching import selection
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker import polling
@@ -33,6 +36,7 @@ Change = Callable[[], None]
 
 LITTLE = {"OWN": 0.005, "PAUSE": 1.0}  # of consumer.matching.selection: an evaluation or two, and a pause
 LOST_ANSWERS = 0.2  # fraction of commits with a lost answer
+STORED_AFTER = 2.0  # seconds
 STARTED = 300  # deliveries that the worker starts before it stops starting them
 
 
@@ -58,6 +62,37 @@ def commits_too_early() -> None:
 def drops_a_parked_insert() -> None:
     """Deliveries to store count as stored, but are not."""
     _wrap(Parking, "park", lambda _park, _self, _delivery, on_stored: on_stored())
+
+
+def settles_before_a_cursor_is_stored() -> None:
+    """A delivery that is left to a cursor settles at once. The cursor is stored seconds later."""
+
+    def late(begin: Any, *values: Any) -> None:
+        time.sleep(STORED_AFTER)
+        begin(*values)
+
+    _wrap(cursors, "begin", late)
+    _wrap(Cursor, "leave", lambda _leave, _self, left: left.record.settle_one())
+
+
+def forgets_the_end_of_a_cursor() -> None:
+    """The live stream leaves deliveries to a cursor that ends before them."""
+    _wrap(Cursor, "covers", lambda _covers, self, offset: not self.replay and self.first <= offset)
+
+
+def drops_what_a_cursor_reads() -> None:
+    """An event that a cursor reads counts as settled."""
+    _wrap(Cursor, "take", lambda take, self, *place: take(self, *place) and self.settle(place[0]))
+
+
+def drops_what_a_replay_reads() -> None:
+    """The same, of replays alone."""
+    _wrap(Cursor, "take", lambda take, self, *place: take(self, *place) and (not self.replay or self.settle(place[0])))
+
+
+def ignores_pauses() -> None:
+    """A paused subscription is served like any other."""
+    _wrap(Endpoint, "__init__", lambda begin, *values, **named: begin(*values, **named | {"paused": False}))
 
 
 def drops_what_is_set_aside() -> None:

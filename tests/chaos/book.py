@@ -6,7 +6,7 @@ conductor writes disruptions, and only one thread, the watch, reads requests and
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -17,10 +17,12 @@ from tests.end_to_end.webhook_receiver import Request
 
 REBALANCES, NO_BROKER = "storm", "broker"
 GONE_STATUS = 410
+NOWHERE = (-1, -1)  # a place in no partition
 KEPT = 20  # violations of one rule that are kept as text
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # brokers, workers and this process share. Work completed longer ago must not be repeated after a kill.
 COMMIT_INTERVAL = 0.25 + 0.75
+CURSORS_SAVED = 1.0  # seconds between two saves of the positions of cursors
 
 
 class Rule(StrEnum):
@@ -37,6 +39,7 @@ class Rule(StrEnum):
     STUCK = "work goes on within 30 s"
     ENDED = "a worker ends as it is told to"
     ANNOUNCED = "what is given up is announced, under one id"
+    PAUSED = "what is published during a pause is not sent before its end"
 
 
 class Violation(NamedTuple):
@@ -84,12 +87,27 @@ class Subscription:
 
 
 @dataclass(slots=True)
+class Replay:
+    """A path gets events once more: those from begin to before end, by partition."""
+
+    path: str
+    spans: Mapping[int, tuple[int, int]]
+    cancelled: bool = False
+
+    def sends(self, path: str, place: tuple[int, int]) -> bool:
+        """Whether it sends the record at this partition and offset to this path."""
+        begin, end = self.spans.get(place[0], (0, 0))
+        return path == self.path and begin <= place[1] < end
+
+
+@dataclass(slots=True)
 class Disruption:
     """A fault that may make workers repeat deliveries and forget attempts.
 
     Each disruption may repeat `times` a delivery accepted between `since` and `until`, or whose record was not settled
     by `since`, and may add `attempts` that no worker counts. The same applies to a stored delivery accepted from
-    `unwritten_since` on, since its row may not say so yet. With a `place`, only this record is affected.
+    `unwritten_since` on, since its row may not say so yet, and to a delivery of a cursor from a save before that on: of
+    these it may repeat `most_of_cursors`. With a `place`, only this record is affected. A `replay` repeats its events.
     """
 
     what: str
@@ -100,6 +118,9 @@ class Disruption:
     times: int = 1
     attempts: int = 2
     place: tuple[int, int] | None = None
+    replay: Replay | None = None
+    most_of_cursors: float = inf
+    of_cursors: int = 0
     repeated: int = 0
 
 
@@ -145,6 +166,9 @@ class Book:
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
         self.away: list[list[float]] = []  # from, to: optional subscriptions may be disabled
+        self.paused: dict[str, list[list[float]]] = {}  # by path, from, to: events published and sent between are wrong
+        # Covering cursors, as last seen, by id: subscription, partition, first offset and end.
+        self.cursors: dict[int, tuple[int, int, int, float]] = {}
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
         self.broken: Counter[Rule] = Counter()
@@ -240,11 +264,12 @@ class Book:
         the number of operational events for it.
         """
         by_id = {each.id: each for each in self.subscriptions}
-        given_up = {(by_id[subscription], self._numbers[body]) for subscription, body in exhausted}
+        given_up = Counter((by_id[subscription], self._numbers[body]) for subscription, body in exhausted)
         for subscription, event in self.missing():
             self.violated(Rule.LOST, f"event {event.number} never reached {subscription.path}")
-        for subscription, number in given_up:
-            self._judge_given_up(subscription, number, announced[subscription.id, self._id_of.get(number, "")])
+        self._judge_replays()
+        for (subscription, number), rows in given_up.items():
+            self._judge_given_up(subscription, number, rows, announced[subscription.id, self._id_of.get(number, "")])
         for event in self.events:
             for each in self.owed_by(event):
                 if each.temper.doomed(event.number) and (each, event.number) not in given_up:
@@ -265,6 +290,9 @@ class Book:
             self.violated(Rule.ONE_ID, f"{request.path} is not subscribed to event {number}")
             return
         self._judge_id(request, number)
+        for begin, end in self.paused.get(request.path, ()):
+            if begin < event.at and request.at < end:
+                self.violated(Rule.PAUSED, f"{request.path} got event {number} at {request.at:.3f}, {event}")
         story = self.stories.get((request.path, number))
         if story is None:
             self._judge_order(request, number)
@@ -298,7 +326,7 @@ class Book:
             return
         earlier = self.stories.get((request.path, before))
         if subscription.temper.doomed(before) and earlier is not None:
-            forgiven = sum(each.attempts for each in self._during(earlier.first, request.at, before))
+            forgiven = sum(each.attempts for each in self._during(earlier.first, request, before))
             if earlier.requests >= self.attempts - forgiven:
                 return
         self.violated(
@@ -306,7 +334,7 @@ class Book:
         )
 
     def _judge_attempts(self, request: Request, number: int, story: Story) -> None:
-        forgotten = sum(each.attempts for each in self._during(story.first, request.at, number))
+        forgotten = sum(each.attempts for each in self._during(story.first, request, number))
         allowed = self.attempts_of(request.path) + forgotten
         if story.tries > allowed:
             self.violated(
@@ -318,20 +346,25 @@ class Book:
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
         before = story.accepted[-1]
         partition = self.events[number].partition
-        stored = self._stored_at(request.path, number) < inf
+        replays = sum(each.replay is not None for each in self._during(0.0, request, number))
+        by_cursor = replays > 0 or self._is_covered(request.path, number)
+        stored = by_cursor or self._stored_at(request.path, number) < inf
         latest_first = reversed(list(enumerate(self.disruptions)))
-        # A storm explains only repeats without another cause.
-        for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
+        # A replay or a storm explains only repeats without another cause.
+        for index, each in sorted(latest_first, key=lambda pair: (pair[1].what == REBALANCES, bool(pair[1].replay))):
+            since = (each.unwritten_since if stored else each.since) - by_cursor * CURSORS_SAVED
             if (
                 each.at <= request.at
-                and self._concerns(each, number)
+                and self._concerns(each, request.path, number)
                 and before <= each.until
-                and story.explained[index] < each.times
-                and max(before, self._settled(self.events[number], each.at))
-                >= (each.unwritten_since if stored else each.since)
+                and story.explained[index] < each.times * (1 if each.replay else 1 + replays)
+                and max(before, self._settled(self.events[number], each.at)) >= since
             ):
                 story.explained[index] += 1
                 each.repeated += 1
+                each.of_cursors += by_cursor
+                if each.of_cursors > each.most_of_cursors:
+                    self.violated(Rule.DUPLICATE, f"{each.what} at {each.at:.3f}: {each.of_cursors} of cursors")
                 self.repeats.append(Repeat(request.at, before, partition, each.what))
                 return
         self.repeats.append(Repeat(request.at, before, partition, "nothing"))
@@ -344,37 +377,75 @@ class Book:
     def _settled(self, event: Event, by: float) -> float:
         """When the last of a record's deliveries was accepted or stored; `by` if one of them was not by then."""
         last = 0.0
+        committed_at = self.committed_at.get(self._place_of.get(event.number, NOWHERE), inf)  # a cursor may cover it
         for each in self.owed_by(event):
             if each.optional and self.excused(each, event):
                 continue
             story = self.stories.get((each.path, event.number))
-            settled = min([*(story.accepted[:1] if story else ()), self._stored_at(each.path, event.number)])
+            stored_at = self._stored_at(each.path, event.number)
+            settled = min([*(story.accepted[:1] if story else ()), stored_at, committed_at])
             last = max(last, min(settled, by))
         return last
 
     def _stored_at(self, path: str, number: int) -> float:
-        subscription = next(each.id for each in self.subscriptions if each.path == path)
-        return self.stored_at.get((*self._place_of.get(number, (-1, -1)), subscription), inf)
+        return self.stored_at.get((*self._place_of.get(number, NOWHERE), self._id(path)), inf)
+
+    def by_cursors(self) -> int:
+        """The number of deliveries that cursors have covered."""
+        ids = {event: {each.id for each in self.owed_by(event)} for event in self.events}
+        ends = {partition: offset + 1 for partition, offset in sorted(self.at)}
+        return sum(
+            subscription in ids.get(self.at[partition, offset], ())
+            for subscription, partition, first, end in self.cursors.values()
+            for offset in range(first, int(min(end, ends[partition])))
+        )
+
+    def _is_covered(self, path: str, number: int) -> bool:
+        """A cursor has covered it for this path."""
+        here = self._id(path), *self._place_of.get(number, NOWHERE)
+        return any(here[:2] == each[:2] and each[2] <= here[2] < each[3] for each in self.cursors.values())
+
+    def _id(self, path: str) -> int:
+        return next(each.id for each in self.subscriptions if each.path == path)
 
     def _committed(self, number: int) -> str:
         place = self._place_of.get(number)
         at = self.committed_at.get(place) if place is not None else None
         return "no time" if at is None else f"{at:.3f}"
 
-    def _during(self, begin: float, end: float, number: int) -> list[Disruption]:
+    def _during(self, begin: float, request: Request, number: int) -> list[Disruption]:
         return [
-            each for each in self.disruptions if each.at <= end and each.until >= begin and self._concerns(each, number)
+            each
+            for each in self.disruptions
+            if each.at <= request.at and each.until >= begin and self._concerns(each, request.path, number)
         ]
 
-    def _concerns(self, disruption: Disruption, number: int) -> bool:
-        return disruption.place is None or disruption.place == self._place_of.get(number)
+    def _concerns(self, disruption: Disruption, path: str, number: int) -> bool:
+        place = self._place_of.get(number, NOWHERE)
+        if disruption.replay is not None:
+            return disruption.replay.sends(path, place)
+        return disruption.place is None or disruption.place == place
 
-    def _judge_given_up(self, subscription: Subscription, number: int, announcements: int) -> None:
+    def _judge_replays(self) -> None:
+        """Each event comes once, and once more for each replay that was not cancelled."""
+        owed = Counter[tuple[str, int]]()
+        for replay in [each.replay for each in self.disruptions if each.replay and not each.replay.cancelled]:
+            for partition, span in replay.spans.items():
+                events = [self.at[partition, offset] for offset in range(*span)]
+                owed.update((replay.path, each.number) for each in events if each.owed)
+        for (path, number), times in owed.items():
+            (one,) = [each for each in self.subscriptions if each.path == path]
+            story = self.stories.get((path, number))
+            came = 0 if story is None else len(story.accepted)
+            if one in self.owed_by(self.events[number]) and not one.temper.doomed(number) and came <= times:
+                self.violated(Rule.LOST, f"event {number} came {came} times to {path}, with {times} replays")
+
+    def _judge_given_up(self, subscription: Subscription, number: int, rows: int, announcements: int) -> None:
         what = f"event {number} was given up for {subscription.path}"
         if not subscription.temper.doomed(number) and not self.stories[subscription.path, number].gone:
             self.violated(Rule.LOST, f"{what}, which would take it")
-        if announcements != 1:
-            self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements")
+        if announcements != rows:  # that of a replay is another delivery
+            self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements of {rows} rows")
 
     def _judge_storm(self, storm: Disruption) -> None:
         brokers = [each for each in self.disruptions if each.what == NO_BROKER]

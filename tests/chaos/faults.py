@@ -5,14 +5,21 @@ no disruption into the book: no delivery may be repeated because of them.
 """
 
 from collections.abc import Callable, Generator
+from math import inf
 from random import Random
-from time import time
-from typing import NamedTuple
+from time import monotonic, time
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from sqlalchemy.exc import DBAPIError
 
-from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
+from consumer.errors import DatabaseUnavailable
+from consumer.ledger.replays import Span
+from consumer.ops import replay_request
+from consumer.ops.changes import Changes
+from consumer.ops.replay_request import Plan
+from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Disruption, Event, Replay
 from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import BOMB, write_bomb
@@ -20,8 +27,12 @@ from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 
 JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
+PAUSED = 2.0, 8.0  # seconds of a pause
+AGO = 400  # offsets of a partition: a replay reads some of the last ones
+CANCELLED, RESUMED = 0.4, 0.5  # parts of replays that are cancelled, and of these that go on
 DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
 
+T = TypeVar("T")
 Waits = Generator[float, None, None]
 
 
@@ -184,6 +195,69 @@ def gone_receiver(world: World, random: Random) -> Waits:
         yield CACHED
 
 
+def receiver_down(world: World, random: Random) -> Waits:
+    """A receiver refuses everything for less time than its deliveries' attempts take, and gets more than its rows."""
+    path, seconds = random.choice((("/steady", 2.5), ("/ordered", 1.2)))
+    rules = world.deployment.receiver.rules
+    usual, end = rules[path], monotonic() + seconds
+    rules[path] = lambda body: Answer(503) if monotonic() < end else usual(body)  # in time, however busy this thread is
+    yield seconds + 0.1
+    rules[path] = usual
+
+
+# Operators.
+
+
+def pause_subscription(world: World, random: Random) -> Waits:
+    """A subscription is paused, and resumed some seconds later."""
+    one = random.choice([each for each in world.book.subscriptions if not each.optional])
+    yield from _operate(world, lambda operator: operator.pause(one.id, "chaos"))
+    paused = [time() + CACHED, inf]
+    world.book.paused.setdefault(one.path, []).append(paused)
+    yield random.uniform(*PAUSED)
+    paused[1] = time()
+    yield from _operate(world, lambda operator: operator.resume(one.id))
+
+
+def replay(world: World, random: Random) -> Waits:
+    """A part of the log is sent once more, also what is still on its way. Some replays are cancelled, and go on."""
+    one = random.choice([each for each in world.book.subscriptions if not each.optional and not each.ordered])
+    ends = {partition: offset + 1 for partition, offset in sorted(world.book.at)}
+    begins = {partition: random.randint(max(0, end - AGO), end - 1) for partition, end in ends.items()}
+    spans = {each: (begin, min(begin + random.randint(1, AGO), ends[each])) for each, begin in begins.items()}
+    replayed, now = Replay(one.path, spans), time()
+    attempts = world.book.attempts_of(one.path)
+    world.book.disrupt(Disruption("replay", now, 0.0, 0.0, attempts=attempts, replay=replayed))
+
+    def begin(operator: Changes) -> int:
+        where = operator.deployment
+        found = [Span(world.deployment.topic, each, *span) for each, span in spans.items()]
+        plan = Plan(where.subscription(one.id), world.began_at - 60, None, None, (), random.uniform(20, 200), now)
+        with where.engine.begin() as connection:
+            return replay_request.create(connection, where.group, operator.actor, plan, found)
+
+    number = yield from _operate(world, begin)
+    if random.random() < CANCELLED:
+        yield random.uniform(0.0, 1.5)
+        engine = world.operator.deployment.engine
+        replayed.cancelled = yield from _operate(world, lambda by: replay_request.cancel(engine, by.actor, number, now))
+        yield random.uniform(0.0, 3.0)
+        if replayed.cancelled and random.random() < RESUMED:
+            yield from _operate(world, lambda by: replay_request.resume(engine, by.actor, number))
+            replayed.cancelled = False
+
+
+def _operate(world: World, act: Callable[[Changes], T]) -> Generator[float, None, T]:
+    """Do as the command does, as soon as the database is there: this thread may be the one that holds it."""
+    while True:
+        if not world.out(Part.DATABASE):
+            try:
+                return act(world.operator)
+            except (DBAPIError, DatabaseUnavailable):
+                world.met["operator"] += 1
+        yield 0.3
+
+
 GRACEFUL = (
     Fault("rolling restart", frozenset({"workers"}), rolling_restart),
     Fault("scale up and down", frozenset({"workers"}), scale),
@@ -198,4 +272,9 @@ BROKERS = (
 BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
 GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # all faults except those of the database
+DOWN = Fault("receiver down", frozenset({"receiver"}), receiver_down)
+PAUSE = Fault("pause", frozenset({"pause"}), pause_subscription)
+REPLAY = Fault("replay", frozenset({"replay"}), replay)
+OPERATORS = (DOWN, PAUSE, REPLAY)  # faults that leave events to cursors
+# All faults except those of the database.
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE, *OPERATORS)

@@ -6,9 +6,9 @@ from tests.chaos.book import Book, Rule
 from tests.chaos.world import World
 
 HEADER = (
-    "| run | seed | faults | seconds | events | deliveries | attempts | commits | lost | repeated, by cause"
-    " | out of order | violations |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| run | seed | faults | seconds | events | deliveries | by cursors | attempts | commits | lost"
+    " | repeated, by cause | out of order | violations |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -22,6 +22,7 @@ def line(run: str, world: World) -> str:
         round(world.ended_at - world.began_at),
         len(book.events),
         sum(bool(story.accepted) for story in book.stories.values()),
+        book.by_cursors(),
         len(world.deployment.receiver.requests),
         world.watch.commits,
         book.broken[Rule.LOST],

@@ -57,6 +57,7 @@ def _some_of_each_kind(seed: int, *, oracle: bool) -> list[Fault]:
         faults.BOMBS,
         faults.LETTERS,
         faults.GONE,
+        *faults.OPERATORS,
         random.choice(faults.BROKERS),
         *(random.sample(database_faults.ORACLE[:-1], 3) if oracle else [random.choice(database_faults.SQLITE[:-1])]),
         database_faults.ROW_LOCKED if oracle else database_faults.ROW_REFUSED,

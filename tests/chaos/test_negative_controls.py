@@ -15,7 +15,7 @@ from tests.chaos.altered_worker import Change
 from tests.chaos.book import Book, Rule
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import making_worlds
-from tests.chaos.faults import BOMBS
+from tests.chaos.faults import BOMBS, OPERATORS, PAUSE, REPLAY
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
 
@@ -52,13 +52,25 @@ def _kill(world: World) -> None:
 
 
 def _refuse_rows(world: World) -> None:
-    """The database refuses all rows of one record, and then of another."""
-    conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
+    """The database refuses all rows of one record, and then of others, until the book is broken."""
+    conduct(world, [database_faults.ROW_REFUSED] * 8, 1, (0.1, 0.2))
 
 
 def _write_bombs(world: World) -> None:
     """Write batches that cannot be decompressed."""
     conduct(world, [BOMBS], 1, (0.1, 0.2))
+
+
+def _pause(world: World) -> None:
+    """A subscription is paused and resumed, twice."""
+    conduct(world, [PAUSE] * 2, 1, (0.1, 0.2))
+
+
+def _replay(world: World) -> None:
+    """The past is sent again, some times."""
+    _until_enough(world)
+    conduct(world, [REPLAY] * 3, 1, (0.1, 0.2))
+    world.end(within=10.0)
 
 
 def _end(world: World) -> None:
@@ -74,7 +86,8 @@ def _give_up(world: World) -> None:
 
 
 def _end_in_order(world: World) -> None:
-    """Replace the worker, and end when all is delivered."""
+    """Leave events to cursors, replace the worker, and end when all is delivered."""
+    conduct(world, OPERATORS, 1, (0.1, 0.2))
     _hand_over(world)
     _until_enough(world, 5 * ENOUGH)
     world.end()
@@ -83,6 +96,11 @@ def _end_in_order(world: World) -> None:
 CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest first
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
+    broken.forgets_the_end_of_a_cursor: (Rule.EARLY, _pause),
+    broken.settles_before_a_cursor_is_stored: (Rule.EARLY, _pause),
+    broken.drops_what_a_replay_reads: (Rule.LOST, _replay),
+    broken.drops_what_a_cursor_reads: (Rule.EARLY, _pause),
+    broken.ignores_pauses: (Rule.PAUSED, _pause),
     broken.commits_too_early: (Rule.EARLY, _look_on),
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
     broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),

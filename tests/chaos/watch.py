@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -58,6 +59,8 @@ class Watch:
         self._judged_at = time.time()
         self._attempts: dict[int, int] = {}
         self._last_row = 0
+        self._cursors: list[tuple[int, int, int, int, int, float]] | None = []
+        self._passed_to: dict[int, int] = {}  # by cursor: the events of its subscription are judged up to there
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
         self._enough = threading.Event()
@@ -101,10 +104,12 @@ class Watch:
     def _look(self) -> None:
         for commit in self._commit_log.read(0.05):
             self._take(commit)
+        self._note_cursors()
         self._note_rows()
         self._book.read(self._deployment.receiver.requests)
         if self._unjudged:
             self._judge()
+        self._judge_cursors()
         now = time.time()
         self._judge_progress(now)
         if now - self._rows_at >= ROWS_EVERY:
@@ -145,12 +150,39 @@ class Watch:
                 if place not in letters or letters[place] != event.letter:
                     self._passed(place, event, "it is not on the dead-letter topic, byte for byte")
             elif place in open_:
-                if stored is None:
+                if stored is None or self._cursors is None:
                     continue
                 for subscription, path in open_[place].items():
-                    if (*place, subscription) not in stored:
-                        self._passed(place, event, f"it was neither accepted by {path} nor stored")
+                    if (*place, subscription) not in stored and not self._is_owed(place, subscription):
+                        self._passed(place, event, f"neither accepted by {path} nor stored, nor owed by a cursor")
             self._unjudged.discard(place)
+
+    def _is_owed(self, place: tuple[int, int], subscription: int) -> bool:
+        """By a cursor, whose position is not behind it."""
+        return any(
+            cursor[1:3] == (subscription, place[0]) and cursor[4] <= place[1] < cursor[5]
+            for cursor in self._cursors or ()
+        )
+
+    def _judge_cursors(self) -> None:
+        """The position of a cursor, too, passes only what is settled."""
+        passed_to: dict[int, int] = {}
+        open_: list[tuple[tuple[int, int, int], Event]] = []
+        for number, subscription, partition, first, position, _ in self._cursors or ():
+            for offset in range(self._passed_to.get(number, first), position):
+                event = self._book.at.get((partition, offset))
+                if event is None:
+                    break  # Kafka's acknowledgement is not here yet
+                passed_to[number] = offset + 1
+                if subscription in self._not_accepted(event):
+                    open_.append(((partition, offset, subscription), event))
+        stored = self._stored(min(place[1] for place, _ in open_)) if open_ else set()
+        if stored is None:
+            return
+        for place, event in open_:
+            if place not in stored:
+                self._passed(place[:2], event, "passed by a cursor, and neither accepted nor stored")
+        self._passed_to |= passed_to
 
     def _not_accepted(self, event: Event) -> dict[int, str]:
         return {
@@ -167,23 +199,36 @@ class Watch:
         """AssignedPartition, offset and subscription of rows; None while the database cannot be read."""
         rows = self._query(
             "SELECT partition_no, record_offset, subscription_id FROM webhook_deliveries"
-            " WHERE group_id = ? AND topic = ? AND record_offset >= ?",
+            " WHERE group_id = ? AND topic = ? AND record_offset >= ? AND replay = 0",
             self._deployment.group,
             self._deployment.topic,
             from_offset,
         )
         return None if rows is None else set(rows)
 
+    def _note_cursors(self) -> None:
+        """Read the covering cursors; one that is gone had settled everything by then. None: the database is away."""
+        rows = self._query(
+            "SELECT id, subscription_id, partition_no, first_offset, next_offset, end_offset FROM webhook_cursors"
+            " WHERE group_id = ? AND topic = ? AND replay = 0",
+            self._deployment.group,
+            self._deployment.topic,
+        )
+        self._cursors = None if rows is None else [(*row[:5], inf if row[5] is None else row[5]) for row in rows]
+        for number, subscription, partition, first, _, end in self._cursors or ():
+            self._book.cursors[number] = subscription, partition, first, end
+
     def _note_rows(self) -> None:
         """Record the rows stored since the last check. The start of a transaction does not show when it ended."""
         rows = self._query(
-            "SELECT id, partition_no, record_offset, subscription_id FROM webhook_deliveries WHERE id > ?",
+            "SELECT id, partition_no, record_offset, subscription_id, replay FROM webhook_deliveries WHERE id > ?",
             self._last_row,
         )
         now = time.time()
-        for row, partition, offset, subscription in rows or ():
+        for row, partition, offset, subscription, replay in rows or ():
             self._last_row = max(row, self._last_row)
-            self._book.stored_at[partition, offset, subscription] = now
+            if not replay:
+                self._book.stored_at[partition, offset, subscription] = now
 
     # Progress.
 

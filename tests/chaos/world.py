@@ -11,6 +11,10 @@ from math import inf
 from signal import SIGTERM
 from typing import Any
 
+from consumer.crypto.vault import Vault
+from consumer.ops import changes
+from consumer.ops.changes import Changes
+from consumer.worker.feeder import MOST_UNSAVED
 from tests.chaos import altered_worker
 from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
 from tests.chaos.stream import Stream
@@ -24,6 +28,7 @@ from tests.kafka_kit import Kafka, read_all
 
 PARTITIONS = 4
 TIMEOUT = 2.0  # seconds that a worker waits for a receiver
+OPEN = 60  # requests of a worker
 IN_MEMORY = 0.4  # the schedule's first wait is in memory, later ones are stored
 SCHEDULE = (0.3, 0.5, 0.5, 0.5, 1.0, 1.0)
 DRAINED_WITHIN = 120.0  # seconds for all owed deliveries after the last fault; held rows are checked each minute
@@ -34,8 +39,9 @@ STOPS_WITHIN = 30.0  # seconds: the drain, the database's limits, Kafka's, leavi
 SETTINGS = {
     "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
     "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
-    "WEBHOOK_MAX_IN_FLIGHT": "60",
+    "WEBHOOK_MAX_IN_FLIGHT": f"{OPEN}",
     "WEBHOOK_DRAIN": "5s",
+    "WEBHOOK_BACKLOG_ROWS": "5",  # a moment's failure leaves events to cursors
     "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker exceeds it; Kafka requires at least the session timeout
     "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
     **{f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()},
@@ -116,6 +122,7 @@ class World:
         self.book = Book(len(SCHEDULE) + 1)
         self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
+        self.operator = Changes(changes.Deployment(deployment.database.engine, deployment.group, Vault()), "chaos")
         deployment.program = shape.program or altered_worker.command(altered_worker.none)
         self._make_topics()
         self._subscribe()
@@ -201,6 +208,7 @@ class World:
         """`kill -9`."""
         self.workers.remove(worker)
         disruption = self.disrupt("kill")
+        disruption.most_of_cursors = MOST_UNSAVED + OPEN
         self.dies()
         self._moved("SIGKILL", worker)
         worker.kill()
@@ -227,7 +235,7 @@ class World:
     def _enable_again(self) -> None:
         """Enable subscriptions disabled late, by a 410 that the database did not accept or acknowledge at first."""
         now = time.time()
-        if now - self._looked_at < 1 or self._out(Part.DATABASE):  # the caller may itself hold the database
+        if now - self._looked_at < 1 or self.out(Part.DATABASE):  # the caller may itself hold the database
             return
         self._looked_at = now
         if not any(end == inf for _, end in self.book.away):
@@ -294,12 +302,13 @@ class World:
         finally:
             away[1] = time.time()
 
-    def _out(self, *of: Part) -> bool:
+    def out(self, *of: Part) -> bool:
+        """One of these is down now."""
         return any(each.end == inf and each.of in of for each in self._outages)
 
     def _held_up(self) -> bool:
         """No work can go on: a common dependency is down, or the group waits for a dead member."""
-        return time.time() < self._waited_for_until or self._out(Part.KAFKA, Part.DATABASE)
+        return time.time() < self._waited_for_until or self.out(Part.KAFKA, Part.DATABASE)
 
     def dies(self) -> None:
         """A member was killed or frozen. The others wait for its session to end."""
@@ -334,6 +343,10 @@ class World:
             and self.watch.committed()
             and all(row.status in {"delivered", "exhausted"} for row in rows)
             and not self.deployment.sql("SELECT id FROM webhook_operations")
+            and not self.deployment.sql(
+                "SELECT c.id FROM webhook_cursors c LEFT JOIN webhook_replays r ON r.id = c.replay"
+                " WHERE (c.end_offset IS NULL OR c.next_offset < c.end_offset) AND r.cancelled_at IS NULL"
+            )
         )
 
     def _make_topics(self) -> None:

@@ -17,8 +17,8 @@ from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
-from models import CursorReason, StoredCursor, Subscription
-from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query
+from models import CursorReason, Subscription
+from tests.ledger.rows_kit import GROUP, URL, expire, make_event, parked, query
 from tests.processes import Command
 
 DAY = 86_400.0
@@ -243,7 +243,7 @@ def test_a_subscription_is_paused_and_resumed(called: Command, database: dict[st
 
 
 def test_cursors_of_a_subscription_are_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Each has its place, reason and positions, the age of its next event, and how long Kafka keeps that."""
+    """Each has its place, reason and positions, the age of its next event, and for how long Kafka keeps that."""
     called("subscriptions", "add", URL, "a", **database)
     assert "position" not in called("subscriptions", "show", "1", **database).stdout
     hour = int((time.time() - 3600) * 1000)
@@ -252,22 +252,24 @@ def test_cursors_of_a_subscription_are_shown(called: Command, database: dict[str
         NewCursor(("orders", 1, 1), 6, CursorReason.BEHIND, end=90),
     ]
     cursors.begin(engine, GROUP, owed, 0.0)
-    with engine.begin() as connection:
-        kept = (
-            update(StoredCursor)
-            .where(StoredCursor.partition_no == 0)
-            .values(expires_at=datetime.fromtimestamp(AT, UTC))
-        )
-        connection.execute(kept)
+    expire(engine, 1, time.time() + 187_200 + 50, partition=1)
     shown = called("subscriptions", "show", "1", **database).stdout.splitlines()[-3:]
-    assert shown[0].split() == ["topic", "partition", "reason", "position", "end", "behind", "expires_at"]
+    columns = ["topic", "partition", "reason", "position", "end", "record_at", "behind", "kept_for"]
+    assert shown[0].split() == columns
     first, second = (line.split() for line in shown[1:])
-    assert [*first[:5], first[6]] == ["orders", "0", "paused", "5", "-", "2023-11-14T22:13:20.000Z"]
-    assert re.fullmatch(r"1:\d\d:\d\d", first[5])
-    assert second == ["orders", "1", "behind", "6", "90", "-", "-"]
+    assert first[:5] == ["orders", "0", "paused", "5", "-"]
+    assert re.fullmatch(r"1:\d\d:\d\d", first[-2])
+    assert first[-1] == "-"
+    assert second == ["orders", "1", "behind", "6", "90", "-", "-", "2", "d", "4", "h"]
     found = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)["cursors"]
     known = {"group": GROUP, "topic": "orders", "partition": 1, "reason": "behind", "replay_id": None}
-    assert found[1] == known | {"position": 6, "end": 90, "record_at": None, "seconds_behind": None, "expires_at": None}
+    assert found[1].pop("expires_at")[-1] == "Z"
+    assert 187_000 < found[1].pop("seconds_left") < 187_300
+    assert found[1] == known | {"position": 6, "end": 90, "record_at": None, "seconds_behind": None}
+    expire(engine, 1, time.time() + 7_250)
+    assert called("subscriptions", "show", "1", **database).stdout.endswith(
+        "Kafka removes the next event in 2 h 0 min\n"
+    )
 
 
 def test_stored_deliveries_of_a_subscription_are_counted(
@@ -419,7 +421,7 @@ def test_a_replay_is_followed_to_its_end(called: Command, database: dict[str, st
     assert (resumed.returncode, resumed.stdout) == (0, "")
     assert "replay 1: the workers send it" in resumed.stderr
     (cursor,) = cursors.of_partition(engine, GROUP, ("t", 0))
-    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 9, 9, "", None, replay=number)], AT)
+    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 9, 9, "", None)], AT)
     replays.finish(engine, AT)
     watched = called("replay", "--watch", str(number), **database)
     assert (watched.returncode, watched.stdout) == (0, "replay 1: 9 records read, and finished\n")

@@ -25,7 +25,7 @@ from consumer.subscriptions import repository
 from models import CursorReason
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka, until
-from tests.ledger.rows_kit import GROUP, make_event, parked
+from tests.ledger.rows_kit import GROUP, expire, make_event, parked
 
 
 def send(browser: Browser, page: str, path: str, **fields: str) -> str:
@@ -51,7 +51,12 @@ def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callab
     well, disabled, waiting = add(engine, "well"), add(engine, "disabled"), add(engine, "waiting")
     repository.set_enabled(engine, disabled, False, "the receiver answered 410 Gone")
     stored(engine, waiting, 1)
+    expiring = add(engine, "expiring")
+    cursors.begin(engine, GROUP, [NewCursor(("orders", 0, expiring), 5, CursorReason.BEHIND)], 0.0)
+    expire(engine, expiring, time.time() + 7_250)
     page = console(None).get("/").text
+    assert page.index("https://example.com/expiring") < page.index("https://example.com/disabled")
+    assert "Kafka removes its next event in 2 h 0 min" in page
     assert page.index("https://example.com/disabled") < page.index("https://example.com/waiting")
     assert f"/subscriptions/{well}" not in page
     assert all(text in page for text in ("410 Gone", "boom", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_ATTEMPTS_TOPIC"))
@@ -121,7 +126,7 @@ def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[
 
 
 def test_cursors_are_shown(engine: Engine, console: Callable[[str | None], Browser]) -> None:
-    """A subscription's page says what it is owed from Kafka, and how old the next event is, in each partition."""
+    """A subscription's page says what it is owed from Kafka, how old the next event is, and how long Kafka keeps it."""
     browser, mine, other = console(None), add(engine, "mine"), add(engine, "other")
     here = f"/subscriptions/{mine}"
     assert "Owed from Kafka" not in browser.get(here).text
@@ -133,7 +138,11 @@ def test_cursors_are_shown(engine: Engine, console: Callable[[str | None], Brows
     ]
     for group, new in owed:
         cursors.begin(engine, group, [new], 0.0)
+    expire(engine, mine, time.time() + 187_250, partition=3)
+    expire(engine, mine, time.time() + 7_250, partition=5)
     page = browser.get(here).text
+    assert 'class="badge ">2 d 4 h<' in page
+    assert 'class="badge warn">2 h 0 min<' in page
     shown = ("orders[3]", "41,000", "new events", "2 h ago", "orders[5]", "group another", "72,000", "behind")
     assert [text for text in shown if text not in page] == []
     assert "orders[4]" not in page

@@ -159,7 +159,7 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     spans = [Span("t", 0, 0, 4)]
     replay = replays.create(engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, now, created_by="api:<b>")
     (cursor,) = cursors.of_partition(engine, GROUP, ("t", 0))
-    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 1, 4, "", None, replay=replay)], now)
+    cursors.save(engine, [CursorMove(cursor.id, cursor.version, 1, 4, "", None)], now)
     repository.set_enabled(engine, subscription, False)
     page = browser.get("/replays").text
     assert 'hx-trigger="every 2s"' in page

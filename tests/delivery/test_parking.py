@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from math import inf
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -386,9 +386,10 @@ def test_new_cursors_of_a_partition_that_has_left_are_not_stored(store: Store) -
 
 
 def test_a_cursor_that_the_database_refuses_does_not_hold_deliveries(store: Store) -> None:
-    """Its subscription was removed, say: it is set aside, and the deliveries that wait for it wait."""
+    """It is set aside, and the deliveries that wait for it wait."""
     done: list[str] = []
-    store.parking.begin(NewCursor((*HERE, 99), 5, CursorReason.PAUSED), lambda: done.append("begun"))
+    receiver = repository.add(store.engine, "https://one.example", "t")
+    store.parking.begin(NewCursor((*HERE, receiver), 5, cast("CursorReason", "odd")), lambda: done.append("begun"))
     store.park(parked(7))
     with capture_logs() as logs:
         while not store.settled:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
-from tests.databases import DATABASES, connect_to, url_of
+from tests.databases import DATABASES, connect_to, database, url_of
 from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
@@ -31,6 +31,7 @@ class DeployedDatabase(ABC):
     """The database of a deployment, as workers reach it by `url`, and as tests change it."""
 
     url: str
+    engine: Engine  # for the tests' own access
 
     @abstractmethod
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -51,6 +52,7 @@ class SqliteDatabase(DeployedDatabase):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
+        self.engine = database(path)
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction."""
@@ -92,11 +94,11 @@ class SqliteDatabase(DeployedDatabase):
 
 
 class OracleDatabase(DeployedDatabase):
-    """A migrated schema on an Oracle, emulated or real. `engine` is for the tests' own access."""
+    """A migrated schema on an Oracle, emulated or real."""
 
     def __init__(self, engine: Engine, url: str | None = None) -> None:
         """Workers connect as `engine` does, unless another `url` is given."""
-        self._engine = engine
+        self.engine = engine
         self.url = url or url_of(engine)
         self._lock = Lock()  # one connection for all threads: while the listener is down, no other can be opened
 
@@ -116,7 +118,7 @@ class OracleDatabase(DeployedDatabase):
         numbered = re.sub(r"\?", lambda _: f":{next(numbers)}", statement)
         with self._lock:
             try:
-                with self._engine.begin() as connection:
+                with self.engine.begin() as connection:
                     yield connection.exec_driver_sql(numbered, values)
             except (DBAPIError, DatabaseUnavailable) as error:
                 raise DatabaseAway(str(error)) from error
@@ -137,7 +139,7 @@ class EmulatedOracle(OracleDatabase):
 
     def close(self) -> None:
         """Closes the connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 @contextmanager

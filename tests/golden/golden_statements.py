@@ -106,6 +106,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
         "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
+        "subscriptions.health.expiring": ("Subscriptions whose next event in Kafka expires, the most urgent first.",),
         "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
@@ -477,6 +478,7 @@ def _subscribe(engine: Engine) -> None:
     health.failing(engine, 20)
     health.disabled(engine, 20)
     health.paused(engine, 20)
+    health.expiring(engine, time_of(T), 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event, text, update
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
@@ -18,7 +18,9 @@ from consumer.ledger.rows import (
     OperationalEvent,
     OrderingKey,
     order_key,
+    time_or_none,
 )
+from models import StoredCursor
 from tests.crypto.vaults import in_the_clear
 
 GROUP = "webhooks"
@@ -106,6 +108,14 @@ def query(engine: Engine, sql: str, **binds: object) -> list[Any]:
     """Runs plain SQL, as another program would."""
     with engine.connect() as connection:
         return list(connection.execute(text(sql), binds))
+
+
+def expire(engine: Engine, subscription: int, at: float | None, partition: int = 0) -> None:
+    """Retention removes the next record of the subscription's cursors in a partition at `at` (unix seconds)."""
+    cursor = StoredCursor
+    mine = cursor.subscription_id == subscription, cursor.partition_no == partition
+    with engine.begin() as connection:
+        connection.execute(update(cursor).where(*mine).values(expires_at=time_or_none(at)))
 
 
 def run(engine: Engine, sql: str, **binds: object) -> None:

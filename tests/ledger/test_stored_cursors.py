@@ -157,12 +157,14 @@ def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine
     with engine.begin() as connection:
         connection.execute(update(StoredCursor).values(expires_at=time_of(9000.0)))
     begin(engine, sub, end=9, replay=3, reason=CursorReason.REPLAY)
+    (paused,) = of(engine, GROUP, 1)
+    assert not cursors.save(engine, [CursorMove(paused.id, 0, 5, None, "", 1_700_500, 2000.25)], 101.0)
     begin(engine, sub, first=40, end=40)
     begin(engine, repository.add(engine, URL, "a"))
     cursors.begin(engine, "other", [NewCursor(("u", 0, sub), 9, CursorReason.START)], 100.0)
     owed = [
         OwedPart(GROUP, "t", 0, CursorReason.REPLAY, 3, 5, 9, None, None),
-        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5, 9000.0),
+        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5, 2000.25),
         OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None, None),
     ]
     assert cursors.of_subscription(engine, sub, 9) == owed

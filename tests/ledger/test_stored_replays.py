@@ -33,7 +33,7 @@ def here(engine: Engine, sub: int) -> list[KeptCursor]:
 
 def move(engine: Engine, cursor: KeptCursor, to: int) -> None:
     """Moves a cursor, as its owner does."""
-    moved = CursorMove(cursor.id, cursor.version, to, cursor.end, "", None, replay=cursor.replay)
+    moved = CursorMove(cursor.id, cursor.version, to, cursor.end, "", None)
     assert not cursors.save(engine, [moved], NOW)
 
 

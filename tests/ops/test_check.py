@@ -1,5 +1,6 @@
 """The checks of `check`: each part by itself, whatever is wrong with the others."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from sqlalchemy import Engine, insert, update
 
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
-from consumer.ledger import upkeep
+from consumer.ledger import cursors, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.ops import check
 from consumer.ops.check import Finding, check_all, knows_kip_848
 from consumer.subscriptions import repository
-from models import Subscription, SubscriptionSecret
+from models import CursorReason, Subscription, SubscriptionSecret
 from tests.databases import database, url_of
 from tests.kafka_kit import QUIET, Kafka, unique
+from tests.ledger.rows_kit import expire
 
 URL = "https://example.com/hooks"
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
@@ -64,7 +67,7 @@ def test_each_part_says_what_to_do_until_all_is_well(real_kafka: Kafka, tmp_path
     engine.dispose()
     after = {each.part: each for each in check_all(settings | {"KAFKA_ATTEMPTS_TOPIC": "webhooks.attempts"})}
     parts = "settings kafka topic group dead-letter,topic operations,topic attempts,topic database tables subscriptions"
-    assert list(after) == [part.replace(",", " ") for part in f"{parts} receivers secrets".split()]
+    assert list(after) == [part.replace(",", " ") for part in f"{parts} receivers backlogs secrets".split()]
     assert all(finding.ok for finding in after.values())
     assert after["group"].text == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
     assert "to get its events as webhooks, add it to KAFKA_TOPICS" in after["operations topic"].text
@@ -202,6 +205,20 @@ def test_broken_subscriptions_are_counted(engine: Engine, monkeypatch: pytest.Mo
     repository.set_enabled(engine, 1, enabled=False)
     monkeypatch.setattr(check, "_MOST", 2)
     assert of_database(engine, "subscriptions") == f"3 enabled; 1 of the first 2 broken: {LIST}"
+
+
+def test_subscriptions_whose_backlog_expires_are_named(engine: Engine) -> None:
+    """A warning names them, how long the first event is kept, and what helps; a later one needs nothing yet."""
+    ids = [repository.add(engine, URL, "a") for _ in range(3)]
+    new = [NewCursor(("t", 0, each), 5, CursorReason.PAUSED) for each in ids]
+    cursors.begin(engine, "webhooks", new, 0.0)
+    assert of_database(engine, "backlogs") == "none expires within 6 hours"
+    for sub, left in zip(ids, (7_250, 3_650, 30_000), strict=True):
+        expire(engine, sub, time.time() + left)
+    finding = found("backlogs", {"DATABASE_URL": url_of(engine)})
+    told = "Kafka removes events that it owes to 2 subscriptions (2, 1), the first in 1 h 0 min: "
+    rescue = "fix their receivers, resume them, or raise the topics' retention.ms"
+    assert finding == ("backlogs", True, told + rescue, True)
 
 
 def test_paused_subscriptions_are_named(engine: Engine) -> None:

@@ -11,14 +11,16 @@ from sqlalchemy import Engine
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, KafkaSettings
 from consumer.database.engine import create_engine
-from consumer.ledger import store, upkeep
+from consumer.ledger import cursors, store, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.ops import overview as module
 from consumer.ops.dead_letters import HOUR
 from consumer.ops.overview import overview, shared
-from consumer.subscriptions import repository
+from consumer.subscriptions import health, repository
+from models import CursorReason
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.kafka_kit import Kafka
-from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, parked
+from tests.ledger.rows_kit import BOOM, GROUP, URL, expire, make_event, parked
 
 T = 1_700_000_000.0
 
@@ -32,7 +34,7 @@ def settings(mock_kafka: str) -> tuple[KafkaSettings, str]:
 
 
 def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
-    """It has counts, failing subscriptions with reasons, loaded, disabled, paused and broken ones, and the lag."""
+    """It has counts, lag, and failing (with reasons), loaded, disabled, paused, expiring and broken subscriptions."""
     kafka, topic = settings
     failing, disabled, loaded, paused = (repository.add(engine, URL, "user.created") for _ in range(4))
     store.park(engine, GROUP, [parked(make_event(0), failing), parked(make_event(1), loaded)], T)
@@ -41,7 +43,11 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
     repository.set_enabled(engine, disabled, False, "moved")
     repository.pause(engine, paused, "no space")
     repository.pause(engine, disabled)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, paused), 5, CursorReason.PAUSED)], T)
+    expire(engine, paused, T + health.EXPIRES_SOON - 1)
     found = overview(engine, kafka, [topic], seconds=60, clock=lambda: T)
+    assert found.expiring is not None
+    assert [each.subscription_id for each in found.expiring] == [paused]
     assert (found.missing, found.at) == ((), T)
     assert found.states == {"parked": 4, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
     assert found.loaded is not None
@@ -80,8 +86,8 @@ def test_parts_that_are_missing_for_one_reason_are_one_fault(sqlite_engine: Engi
     engine = create_engine(load(DatabaseSettings, {"DATABASE_URL": f"sqlite:///{tmp_path}/absent.db"}))
     found = overview(engine, None, (), seconds=60)
     database, kafka = found.faults
-    assert len(found.missing) == 8
-    assert database.part == "states, failing, loaded, disabled, paused, problematic"
+    assert len(found.missing) == 9
+    assert database.part == "states, failing, loaded, disabled, paused, expiring, problematic"
     assert "there is no such file" in database.reason
     assert kafka.part == "lag, dead_letters"
 

@@ -31,8 +31,8 @@ ACCOUNTS = {
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
     r"|ledger\.cursors\.(of_subscription|covering|look_at|begin)",
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
-    r"|ledger\.cursors\.(begin|count|adopt)|ledger\.marks\.(published|_mark)"
-    r"|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
+    r"|ledger\.cursors\.(begin|count|adopt)"
+    r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
     r"|subscriptions\.repository\._found",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
 }

@@ -308,14 +308,18 @@ class SimulatedReader:
         self.positions: dict[TopicPartition, int] = {}
         self.removed: list[RemovedRecords] = []
         self.restarted: set[TopicPartition] = set()
+        self.answered: set[TopicPartition] = set()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
+        if self.positions.get(place) != offset:
+            self.answered.discard(place)
         self.positions[place] = offset
         self._partitions[place] = AssignedPartition(*place)
 
     def drop(self, places: Collection[TopicPartition]) -> None:
         for place in places:
             self.positions.pop(place, None)
+            self.answered.discard(place)
 
     def read(self, _limit: int) -> list[Record]:
         """The next two records of each partition, so that reading takes turns."""
@@ -324,9 +328,11 @@ class SimulatedReader:
             log, first = self._world.log[place], self._world.removed.get(place, 0)
             if position > len(log):
                 self.restarted.add(place)
-            elif position < first:
+                continue
+            self.answered.add(place)
+            if position < first:
                 self.removed.append(RemovedRecords(place, position, first))
-            begin = position if first <= position <= len(log) else first
+            begin = max(first, position)
             self.positions[place] = begin
             for offset, (key, value) in list(enumerate(log))[begin : begin + 2]:
                 records.append(Record(self._partitions[place], offset, int(BORN * 1000) + offset, key, value, None))

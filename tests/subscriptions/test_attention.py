@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, update
 
-from consumer.ledger import upkeep
+from consumer.ledger import cursors, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.subscriptions import health, repository
-from models import Subscription
+from models import CursorReason, Subscription
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
-from tests.ledger.rows_kit import plans, run
+from tests.ledger.rows_kit import GROUP, expire, plans, run
 
 URL = "https://example.com/hook"
 T = 1_700_000_000.0
@@ -67,6 +68,36 @@ def test_paused_subscriptions_are_listed_with_their_reason(engine: Engine, subs:
     ]
 
 
+def test_subscriptions_whose_backlog_expires_are_listed(engine: Engine, subs: list[int]) -> None:
+    """Each is listed once, the most urgent first. Disabled ones, finished cursors and later ends are left out."""
+    due: list[tuple[int, int, float | None, int | None]] = [
+        (0, 0, T + 50, None),
+        (0, 1, T + 20, 9),
+        (1, 0, T + 10, 5),
+        (2, 0, T + 60, None),
+        (3, 0, T + 30, None),
+    ]
+    due += [(1, 1, None, None), (1, 2, T + 70, None)]
+    for sub, partition, expires, end in due:
+        new = NewCursor(("t", partition, subs[sub]), 5, CursorReason.PAUSED, end)
+        cursors.begin(engine, GROUP, [new], T)
+        expire(engine, subs[sub], expires, partition)
+    repository.set_enabled(engine, subs[3], False)
+    found = health.expiring(engine, datetime.fromtimestamp(T + 65, UTC), 9)
+    assert [(each.subscription_id, each.expires.timestamp() - T) for each in found] == [(subs[0], 20), (subs[2], 60)]
+    assert "password" not in found[0].url
+    assert health.expiring(engine, datetime.fromtimestamp(T + 65, UTC), 1) == found[:1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0 min"), (59, "0 min"), (19_200, "5 h 20 min"), (187_200, "2 d 4 h"), (86_400, "1 d 0 h")],
+)
+def test_the_time_left_is_told_in_two_units(seconds: float, text: str) -> None:
+    """Days and hours, or hours and minutes."""
+    assert health.time_left(seconds) == text
+
+
 def test_problems_are_searched_in_a_bounded_number(engine: Engine, subs: list[int]) -> None:
     """The result says how many were examined; disabled subscriptions are not."""
     run(engine, "UPDATE webhook_subscriptions SET url = 'https://example.com' WHERE id = :s", s=subs[1])
@@ -88,6 +119,7 @@ def test_an_index_finds_them(sqlite_engine: Engine) -> None:
     for work, index in (
         (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
         (lambda: health.paused(sqlite_engine, 9), "ix_webhook_subs_paused"),
+        (lambda: health.expiring(sqlite_engine, datetime.now(UTC), 9), "ix_webhook_cursors_expires (expires_at<?)"),
         (lambda: health.named_types(sqlite_engine, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
     ):
         for sql, plan in plans(sqlite_engine, work):

@@ -36,7 +36,7 @@ class Log(CursorReader):
     def __init__(self, records: int) -> None:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
-        self.removed, self.restarted = [], set()
+        self.removed, self.restarted, self.answered = [], set(), {HERE}
         self._records = records
         self._assigned = AssignedPartition(*HERE)
 
@@ -83,6 +83,7 @@ class Rig(Desk):
             retentions={},
             losses=Losses(GROUP, self.notes),
             remove=lambda _: None,
+            finish_replays=lambda ids: replays.finish(engine, 1.0, ids),
             subscription_cache=5.0,
         )
         self.catch_up.assigned(AssignedPartition(*HERE), cursors.of_partition(engine, GROUP, HERE))

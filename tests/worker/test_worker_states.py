@@ -521,8 +521,7 @@ def test_no_order_of_events_loses_a_delivery(
     for module in ("delivery", "lanes"):  # so that fan-outs wait and deliveries are parked
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
-    for module in ("reading_pass", "catch_up"):
-        monkeypatch.setattr(f"consumer.worker.{module}.NEAR", 3)
+    monkeypatch.setattr("consumer.worker.reading_pass.LENGTH", 3)
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # rows of a record take several transactions
     monkeypatch.setattr("consumer.delivery.parking.StoredKeys", partial(StoredKeys, 2))  # so that keys are untracked
 

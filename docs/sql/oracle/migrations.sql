@@ -968,6 +968,10 @@ CREATE INDEX ix_webhook_cursors_sub ON webhook_cursors (subscription_id)
 
 /
 
+CREATE INDEX ix_webhook_cursors_expires ON webhook_cursors (expires_at)
+
+/
+
 CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
 
 /

@@ -452,6 +452,28 @@ WHERE
   ROWNUM <= 20
 ;
 
+-- subscriptions.health.expiring
+-- Subscriptions whose next event in Kafka expires, the most urgent first.
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_cursors.expires_at
+FROM webhook_subscriptions
+JOIN webhook_cursors
+  ON webhook_cursors.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_cursors.expires_at < :expires_at_1
+  AND webhook_subscriptions.enabled = :enabled_1
+  AND (
+    webhook_cursors.end_offset IS NULL
+    OR webhook_cursors.end_offset > webhook_cursors.next_offset
+  )
+ORDER BY
+  webhook_cursors.expires_at
+;
+
 -- subscriptions.health.named_types
 -- The first event types that subscriptions name, and how many name each.
 SELECT
