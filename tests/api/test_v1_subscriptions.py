@@ -179,7 +179,6 @@ def test_a_subscription_is_shown_with_its_cursors(api: Api) -> None:
         "record_at": None,
         "expires_at": None,
         "seconds_behind": None,
-        "expires_at": None,
         "seconds_left": None,
     }
 
