@@ -254,13 +254,16 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
 class ShownCursor(Shown):
     """A part of a partition that a subscription is owed: the events from `position` to before `end`."""
 
-    group: Annotated[str, Field(description="The consumer group that sends them.", examples=["webhooks"])]
+    group: Annotated[
+        str | None,
+        Field(description="The consumer group that sends them. Null for a tenant's token.", examples=["webhooks"]),
+    ]
     topic: Annotated[str, Field(examples=["orders"])]
     partition: int
     reason: Annotated[str, Field(description="paused, behind, start or replay.", examples=["paused"])]
     replay_id: Annotated[int | None, Field(description="The replay that it belongs to.")]
-    position: Annotated[int, Field(description="The first offset that is owed.")]
-    end: Annotated[int | None, Field(description="Null: where it meets new events.")]
+    position: Annotated[int | None, Field(description="The first offset that is owed. Null for a tenant's token.")]
+    end: Annotated[int | None, Field(description="Null: where it meets new events, or for a tenant's token.")]
     record_at: Annotated[
         str | None, Field(description="Time of the next record, if known.", examples=["2026-07-28T14:00:00.120Z"])
     ]

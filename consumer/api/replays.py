@@ -203,12 +203,12 @@ def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothi
 
 @router.post("/{replay_id}/resume", response_model=ShownReplay)
 def resume_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
-    """Go on with a cancelled replay where it stopped. 409: it is not cancelled."""
+    """Go on with a cancelled replay where it stopped. 409: it is not cancelled, or its subscription was removed."""
     of_all_tenants(caller)
     where = backing.deployment
-    where.replay(replay_id)
+    found = where.replay(replay_id)
     if not resume(where.engine, caller.actor, replay_id):
-        raise Conflict("the replay is not cancelled")
+        raise Conflict((found.state == "cancelled" and found.last_error) or "the replay is not cancelled")
     return answer(_shown_to(caller, where.replay(replay_id)))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from consumer.api.backing import Backing
+from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.context import (
     CREATED_HEADERS,
     Backed,
@@ -50,6 +50,7 @@ from consumer.ops.replay_request import soon
 from consumer.ops.start import Places, places, since
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
+from consumer.subscriptions.options import completed
 from consumer.subscriptions.repository import State
 from consumer.subscriptions.subscribed import Subscribed
 
@@ -128,7 +129,7 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
         raise invalid(why, "generate_secret")
     backing.check_url(caller, new.url)
     changes = backing.changes(caller)
-    first = None if new.start is None else _first(backing, new.start, options.get("topics"))
+    first = None if new.start is None else _first(caller, backing, new.start, options)
     if not new.verify:
         return _created(caller, changes.add(new_secrets=own, key=key, first=first, **options), generated)
     with backing.verifying(caller) as verify:  # before anything is created
@@ -137,11 +138,13 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
     return _created(caller, item, generated, verification=permission)
 
 
-def _first(backing: Backing, text: str, topics: str | None) -> Places:
-    """The places where a subscription to these topics (as stored; None: all) begins."""
+def _first(caller: Caller, backing: Backing, text: str, options: Mapping[str, Any]) -> Places:
+    """The places where a subscription with these options (as stored) begins. They show the topics of all tenants."""
+    of_all_tenants(caller)
+    values = completed(options)
     log, at = backing.replayed(), since(text, backing.deployment.clock(), None)
     try:
-        return soon(log, lambda reader: places(reader, log.topics, topics, at))
+        return soon(log, lambda reader: places(reader, log.topics, values["topics"], at))
     except (SettingsError, Unavailable):
         raise
     except WebhooksError as error:
@@ -177,7 +180,8 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     where = backing.deployment
     item = where.subscription(subscription_id, caller.tenant)
     owed = cursors.of_subscription(where.engine, subscription_id)
-    parts = [each.as_json(where.clock()) for each in owed]
+    hidden = {} if caller.tenant is None else dict.fromkeys(("group", "position", "end"))  # as of all tenants' events
+    parts = [each.as_json(where.clock()) | hidden for each in owed]
     return answer(shown(item) | {"cursors": parts}, headers={"etag": etag(item)})
 
 

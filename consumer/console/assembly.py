@@ -36,6 +36,7 @@ SAID = {
     ),
     "published": Said("Published again.", more="The workers read it as a new record."),
     "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
+    "goes-on": Said("The replay goes on.", more="It begins where it stopped."),
     "cancelled": Said("Cancelled.", more="Its stored deliveries are sent."),
 }
 

@@ -14,7 +14,7 @@ from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound,
 from consumer.events.event import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
-from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, spans_soon
+from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, resume, spans_soon
 from consumer.subscriptions.subscribed import Subscribed
 
 SHOWN = 100
@@ -69,6 +69,7 @@ def _row(item: Replay) -> dict[str, object]:
         "began": item.created_at,
         "by": item.created_by,
         "open": not item.ended,
+        "resumes": item.cancelled_at is not None and not item.last_error,
     }
 
 
@@ -177,9 +178,19 @@ def _cancel(backing: Backing, visit: Visit) -> Response:
     return to("/replays", "cancelled")
 
 
+def _resume(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    where, number = backing.deployment, int(visit.path["id"])
+    where.replay(number)
+    if not resume(where.engine, visit.caller.actor, number):
+        raise Conflict(f"replay {number} is not cancelled, or its subscription was removed")
+    return to("/replays", "goes-on")
+
+
 ROUTES = (
     PageRoute("/replays", _list),
     PageRoute("/replays", _start, "write", post=True),
     PageRoute("/replays/preview", _preview, "write"),
     PageRoute("/replays/{id:number}/cancel", _cancel, "write", post=True),
+    PageRoute("/replays/{id:number}/resume", _resume, "write", post=True),
 )

@@ -236,11 +236,15 @@ class Failing:
 
     def _resume(self, endpoint: Endpoint, paused_at: datetime, now: float, *, quietly: bool) -> None:
         key, seconds = endpoint.subscription_id, round(now - paused_at.timestamp())
-        log.info("subscription resumed: a probe has succeeded", subscription=key, paused_for_seconds=seconds)
         data = {"subscription_id": key, "url": redact_url(endpoint.url), "paused_for_seconds": seconds}
         identity = f"resumed-{key}-{round(paused_at.timestamp() * 1000)}"
         operation = None if quietly else OperationalEvent("subscription.resumed", identity, data)
-        self._notes.add(lambda engine: pauses.resume(engine, self._group, key, paused_at, now, operation))
+
+        def write(engine: Engine) -> None:
+            if pauses.resume(engine, self._group, key, paused_at, now, operation):
+                log.info("subscription resumed: a probe has succeeded", subscription=key, paused_for_seconds=seconds)
+
+        self._notes.add(write)
 
     def failing_since(self, now: float) -> dict[int, float]:
         """Subscriptions of which this worker sees nothing but failures, and since when; the longest first.

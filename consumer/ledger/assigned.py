@@ -14,11 +14,11 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from consumer.database.engine import reading
-from consumer.database.statements import AnyRow, AnySelect, leaps, of_each
+from consumer.database.statements import AnySelect, leaps, of_each
 from consumer.events.event import TopicPartition
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.ordering import standing
-from consumer.ledger.rows import OPEN, DueKey, OrderingKey
+from consumer.ledger.rows import DUE_KEY, OPEN, DueKey, OrderingKey, due_key_of_row
 from models import Mark, ParkedDelivery, Status, StoredCursor
 from models.base import BEFORE_IDS
 
@@ -26,13 +26,6 @@ SEEKS = 256  # in one `scan`
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
 Key = tuple[int, int, int]  # offset, record timestamp, subscription
-
-DUE_KEY = (
-    ParkedDelivery.group_id,
-    ParkedDelivery.topic,
-    ParkedDelivery.partition_no,
-    ParkedDelivery.subscription_id,
-)
 
 
 class Scanned(NamedTuple):
@@ -166,11 +159,6 @@ def _parked(group: object, topic: object, partition: object) -> tuple[ColumnElem
         ParkedDelivery.topic == topic,
         ParkedDelivery.partition_no == partition,
     )
-
-
-def due_key_of_row(row: AnyRow) -> DueKey:
-    """The due key of a delivery's row."""
-    return row.topic, row.partition_no, row.subscription_id
 
 
 def first_rows(group: object, topic: object, partition: object, subscription: object) -> AnySelect:

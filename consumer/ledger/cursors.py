@@ -29,7 +29,18 @@ from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import TopicPartition
 from consumer.ledger.marks import look_for
-from consumer.ledger.rows import OPEN, DueKey, bind, in_transaction, is_bound, time_of, time_or_none, unix
+from consumer.ledger.rows import (
+    DUE_KEY,
+    OPEN,
+    DueKey,
+    bind,
+    due_key_of_row,
+    in_transaction,
+    is_bound,
+    time_of,
+    time_or_none,
+    unix,
+)
 from models import CursorReason, ParkedDelivery, Status, StoredCursor, StoredReplay, Subscription
 from models.cursor import RUNS_LENGTH
 
@@ -37,12 +48,6 @@ MOST_SHOWN = 1_000  # cursors of one subscription
 
 _PLACE = (StoredCursor.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
 _KEY = (*_PLACE, StoredCursor.replay, StoredCursor.first_offset)
-DUE_KEY = (
-    ParkedDelivery.group_id,
-    ParkedDelivery.topic,
-    ParkedDelivery.partition_no,
-    ParkedDelivery.subscription_id,
-)
 _NEW = (
     *_KEY,
     StoredCursor.next_offset,
@@ -225,11 +230,17 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
 
 
 def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
-    """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
+    """What a subscription is owed by its cursors in all groups, by place; at most `most` of them.
+
+    Cancelled replays owe nothing.
+    """
     cursor = StoredCursor
+    cancelled = exists().where(StoredReplay.id == cursor.replay, StoredReplay.cancelled_at.is_not(None))
     shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts, cursor.expires_at
     place = cursor.topic, cursor.partition_no
-    mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
+    mine = select(cursor.group_id, *place, *shown).where(
+        cursor.subscription_id == subscription_id, _unfinished(), ~cancelled
+    )
     with reading(bind) as connection:
         rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
         return [_owed(row) for row in rows]
@@ -399,10 +410,6 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
         with engine.begin() as connection:
             connection.execute(ended.values(starts=0))
     return pruned
-
-
-def due_key_of_row(row: AnyRow) -> DueKey:
-    return row.topic, row.partition_no, row.subscription_id
 
 
 def _owed(row: AnyRow) -> OwedPart:

@@ -20,10 +20,11 @@ from consumer.database.errors import line
 from consumer.database.statements import AnySelect, any_of, of_each, padded
 from consumer.errors import DatabaseRefused
 from consumer.events.event import Event, RecordId
-from consumer.ledger.assigned import DUE_KEY, due_key_of_row, first_rows
+from consumer.ledger.assigned import first_rows
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import (
     ATTEMPTS,
+    DUE_KEY,
     OF_PAYLOAD,
     PAYLOAD,
     RECORD,
@@ -31,6 +32,7 @@ from consumer.ledger.rows import (
     DueKey,
     OrderingKey,
     bind,
+    due_key_of_row,
     event_of,
     first_of,
     last_of,

@@ -9,15 +9,14 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, exists, func, or_, select, update
 
 from consumer.database.engine import reading
 from consumer.database.statements import AnySelect, any_of, in_pieces, of_each
 from consumer.events.event import TopicPartition
 from consumer.ledger import cursors, outbox, upkeep
-from consumer.ledger.assigned import DUE_KEY, due_key_of_row
 from consumer.ledger.ordering import is_first
-from consumer.ledger.rows import DueKey, OperationalEvent, cut, in_transaction, time_of
+from consumer.ledger.rows import DUE_KEY, DueKey, OperationalEvent, cut, due_key_of_row, in_transaction, time_of
 from models import ParkedDelivery, Status, StoredCursor, Subscription
 from models.base import BEFORE_IDS
 from models.subscription import REASON_LENGTH
@@ -147,9 +146,11 @@ def claim(
 
 
 def count(engine: Engine) -> int:
-    """The number of subscriptions that failures have paused."""
+    """The number of enabled subscriptions that failures have paused."""
     # True of each: an index serves a range better than IS NOT NULL.
-    paused = select(func.count()).where(Subscription.probed_at >= time_of(0.0), _PAUSED_BY_FAILURE)
+    paused = select(func.count()).where(
+        Subscription.probed_at >= time_of(0.0), _PAUSED_BY_FAILURE, Subscription.enabled == 1
+    )
     with reading(engine) as connection:
         return connection.scalar(paused) or 0
 
@@ -161,10 +162,14 @@ def _owed(
 
     Those of cursors only if the subscription has no row that may go: each of their events becomes another row.
     """
-    due_keys = [(group, *partition, each) for partition in sorted(partitions) for each in subscriptions]
+    with_rows = connection.scalars(
+        select(Subscription.id).where(any_of(Subscription.id.expression, subscriptions), or_(*map(_has, _MAY_GO)))
+    ).all()
+    due_keys = [(group, *partition, each) for partition in sorted(partitions) for each in with_rows]
     rows = chain(*(of_each(connection, part, DUE_KEY, due_keys, 1) for part in (_first_held, _first_parked)))
     owing = select(*_CURSOR).where(
         StoredCursor.group_id == group,
+        StoredCursor.replay == 0,
         any_of(StoredCursor.subscription_id.expression, subscriptions),
         or_(StoredCursor.end_offset.is_(None), StoredCursor.next_offset < StoredCursor.end_offset),
     )
@@ -185,6 +190,14 @@ def _owed(
 
 
 _CURSOR = (StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id, StoredCursor.next_offset)
+
+
+_MAY_GO = Status.HELD, Status.PARKED
+
+
+def _has(status: Status) -> ColumnElement[bool]:
+    """A subscription has rows in this state, of any group: a seek, however many there are."""
+    return exists().where(ParkedDelivery.subscription_id == Subscription.id, ParkedDelivery.status == status)
 
 
 def _first_of(status: Status, values: tuple[object, ...]) -> AnySelect:

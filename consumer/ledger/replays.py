@@ -20,6 +20,7 @@ from models.job import ACTOR_LENGTH
 
 _CURSORS = (StoredCursor.subscription_id == StoredReplay.subscription_id, StoredCursor.replay == StoredReplay.id)
 _LEFT = StoredCursor.next_offset < StoredCursor.end_offset
+_RECEIVER = exists().where(Subscription.id == StoredReplay.subscription_id)
 _OPEN = StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None)
 
 
@@ -50,7 +51,8 @@ class Request(NamedTuple):
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `records_left` of `records` are still to be read and settled, including the ones that compaction has removed.
+    `records_left` of `records` are still to be read and settled, including the ones that compaction has removed. If its
+    subscription was removed before it finished, they are all of them: nobody knows any more how far it came.
     `event_type` None: the subscription's own. `last_error` is the reason why it makes no progress.
     """
 
@@ -178,8 +180,12 @@ def cancel(bind: Engine | Connection, replay_id: int, now: float) -> bool:
 
 
 def resume(bind: Engine | Connection, replay_id: int) -> bool:
-    """Go on with a cancelled replay where it stopped. False if it is not cancelled, or none has this id."""
-    return _set(bind, replay_id, (StoredReplay.cancelled_at.is_not(None), StoredReplay.finished_at.is_(None)), None)
+    """Go on with a cancelled replay where it stopped.
+
+    False if it is not cancelled, its subscription was removed, or none has this id.
+    """
+    cancelled = StoredReplay.cancelled_at.is_not(None), StoredReplay.finished_at.is_(None), _RECEIVER
+    return _set(bind, replay_id, cancelled, None)
 
 
 def _set(bind: Engine | Connection, replay_id: int, state: Sequence[ColumnElement[bool]], at: object) -> bool:
@@ -214,10 +220,9 @@ def finish(engine: Engine, now: float, replay_ids: Collection[int] | None = None
     # In a transaction of its own: two owners whose last cursors end at once each see that the other's is gone.
     at = time_of(now)
     replays = update(StoredReplay).where(any_of(StoredReplay.id.expression, sorted(receivers)), *_OPEN)
-    receiver = exists().where(Subscription.id == StoredReplay.subscription_id)
     with engine.begin() as connection:
-        connection.execute(replays.where(~receiver).values(cancelled_at=at))
-        connection.execute(replays.where(~exists().where(*_CURSORS)).values(finished_at=at))
+        connection.execute(replays.where(~_RECEIVER).values(cancelled_at=at))
+        connection.execute(replays.where(_RECEIVER, ~exists().where(*_CURSORS)).values(finished_at=at))
 
 
 def _replays() -> AnySelect:
@@ -241,7 +246,7 @@ def _replay(row: AnyRow) -> Replay:
         row.rate,
         row.ordered == 1,
         row.record_count,
-        row.records_left or 0,
+        row.record_count if row.enabled is None and row.finished_at is None else row.records_left or 0,
         unix(row.created_at),
         row.created_by,
         unix(row.finished_at),

@@ -21,11 +21,22 @@ from models import ParkedDelivery, Payload, Status
 
 T = TypeVar("T")
 DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
+DUE_KEY = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.subscription_id,
+)
 
 
 def due_key_of(event: Event, subscription_id: int) -> DueKey:
     """The due key of a subscription's stored delivery of this event."""
     return (*event.record.topic_partition, subscription_id)
+
+
+def due_key_of_row(row: AnyRow) -> DueKey:
+    """The due key of a delivery's row, or of a cursor's."""
+    return row.topic, row.partition_no, row.subscription_id
 
 
 class OrderingKey(NamedTuple):

@@ -27,7 +27,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.statements import AnyRow, AnySelect, any_of, in_pieces, leaps
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
-from consumer.ledger import marks, outbox
+from consumer.ledger import cursors, marks, outbox
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import (
     BATCH,
@@ -95,8 +95,9 @@ def disable(
 ) -> bool:
     """Disable a subscription and hold its parked rows. Returns whether it was enabled until now.
 
-    With `url`, only if it still points there. The operational event is written with the change, so that only one of
-    many workers reports it. A repetition after a lost answer holds the rows and returns False.
+    Its cursors end at the live stream: their owners are asked to look. With `url`, only if it still points there. The
+    operational event is written with the change, so that only one of many workers reports it. A repetition after a lost
+    answer holds the rows and returns False.
     """
 
     def change(connection: Connection) -> bool:
@@ -108,6 +109,8 @@ def disable(
         ).rowcount
         if changed and operation is not None:
             outbox.add(connection, group, [operation])
+        if changed:
+            cursors.look_at(connection, subscription_id)
         return changed == 1
 
     changed = in_transaction(engine, change)
@@ -272,10 +275,11 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
 
 def purge_replays(engine: Engine, before: float) -> int:
     """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
-    ended = select(StoredReplay.id).where(_ended(before))
+    orphans = StoredCursor.replay != 0, ~exists().where(StoredReplay.id == StoredCursor.replay)
     with engine.begin() as connection:
-        connection.execute(delete(StoredCursor).where(StoredCursor.replay.in_(ended)))
-        return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
+        deleted = connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
+        connection.execute(delete(StoredCursor).where(*orphans))  # afterwards: one resumed meanwhile keeps its cursors
+        return deleted
 
 
 def replays_ended_before(engine: Engine, before: float) -> int:

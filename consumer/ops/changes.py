@@ -327,7 +327,8 @@ class Changes:
     def _change(self, subscription_id: int, kind: str) -> Iterator[Change]:
         """A transaction that holds the subscription's row, and writes the event if the block has changed something.
 
-        If the subscription gets its events only from now on, the owners of its cursors are asked to look at them.
+        If the subscription gets its events only from now on, or no longer, the owners of its cursors are asked to look
+        at them.
         """
         with self._locked(subscription_id) as (connection, before):
             change = Change(connection, before)
@@ -337,7 +338,7 @@ class Changes:
                 return
             change.after = self._read(connection, subscription_id)
             self._tell(connection, kind, before, change.after, change.told)
-            if before.mode != "enabled" == change.after.mode:
+            if before.mode != change.after.mode != "paused":
                 cursors.look_at(connection, subscription_id)
 
     @contextmanager

@@ -9,11 +9,13 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
-from consumer.ledger import store
+from consumer.ledger import cursors, store
+from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops.ping import ping
 from consumer.sending.trace import ExchangeTrace
 from consumer.sending.validation_request import Declined
+from models import CursorReason
 from tests.api.test_v1_observed import History, attempt
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -151,6 +153,18 @@ def test_a_tenant_creates_and_lists_only_its_own(api: Api, theirs: str) -> None:
     assert len(api.call("GET", S).json()["items"]) == 3
     changed = api.call("PATCH", f"{S}/{mine['id']}", {"tenant": "other", "rate_limit": 2}, token="other")
     assert changed.status_code == 200
+
+
+def test_offsets_are_not_for_tenants(api: Api, theirs: str) -> None:
+    """They count the events of all tenants: a tenant's subscription does not begin in the past, nor show positions."""
+    begun = api.call("POST", S, NEW | {"tenant": "acme", "start": "1h"}, token="acme")
+    assert (begun.status_code, begun.json()["type"]) == (403, "urn:kafka-webhooks:problem:tenant")
+    owed = NewCursor(("orders", 0, int(theirs)), 5, CursorReason.PAUSED, 9)
+    cursors.begin(api.engine, GROUP, [owed], 0.0)
+    mine, full = (api.call("GET", f"{S}/{theirs}", token=token).json()["cursors"][0] for token in ("acme", "all"))
+    where = "group", "position", "end"
+    assert ([mine[name] for name in where], [full[name] for name in where]) == ([None] * 3, [GROUP, 5, 9])
+    assert mine["topic"] == "orders"
 
 
 def test_the_old_token_may_do_everything(engine: Engine) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from consumer.ledger import cursors, replays
+from consumer.ledger.replays import Span
 from consumer.ops.replay_request import Log
 from models import CursorReason
 from tests.api.v1_kit import GROUP, Api
@@ -130,6 +131,20 @@ def test_obstacles_to_a_replay_are_named(api: Api, topic: str) -> None:
     assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
 
 
+def test_a_replay_without_its_subscription_is_not_resumed(api: Api) -> None:
+    """A 409 says why; one that goes on says so, too."""
+    subscription = api.create()["id"]
+    number = replays.create(api.engine, GROUP, subscription, 0.0, 1.0, None, 1.0, [Span("t", 0, 0, 9)], 100.0)
+    running = api.call("POST", f"/replays/{number}/resume", {})
+    assert (running.status_code, running.json()["detail"]) == (409, "the replay is not cancelled")
+    replays.cancel(api.engine, number, 101.0)
+    assert api.call("DELETE", f"/subscriptions/{subscription}").status_code == 204
+    refused = api.call("POST", f"/replays/{number}/resume", {})
+    assert (refused.status_code, refused.json()["detail"]) == (409, f"subscription {subscription} was removed")
+    left = api.call("GET", f"/replays/{number}").json()
+    assert (left["state"], left["records_left"]) == ("cancelled", 9)
+
+
 def test_an_unreachable_kafka_is_a_quick_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer says when to retry."""
     monkeypatch.setattr("consumer.ops.replay_request.spans_soon.__defaults__", (0.2,))
@@ -157,6 +172,9 @@ def test_a_start_that_is_not_possible_creates_nothing(api: Api, topic: str) -> N
     new = {"url": "https://example.com/hooks", "event_type": "a"}
     wrong = api.call("POST", "/subscriptions", {**new, "start": "soon"})
     assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/start")
+    for topics in (f"^{topic}", ",", "bad name!"):
+        wrong = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": topics})
+        assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/topics")
     away = api.call("POST", "/subscriptions", {**new, "start": "1h", "topics": f"no-{topic}"})
     assert (away.status_code, "KAFKA_TOPICS" in away.json()["detail"]) == (409, True)
     api.app.state.backing = api.app.state.backing._replace(log=None)

@@ -167,8 +167,15 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     status, page = send(browser, f"/replays/{replay}/cancel")
     assert (status, SAID["cancelled"].text in page, "hx-trigger" in page) == (200, True, False)
     assert send(browser, f"/replays/{replay}/cancel")[0] == HTTPStatus.CONFLICT
+    assert f'id="resume-{replay}"' not in page  # its subscription is disabled
+    repository.set_enabled(engine, subscription, True)
+    assert f'id="resume-{replay}"' in browser.get("/replays").text
+    status, page = send(browser, f"/replays/{replay}/resume")
+    assert (status, SAID["goes-on"].text in page, "hx-trigger" in page) == (200, True, True)
+    assert send(browser, f"/replays/{replay}/resume")[0] == HTTPStatus.CONFLICT
     other = replays.create(engine, "another", subscription, 0.0, 1.0, None, 1.0, spans, now)
-    assert send(browser, f"/replays/{other}/cancel")[0] == HTTPStatus.NOT_FOUND
+    for action in ("cancel", "resume"):
+        assert send(browser, f"/replays/{other}/{action}")[0] == HTTPStatus.NOT_FOUND
 
 
 @pytest.mark.usefixtures("log")

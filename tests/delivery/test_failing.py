@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, select
+from structlog.testing import capture_logs
 
 from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
 from consumer.ledger import outbox
@@ -223,6 +224,26 @@ def test_a_success_without_a_probe_does_not_resume(workers: Workers) -> None:
     """A person may have paused it for good reasons while a request was open."""
     paused = probed(workers)
     workers.one.succeeded(paused, NOW + PAUSE_AFTER + 1)
+    assert workers.paused()
+
+
+def test_a_success_after_a_person_has_resumed_says_nothing(workers: Workers) -> None:
+    """The probe that was claimed before changes nothing then, and a log line would say that it did."""
+    paused = probed(workers)
+    repository.resume(workers.engine, workers.subscription)
+    with capture_logs() as logs:
+        workers.other.succeeded(paused, NOW + PAUSE_AFTER + 7200)
+        workers.write_all()
+    assert not [line for line in logs if "resumed" in line["event"]]
+
+
+def test_a_410_ends_a_probe(workers: Workers) -> None:
+    """If somebody enables the subscription, it is paused as before, and a success resumes it only with a new probe."""
+    paused = probed(workers)
+    workers.other.disable(paused, "410", NOW + PAUSE_AFTER + 7200)
+    assert not workers.now().enabled
+    repository.set_enabled(workers.engine, workers.subscription, enabled=True)
+    workers.other.succeeded(paused, NOW + PAUSE_AFTER + 7201)
     assert workers.paused()
 
 

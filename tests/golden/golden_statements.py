@@ -267,7 +267,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.look_at": ("The due keys of a subscription's cursors.",),
         "ledger.pauses.pause": ("Pause a subscription, after days of failures.",),
         "ledger.pauses.claim": ("Paused subscriptions that are to be probed.", "Claim a probe."),
-        "ledger.pauses._owed": ("Where the cursors of these subscriptions are.",),
+        "ledger.pauses._owed": ("Which of these subscriptions have rows that may be sent?", "Where their cursors are."),
         "ledger.pauses.resume": ("Resume a subscription, after a probe that succeeded.",),
         "ledger.pauses.count": ("How many subscriptions have failures paused?",),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
@@ -291,8 +291,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.upkeep.purge_replays": (
-            "Delete the cursors of replays that were cancelled long ago.",
             "Delete replays that ended long ago.",
+            "Delete the cursors of deleted replays.",
         ),
         "ledger.upkeep.replays_ended_before": ("The number of replays that this would delete.",),
     },

@@ -153,7 +153,10 @@ def test_probes_of_paused_subscriptions(full: Engine) -> None:
     assert "ix_webhook_subs_probed" in look[1], look
     assert "ix_webhook_subs_probed" in count[1], count
     run(full, "UPDATE webhook_subscriptions SET probed_at = '2026-01-01' WHERE id > 1")
-    for plan in used(full, lambda: pauses.claim(full, GROUP, {("t", 0)}, 2e9, 3600.0)):
+    whose, *rows = used(full, lambda: pauses.claim(full, GROUP, {("t", 0)}, 2e9, 3600.0))
+    assert whose.count("USING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?)") == 2
+    assert rows
+    for plan in rows:
         assert "SEARCH webhook_deliveries USING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND" in plan
 
 

@@ -55,8 +55,10 @@ def places(engine: Engine, probes: list[Probe]) -> list[tuple[DueKey, int | None
     return [(each.due_key, None if each.row is None else offsets[each.row]) for each in probes]
 
 
-def begin(engine: Engine, sub: int, first: int, partition: int = 0) -> None:
-    cursors.begin(engine, GROUP, [NewCursor(("t", partition, sub), first, CursorReason.PAUSED)], 100.0)
+def begin(engine: Engine, sub: int, first: int, partition: int = 0, replay: int = 0) -> None:
+    reason = CursorReason.REPLAY if replay else CursorReason.PAUSED
+    new = NewCursor(("t", partition, sub), first, reason, first + 1 if replay else None, replay)
+    cursors.begin(engine, GROUP, [new], 100.0)
 
 
 def test_one_probe_in_each_interval_and_group(engine: Engine, sub: int) -> None:
@@ -101,12 +103,23 @@ def test_only_what_is_owed_here_is_probed(engine: Engine, sub: int) -> None:
     assert claim(engine, at)
 
 
+def test_failures_of_another_url_do_not_pause(engine: Engine, sub: int) -> None:
+    """It was changed meanwhile, perhaps because it failed."""
+    upkeep.failing(engine, sub, 1000.0)
+    args = (engine, GROUP, sub, "it fails", PAUSED, operation(1))
+    assert not pauses.pause(*args, failing_before=2000.0, url=f"{URL}/old")
+    assert not outbox.pending(engine, GROUP, 9)
+    assert pauses.pause(*args, failing_before=2000.0, url=URL)
+
+
 def test_a_person_s_pause_is_not_probed(engine: Engine, sub: int) -> None:
     """Nor is one by plain SQL after failures had paused it, nor a disabled subscription; nothing but a look is done."""
     park(engine, parked(make_event(3), sub))
     pause(engine, sub)
+    assert pauses.count(engine) == 1
     run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
     assert not claim(engine)
+    assert pauses.count(engine) == 0
     run(engine, "UPDATE webhook_subscriptions SET enabled = 1, paused_at = NULL")
     assert not claim(engine)
     with engine.begin() as connection:
@@ -133,6 +146,19 @@ def test_the_first_owed_event_is_the_probe(engine: Engine) -> None:
     assert places(engine, claim(engine, PAUSED + 4 * HOUR)) == [(("t", 0, sub), None)]
     run(engine, "UPDATE webhook_cursors SET end_offset = next_offset")
     assert places(engine, claim(engine, PAUSED + 5 * HOUR)) == [(("t", 0, sub), 7)]
+
+
+def test_a_look_seeks_rows_only_where_there_are_any(engine: Engine) -> None:
+    """However many partitions the worker owns: two statements say that nothing is owed, though a replay has cursors."""
+    subs = [repository.add(engine, URL, "user.created") for _ in range(3)]
+    for sub in subs:
+        begin(engine, sub, 5, replay=7)
+        pause(engine, sub)
+    many = frozenset(("t", number) for number in range(100))
+    looks = [sql for sql in statements(engine, lambda: claim(engine, partitions=many)) if "webhook" in sql]
+    assert len(looks) == 3, looks
+    park(engine, parked(make_event(3), subs[1]))
+    assert [each.due_key[2] for each in claim(engine, partitions=many)] == [subs[1]]
 
 
 def test_due_keys_take_turns(engine: Engine, sub: int) -> None:

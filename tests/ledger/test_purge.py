@@ -1,9 +1,10 @@
 """Purging old ended deliveries and the payloads that only they needed, on each database."""
 
 from collections.abc import Iterable
+from threading import Thread
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from consumer.ledger import admin, replays, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
@@ -135,3 +136,23 @@ def test_old_replays_are_deleted(engine: Engine, sub: int) -> None:
     left = [row[0] for row in query(engine, "SELECT id FROM webhook_replays ORDER BY id")]
     assert left == sorted(new)
     assert query(engine, "SELECT replay FROM webhook_cursors ORDER BY replay") == [(new[1],), (new[2],)]
+
+
+def test_a_replay_that_is_resumed_during_a_purge_keeps_its_cursors(engine: Engine, sub: int) -> None:
+    """Or it is deleted with them, and is not resumed: no replay is left that waits for cursors forever."""
+    span = Span("t", 0, 0, 9)
+    number = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [span], OLD)
+    replays.cancel(engine, number, OLD)
+    resumed: list[bool] = []
+    resuming = Thread(target=lambda: resumed.append(replays.resume(engine, number)))
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def deleted(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith("DELETE") and resuming.ident is None:
+            resuming.start()
+            resuming.join(0.5)
+
+    assert upkeep.purge_replays(engine, CUT) == 1
+    resuming.join()
+    assert resumed == [False]
+    assert query(engine, "SELECT count(*) FROM webhook_replays") == [(0,)]

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import Engine, update
 
-from consumer.ledger import cursors, marks
+from consumer.ledger import cursors, marks, replays
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
 from models import CursorReason, StoredCursor
@@ -168,6 +169,16 @@ def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine
     ]
     assert cursors.of_subscription(engine, sub, 9) == owed
     assert cursors.of_subscription(engine, sub, 2) == owed[:2]
+
+
+def test_a_cancelled_replay_owes_nothing(engine: Engine, sub: int) -> None:
+    """Its cursors stay, for a resumption; then the subscription is owed their events again."""
+    replay = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [Span("t", 0, 3, 9)], 100.0)
+    assert [each.replay for each in cursors.of_subscription(engine, sub)] == [replay]
+    replays.cancel(engine, replay, 101.0)
+    assert cursors.of_subscription(engine, sub) == []
+    replays.resume(engine, replay)
+    assert [each.replay for each in cursors.of_subscription(engine, sub)] == [replay]
 
 
 def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> None:

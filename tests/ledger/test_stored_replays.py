@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, delete, event
 
 from consumer.ledger import cursors, marks, replays
 from consumer.ledger.cursors import CursorMove, KeptCursor
 from consumer.ledger.replays import Replay, Request, Span
 from consumer.subscriptions import repository
-from models import CursorReason
+from models import CursorReason, Subscription
 from tests.ledger.rows_kit import GROUP, URL, losing_the_answer, query, run
 
 NOW = 100.0
@@ -172,8 +172,24 @@ def test_a_replay_ends_with_its_subscription(engine: Engine, sub: int, replay: i
     assert here(engine, sub) == []
     replays.finish(engine, 300.0)
     found = load(engine, replay)
-    assert (found.state, found.cancelled_at) == ("cancelled", 300.0)
+    assert (found.state, found.cancelled_at, found.records_left) == ("cancelled", 300.0, found.records)
     assert found.last_error == f"subscription {sub} was removed"
+    assert not replays.resume(engine, replay)
+    assert load(engine, replay).state == "cancelled"
+
+
+def test_a_replay_whose_subscription_goes_while_it_ends_is_not_finished(engine: Engine, sub: int, replay: int) -> None:
+    """Its cursors go with the subscription: that they are gone does not mean that all is read."""
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def removed(connection: Connection, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith("UPDATE webhook_replays"):
+            connection.execute(delete(Subscription).where(Subscription.id == sub))
+
+    replays.finish(engine, 300.0)
+    event.remove(engine, "after_cursor_execute", removed)
+    replays.finish(engine, 300.0)
+    assert load(engine, replay).state == "cancelled"
 
 
 def test_an_id_is_not_used_again(engine: Engine, sub: int, replay: int) -> None:

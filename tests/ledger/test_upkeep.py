@@ -67,6 +67,14 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
+def test_owners_end_the_cursors_of_a_disabled_subscription_soon(engine: Engine, sub: int) -> None:
+    """They are asked to look at each that has not ended, once."""
+    cursors.begin(engine, GROUP, [NewCursor(("t", 3, sub), 5, CursorReason.PAUSED)], 100.0)
+    for _ in range(2):
+        upkeep.disable(engine, GROUP, sub, "410 Gone")
+        assert marks.recent(engine, GROUP, None).due_keys == {("t", 3, sub): 1}
+
+
 def test_a_paused_subscription_holds_its_rows_and_resuming_gives_them_back(engine: Engine) -> None:
     """They are due then, each key in its order, and their owner is told. One that is disabled as well stays held."""
     sub, both = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))

@@ -149,8 +149,8 @@ def test_changes_together_are_one_transaction(by: Changes) -> None:
     assert [kind for kind, _ in told(by)] == ["subscription.created"]
 
 
-def test_owners_are_asked_to_look_once_it_gets_its_events(by: Changes) -> None:
-    """Resumed and enabled, each place where a cursor owes it events is marked, in each group; finished ones are not."""
+def test_owners_are_asked_to_look_when_it_gets_its_events_or_no_longer_does(by: Changes) -> None:
+    """Resumed, enabled or disabled, each place where a cursor owes it events is marked. Finished ones are not."""
     added, other = by.add(URL, "a").id, by.add(URL, "b").id
     engine = by.deployment.engine
     for group, partition, whose in (("g", 0, added), ("g", 1, added), ("h", 7, added), ("g", 2, other)):
@@ -161,19 +161,22 @@ def test_owners_are_asked_to_look_once_it_gets_its_events(by: Changes) -> None:
         return marks.recent(engine, group, None).due_keys
 
     by.pause(added)
-    by.set_enabled(added, False)
-    by.set_enabled(added, True)
     by.resume(other)  # it is not paused
     by.set_enabled(other, True)
     assert (marked(), marked("h")) == ({}, {})
     by.resume(added)
     assert (marked(), marked("h")) == ({("t", 0, added): 1}, {("t", 7, added): 1})
     by.set_enabled(added, False)
-    by.set_enabled(added, True)
     assert marked() == {("t", 0, added): 2}
-    by.set_mode(added, "paused")
-    by.set_mode(added, "enabled")
+    by.set_enabled(added, True)
     assert marked() == {("t", 0, added): 3}
+    by.set_mode(added, "paused")
+    by.set_enabled(added, False)
+    assert marked() == {("t", 0, added): 4}
+    by.set_enabled(added, True)  # paused still
+    assert marked() == {("t", 0, added): 4}
+    by.set_mode(added, "enabled")
+    assert marked() == {("t", 0, added): 5}
 
 
 def test_a_replaced_credential_is_reported(by: Changes) -> None:

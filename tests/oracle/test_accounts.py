@@ -29,7 +29,7 @@ ACCOUNTS = {
     r"|ledger\.(store|ordering|outbox|assigned|due|pauses|cursors)|ledger\.replays\.(requests|finish)"
     r"|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
-    r"|ledger\.cursors\.(of_subscription|covering|look_at)",
+    r"|ledger\.cursors\.(of_subscription|covering|look_at|begin)",
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
     r"|ledger\.cursors\.(begin|count|adopt)"
     r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"

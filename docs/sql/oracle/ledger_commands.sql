@@ -479,6 +479,16 @@ FROM (
       webhook_cursors.end_offset IS NULL
       OR webhook_cursors.end_offset > webhook_cursors.next_offset
     )
+    AND NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_replays
+        WHERE
+          webhook_replays.id = webhook_cursors.replay
+          AND webhook_replays.cancelled_at IS NOT NULL
+      )
+    )
   ORDER BY
     webhook_cursors.topic,
     webhook_cursors.partition_no,
@@ -743,6 +753,15 @@ WHERE
   webhook_replays.id IN (:id_1_1)
   AND webhook_replays.finished_at IS NULL
   AND webhook_replays.cancelled_at IS NULL
+  AND (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.id = webhook_replays.subscription_id
+    )
+  )
   AND NOT (
     EXISTS(
       SELECT
@@ -856,6 +875,15 @@ WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.cancelled_at IS NOT NULL
   AND webhook_replays.finished_at IS NULL
+  AND (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.id = webhook_replays.subscription_id
+    )
+  )
 ;
 
 -- ledger.request_keys.find

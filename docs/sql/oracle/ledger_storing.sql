@@ -668,7 +668,7 @@ UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_off
   :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3
 ), record_ts = :b_record_ts, expires_at = :b_expires_at, version = (
   webhook_cursors.version + :version_1
-), updated_at = :b_updated_at
+), topic_identity = COALESCE(webhook_cursors.topic_identity, :b_topic_identity), updated_at = :b_updated_at
 WHERE
   webhook_cursors.id = :b_id AND webhook_cursors.version = :b_version
 ;
@@ -804,7 +804,10 @@ FROM (
     AND webhook_cursors.partition_no = :partition_no_1
     AND webhook_cursors.replay = :replay_1
     AND webhook_cursors.end_offset = webhook_cursors.next_offset
-    AND webhook_cursors.end_offset <= :end_offset_1
+    AND (
+      webhook_cursors.end_offset <= :end_offset_1
+      OR webhook_cursors.end_offset = webhook_cursors.first_offset
+    )
 ) anon_1
 WHERE
   ROWNUM <= 1
@@ -821,7 +824,10 @@ WHERE
   AND webhook_cursors.partition_no = :partition_no_1
   AND webhook_cursors.replay = :replay_1
   AND webhook_cursors.end_offset = webhook_cursors.next_offset
-  AND webhook_cursors.end_offset <= :end_offset_1
+  AND (
+    webhook_cursors.end_offset <= :end_offset_1
+    OR webhook_cursors.end_offset = webhook_cursors.first_offset
+  )
   AND webhook_cursors.reason = :reason_1
 ;
 
@@ -834,7 +840,10 @@ WHERE
   AND webhook_cursors.partition_no = :partition_no_1
   AND webhook_cursors.replay = :replay_1
   AND webhook_cursors.end_offset = webhook_cursors.next_offset
-  AND webhook_cursors.end_offset <= :end_offset_1
+  AND (
+    webhook_cursors.end_offset <= :end_offset_1
+    OR webhook_cursors.end_offset = webhook_cursors.first_offset
+  )
 ;
 
 -- ledger.cursors.prune

@@ -154,7 +154,38 @@ WHERE
 ;
 
 -- ledger.pauses._owed
--- Where the cursors of these subscriptions are.
+-- Which of these subscriptions have rows that may be sent?
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+  AND (
+    (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id = webhook_subscriptions.id
+          AND webhook_deliveries.status = :status_1
+      )
+    )
+    OR (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id = webhook_subscriptions.id
+          AND webhook_deliveries.status = :status_2
+      )
+    )
+  )
+;
+
+-- ledger.pauses._owed
+-- Where their cursors are.
 SELECT
   webhook_cursors.topic,
   webhook_cursors.partition_no,
@@ -163,6 +194,7 @@ SELECT
 FROM webhook_cursors
 WHERE
   webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.replay = :replay_1
   AND webhook_cursors.subscription_id IN (:subscription_id_1_1)
   AND (
     webhook_cursors.end_offset IS NULL
@@ -187,6 +219,7 @@ FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.probed_at >= :probed_at_1
   AND webhook_subscriptions.probed_at >= webhook_subscriptions.paused_at
+  AND webhook_subscriptions.enabled = :enabled_1
 ;
 
 -- ledger.upkeep.prune
@@ -511,25 +544,27 @@ WHERE
 ;
 
 -- ledger.upkeep.purge_replays
--- Delete the cursors of replays that were cancelled long ago.
-DELETE FROM webhook_cursors
-WHERE
-  webhook_cursors.replay IN (
-    SELECT
-      webhook_replays.id
-    FROM webhook_replays
-    WHERE
-      webhook_replays.finished_at < :finished_at_1
-      OR webhook_replays.cancelled_at < :cancelled_at_1
-  )
-;
-
--- ledger.upkeep.purge_replays
 -- Delete replays that ended long ago.
 DELETE FROM webhook_replays
 WHERE
   webhook_replays.finished_at < :finished_at_1
   OR webhook_replays.cancelled_at < :cancelled_at_1
+;
+
+-- ledger.upkeep.purge_replays
+-- Delete the cursors of deleted replays.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.replay != :replay_1
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_replays
+      WHERE
+        webhook_replays.id = webhook_cursors.replay
+    )
+  )
 ;
 
 -- ledger.upkeep.replays_ended_before
