@@ -269,7 +269,7 @@ class Backlog:
         )
         cursor = Cursor.new(new)
         self._add(cursor)
-        self._parking.begin(new, partial(self._begun, cursor))
+        self._parking.begin(new, partial(self._begun, cursor), partial(self._went_astray, cursor))
         return cursor
 
     def _begun(self, cursor: Cursor) -> None:

@@ -38,10 +38,13 @@ _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 
 
 class _Done(NamedTuple):
-    """The ordering keys that have no open rows any more, and the cursors that others have moved, or that are gone."""
+    """The ordering keys that have no open rows any more, and the cursors that others have moved, or that are gone.
+
+    A cursor that has moved is named by its id, a new one by its due key and first offset.
+    """
 
     cleared: frozenset[OrderingKey] = frozenset()
-    astray: frozenset[int] = frozenset()
+    astray: frozenset[object] = frozenset()
 
 
 class _Load(NamedTuple):
@@ -163,9 +166,12 @@ class Parking(Part):
         """Write the result of an attempt at a stored delivery."""
         self._to_write.append(PendingWrite(result, on_stored, due_key, self._monotonic()))
 
-    def begin(self, cursor: NewCursor, on_stored: OnStored) -> None:
-        """Store a cursor; `on_stored` runs on the loop once it is committed."""
-        self._to_write.append(PendingWrite(cursor, on_stored, cursor.due_key, self._monotonic()))
+    def begin(self, cursor: NewCursor, on_stored: OnStored, on_astray: OnStored) -> None:
+        """Store a cursor; `on_stored` runs on the loop once it is committed.
+
+        If it exists, and another owner has moved or ended it, `on_astray` runs instead.
+        """
+        self._to_write.append(PendingWrite(cursor, on_stored, cursor.due_key, self._monotonic(), on_astray))
 
     def move(self, move: CursorMove, due_key: DueKey, on_stored: OnStored, on_astray: OnStored) -> None:
         """Store a cursor's position. If another owner has moved the cursor, or it is gone, `on_astray` runs instead."""
@@ -248,13 +254,12 @@ class Parking(Part):
         begun = [item for item in items if isinstance(item, NewCursor)]
         moves = [item for item in items if isinstance(item, CursorMove)]
         now = self._clock()
-        if begun:
-            cursors.begin(self._engine, self._group, begun, now)
-        astray = cursors.save(self._engine, moves, now) if moves else frozenset[int]()
+        astray = set[object](cursors.begin(self._engine, self._group, begun, now))
+        astray |= cursors.save(self._engine, moves, now) if moves else frozenset[int]()
         if new:
             store.park(self._engine, self._group, new, now)
         cleared = store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
-        return _Done(cleared, astray)
+        return _Done(cleared, frozenset(astray))
 
     def _try(self, pending: PendingWrite) -> _Done:
         """Write what was set aside once more. RefusedTooLong: the database has refused this delivery for too long."""
@@ -288,7 +293,7 @@ class Parking(Part):
         for pending in batch:
             self._bytes -= _size(pending)
             self._note_due(pending, gone)
-            if isinstance(pending.item, CursorMove) and pending.item.id in done.astray:
+            if done.astray and _cursor_of(pending.item) in done.astray:
                 pending.on_astray()
             else:
                 pending.on_stored()
@@ -352,6 +357,13 @@ class Parking(Part):
         else:
             return
         self.due_keys.note(pending.due_key, due_at)
+
+
+def _cursor_of(item: Written) -> object:
+    """A cursor that is written, as in `_Done.astray`; None: the item is none."""
+    if isinstance(item, NewCursor):
+        return item.due_key, item.first
+    return item.id if isinstance(item, CursorMove) else None
 
 
 def _size(pending: PendingWrite) -> int:

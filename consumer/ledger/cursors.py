@@ -172,10 +172,13 @@ class CursorMove(NamedTuple):
     identity: str | None = None
 
 
-def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
+def begin(
+    bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float
+) -> frozenset[tuple[DueKey, int]]:
     """Store cursors that have settled nothing yet. One that exists stays as it is.
 
     Unless it covers nothing, or belongs to an earlier topic of this name. A subscription that was removed gets none.
+    Returns due keys and first offsets of the ones that another owner has moved or ended meanwhile.
     """
     binds = [
         {
@@ -196,16 +199,23 @@ def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], n
         for each in sorted(cursors, key=lambda cursor: (cursor.due_key, cursor.first))
     ]
     if not binds:
-        return
+        return frozenset()
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> frozenset[tuple[DueKey, int]]:
         connection.execute(_CLEAR, binds)
-        connection.execute(_INSERT, binds)
+        if connection.execute(_INSERT, binds).rowcount == len(binds):
+            return frozenset()
+        wanted = {(each.due_key, each.first): each.end for each in cursors if not each.replay}
+        due_keys = sorted({each.due_key for each in cursors})
+        there = [_kept(row) for row in connection.execute(_cursors().where(*_of(group, due_keys)))]
+        changed = (each for each in there if (each.due_key, each.first) in wanted and not each.replay)
+        return frozenset(
+            (each.due_key, each.first)
+            for each in changed
+            if each.version or each.end != wanted[each.due_key, each.first]
+        )
 
-    if isinstance(bind, Connection):
-        work(bind)
-    else:
-        in_transaction(bind, work)
+    return work(bind) if isinstance(bind, Connection) else in_transaction(bind, work)
 
 
 def of_partition(engine: Engine, group: str, partition: TopicPartition) -> list[KeptCursor]:
@@ -223,10 +233,8 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
     """The cursors of these due keys, by subscription and place."""
     if not due_keys:
         return []
-    place = StoredCursor.topic.expression, StoredCursor.partition_no.expression, StoredCursor.subscription_id.expression
-    here = StoredCursor.group_id == group, any_tuple_of(place, sorted(due_keys))
     with reading(engine) as connection:
-        return [_kept(row) for row in connection.execute(_cursors().where(*here))]
+        return [_kept(row) for row in connection.execute(_cursors().where(*_of(group, due_keys)))]
 
 
 def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
@@ -428,6 +436,11 @@ def _owed(row: AnyRow) -> OwedPart:
 
 def _unfinished() -> ColumnElement[bool]:
     return or_(StoredCursor.end_offset.is_(None), StoredCursor.end_offset > StoredCursor.next_offset)
+
+
+def _of(group: str, due_keys: Collection[DueKey]) -> tuple[ColumnElement[bool], ...]:
+    place = StoredCursor.topic.expression, StoredCursor.partition_no.expression, StoredCursor.subscription_id.expression
+    return StoredCursor.group_id == group, any_tuple_of(place, sorted(due_keys))
 
 
 def _cursors() -> AnySelect:

@@ -428,8 +428,17 @@ def event_of(record: Record, translation: Translation | None, tenant_name: str, 
         raise RegistryUnavailable("the schema is not known yet")
     try:
         return decode(record if translation is None else translation.json_of(record), tenant_name, mapped)
-    except (Tombstone, Undecodable):
+    except Tombstone:
+        return None
+    except Undecodable as error:
+        # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
+        log.warning("a cursor skips a record that cannot be decoded", **_place(record), error=str(error))
         return None
     except Exception:
-        log.exception("a record cannot be decoded", topic=record.partition.topic_partition, offset=record.offset)
+        log.exception("a cursor skips a record that cannot be decoded", **_place(record))
         return None
+
+
+def _place(record: Record) -> dict[str, object]:
+    topic, partition = record.partition.topic_partition
+    return {"topic": topic, "partition": partition, "offset": record.offset}

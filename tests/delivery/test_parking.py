@@ -369,7 +369,7 @@ def test_new_cursors_of_a_partition_that_has_left_are_not_stored(store: Store) -
 
     def begin(partition: int, first: int) -> None:
         new = NewCursor(("t", partition, subscription), first, CursorReason.BEHIND)
-        store.parking.begin(new, lambda: done.append(f"{partition} {first}"))
+        store.parking.begin(new, lambda: done.append(f"{partition} {first}"), lambda: done.append("astray"))
 
     begin(0, 1)
     store.parking.poll(0.0)
@@ -389,7 +389,9 @@ def test_a_cursor_that_the_database_refuses_does_not_hold_deliveries(store: Stor
     """It is set aside, and the deliveries that wait for it wait."""
     done: list[str] = []
     receiver = repository.add(store.engine, "https://one.example", "t")
-    store.parking.begin(NewCursor((*HERE, receiver), 5, cast("CursorReason", "odd")), lambda: done.append("begun"))
+    store.parking.begin(
+        NewCursor((*HERE, receiver), 5, cast("CursorReason", "odd")), lambda: done.append("begun"), lambda: None
+    )
     store.park(parked(7))
     with capture_logs() as logs:
         while not store.settled:
