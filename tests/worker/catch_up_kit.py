@@ -1,6 +1,6 @@
 """A CatchUp on a real database, whose log is in memory."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -8,77 +8,97 @@ from sqlalchemy import Engine
 
 from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
+from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import cursors, replays
+from consumer.ledger.cursors import NewCursor
 from consumer.ledger.replays import Span
 from consumer.matching.selection import Selector
 from consumer.matching.subscribers import find_subscribers
+from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.catch_up import CatchUp
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.replaying import Replays
+from models import CursorReason
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.desk_kit import Desk
-from tests.ledger.rows_kit import DEFAULT, GROUP, make_event
+from tests.ledger.rows_kit import DEFAULT, GROUP, URL, make_event
 
 HERE = ("t", 0)
 FAST = 50_000.0  # deliveries a second, more than the test takes
 
 
 class Log(CursorReader):
-    """A partition of many records, all of them there."""
+    """Partitions of many records, all of them there. It gives each one that is read its part."""
 
     def __init__(self, records: int) -> None:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
-        self.removed, self.restarted, self.answered = [], set(), {HERE}
-        self._records = records
-        self._assigned = AssignedPartition(*HERE)
+        self.removed, self.restarted, self.answered = [], set(), set()
+        self.records = records
+        self.at_once = 1000  # records that one call returns at most
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        self.positions = {partition: offset}
+        self.positions[partition] = offset
+        self.answered.add(partition)
         self.sought.append(offset)
 
     def read(self, limit: int) -> list[Record]:
-        first = self.positions[HERE]
-        self.positions[HERE] = min(first + limit, self._records)
-        return [Record(self._assigned, offset, 0, b"k", b"", None) for offset in range(first, self.positions[HERE])]
+        found: list[Record] = []
+        part = min(self.at_once, limit // len(self.positions))
+        for place, first in self.positions.items():
+            self.positions[place] = max(first, min(first + part, self.records))
+            offsets = range(first, self.positions[place])
+            found += [Record(AssignedPartition(*place), offset, 0, b"k", b"", None) for offset in offsets]
+        return found
 
-    def drop(self, _partitions: Collection[TopicPartition]) -> None:
-        """It needs no client."""
+    def drop(self, partitions: Collection[TopicPartition]) -> None:
+        for partition in partitions:
+            self.positions.pop(partition, None)
 
     def close(self) -> None:
-        """The same."""
+        """It needs no client."""
 
 
 class Rig(Desk):
-    """A CatchUp on a real database, of one subscription; its requests end when the test says so."""
+    """A CatchUp on a real database, of one subscription; its requests end when the test says so.
 
-    def __init__(self, engine: Engine, records: int = 5000) -> None:
+    Each look reads at once, and its answer comes `look_seconds` later. `live`: the live stream has fanned out what is
+    before this offset. `slow`: subscriptions whose receivers take so many seconds for each event. `writes`: the database
+    stores what it is given.
+    """
+
+    def __init__(self, engine: Engine, records: int = 5000, most_rows: int = 1000) -> None:
         super().__init__(engine)
+        self.look_seconds = 0.0
+        self.live, self.writes = records, True
+        self.slow: dict[int, float] = {}
+        self._looks: list[tuple[float, Callable[[], None]]] = []
+        self._open: list[tuple[float, Delivery]] = []
         self.types: dict[int, str] = {}  # of events, by offset; else user.created
         self.log = Log(records)
-        replaying, selector = Replays(), Selector(Metrics())
-        self.backlog = Backlog(self.parking, self.settling, 1000, lambda _partition: None, {})
+        replaying, selector = Replays(), Selector(Metrics(), clock=lambda: 0.0)
+        self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, {})
         find = partial(find_subscribers, engine, DEFAULT, in_the_clear)
         self.catch_up = CatchUp(
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
             replaying,
             partial(look_up, engine, GROUP, find),
-            ThreadJob[LookUp](self.thread.submit, "no look", self.monotonic),
+            ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
             lambda: self.log,
             self._event,
             selector,
             self.memory,
             owns=lambda _: True,
-            given_out=lambda _: lambda offset: offset < records,
-            live_at=lambda _: records,
+            given_out=lambda _: lambda offset: offset < self.live,
+            live_at=lambda _: self.live,
             settled_to=lambda _: 0,
             retentions={},
             losses=Losses(GROUP, self.notes),
@@ -86,10 +106,35 @@ class Rig(Desk):
             finish_replays=lambda ids: replays.finish(engine, 1.0, ids),
             subscription_cache=5.0,
         )
-        self.catch_up.assigned(AssignedPartition(*HERE), cursors.of_partition(engine, GROUP, HERE))
+        self.assigned()
+
+    def assigned(self, *places: TopicPartition) -> None:
+        """These partitions are assigned; else the first one."""
+        for place in places or (HERE,):
+            kept = cursors.of_partition(self.engine, GROUP, place)
+            self.catch_up.assigned(AssignedPartition(*place), kept)
+
+    def _begin_look(self, work: Callable[[], LookUp], answered: Callable[[LookUp | Exception], None]) -> None:
+        self._looks.append((self.monotonic.now + self.look_seconds, partial(answered, work())))
 
     def _event(self, record: Record) -> Event:
-        return make_event(record.offset, key=record.key, type=self.types.get(record.offset, "user.created"))
+        event_type, place = self.types.get(record.offset, "user.created"), record.partition.topic_partition
+        return make_event(record.offset, topic=place[0], partition=place[1], key=record.key, type=event_type)
+
+    def add(self, name: str, **options: Any) -> int:
+        """Another subscription."""
+        return repository.add(self.engine, f"{URL}/{name}", "user.created", **options)
+
+    def owe(self, subscription: int, first: int = 0, place: TopicPartition = HERE) -> Cursor:
+        """Another process has begun a cursor; the worker looks."""
+        self.begun(subscription, first, place)
+        self.look(subscription, place)
+        return self.backlog.here((*place, subscription))[-1]
+
+    def begun(self, subscription: int, first: int = 0, place: TopicPartition = HERE, end: int | None = None) -> None:
+        """Another process has begun a cursor."""
+        new = NewCursor((*place, subscription), first, CursorReason.BEHIND, end)
+        cursors.begin(self.engine, GROUP, [new], 1.0)
 
     def replay(self, rate: float = FAST, begin: int = 0, end: int = 4000, **more: Any) -> int:
         """Begins a replay; the worker looks."""
@@ -98,40 +143,57 @@ class Rig(Desk):
         self.look()
         return number
 
-    def look(self) -> None:
+    def look(self, subscription: int | None = None, place: TopicPartition = HERE) -> None:
         """The worker hears that it should look, and does so until it knows all."""
-        self.catch_up.looks.look_at([(*HERE, self.subscription)])
+        self.catch_up.looks.look_at([(*place, subscription or self.subscription)])
         for _ in range(2):  # cursors, then their rows
             self.catch_up.looks.poll(self.monotonic.now)
-            self._looked()
+            self.looked()
 
     def turn(self, seconds: float = 0.0, times: int = 100) -> None:
         """Turns of the loop."""
         for _ in range(times):
             self.passes(seconds)
             self.catch_up.poll(self.monotonic.now)
-            self._looked()
-            if self.parking.backlog:
-                self.write()
+            self.looked()
+            self.store()
 
-    def _looked(self) -> None:
-        if self.catch_up.looks._job.busy:
+    def store(self) -> None:
+        """The database takes what is to be written, if it `writes`."""
+        while self.writes:
+            self.parking.poll(0.0)
+            if not self.parking.storing.busy:
+                return
             self.answer()
+
+    def looked(self) -> None:
+        """The answers of looks come, if it is time."""
+        while self._looks and self._looks[0][0] <= self.monotonic.now:
+            self._looks.pop(0)[1]()
 
     def send(self, most: int = 1000) -> list[Delivery]:
         """Takes what may be sent now, and has it accepted."""
         self.lanes.wake(self.monotonic.now)
-        sent: list[Delivery] = []
+        ended = [delivery for until, delivery in self._open if until <= self.monotonic.now]
+        self._open = [(until, delivery) for until, delivery in self._open if until > self.monotonic.now]
+        for delivery in ended:
+            self._accepted(delivery)
         for lane in self.lanes:
             lane.connects = False  # else few requests begin at once
-        while len(sent) < most and (delivery := self.lanes.next(self.monotonic.now)) is not None:
-            sent.append(delivery)
-            self.lanes.finished(delivery.lane)
-            assert not isinstance(delivery.origin, tuple)
-            delivery.origin.settle_one()
-            if delivery.ordering_key is not None:
-                self.lanes.go_on(delivery.lane, delivery.ordering_key)
-        return sent
+        while len(ended) < most and (delivery := self.lanes.next(self.monotonic.now)) is not None:
+            if seconds := self.slow.get(delivery.lane.endpoint.subscription_id):
+                self._open.append((self.monotonic.now + seconds, delivery))
+            else:
+                self._accepted(delivery)
+                ended.append(delivery)
+        return ended
+
+    def _accepted(self, delivery: Delivery) -> None:
+        self.lanes.finished(delivery.lane)
+        assert not isinstance(delivery.origin, tuple)
+        delivery.origin.settle_one()
+        if delivery.ordering_key is not None:
+            self.lanes.go_on(delivery.lane, delivery.ordering_key)
 
     def sent_in(self, seconds: int) -> list[Delivery]:
         """What is sent in so many seconds."""
