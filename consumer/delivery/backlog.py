@@ -51,6 +51,11 @@ class Backlog:
         self.of_replays = Counter[int]()  # how many cursors of each replay are here
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
 
+    @property
+    def is_refused(self) -> bool:
+        """The database answers, and refuses some writes alone."""
+        return self._parking.set_aside > 0 and self._parking.storing.fault is None
+
     def of(self, partition: TopicPartition) -> Covered:
         """The cursors of a partition; later ones appear in it."""
         return self._cursors.setdefault(partition, {})

@@ -19,7 +19,7 @@ from consumer.worker.replaying import Replays
 REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are for new events
 MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
 MOST_OF_ONE = 200  # of one cursor
-STUCK = 1.0  # seconds after which a save counts as refused, if others succeed; that cursor alone waits then
+STUCK = 1.0  # seconds after which a save counts as refused, if others could succeed; that cursor alone waits then
 
 
 class _Held:
@@ -74,13 +74,14 @@ class Feeder:
         """Count the unsaved events; call it once a turn."""
         if self._backlog.saves != self._saves:
             self._saves, self._saved_at = self._backlog.saves, now
+        succeeds = now - self._saved_at < STUCK or self._backlog.is_refused
         self.unsaved = 0
         for cursor in list(self.dirty):
             if not cursor.unsaved:
                 del self.dirty[cursor]
             if not cursor.is_saving:
                 self._saving.pop(cursor, None)
-            elif now - self._saving.setdefault(cursor, now) >= STUCK and now - self._saved_at < STUCK:
+            elif now - self._saving.setdefault(cursor, now) >= STUCK and succeeds:
                 continue
             self.unsaved += cursor.unsaved
         self._replayed.clear()

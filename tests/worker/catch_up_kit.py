@@ -35,22 +35,25 @@ FAST = 50_000.0  # deliveries a second, more than the test takes
 
 
 class Log(CursorReader):
-    """Partitions of many records, all of them there. It gives each one that is read its part."""
+    """Partitions of many records, all of them there. It gives each one that is read its part, if it `answers`."""
 
     def __init__(self, records: int) -> None:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
         self.removed, self.restarted, self.answered = [], set(), set()
         self.records = records
+        self.answers = True
         self.at_once = 1000  # records that one call returns at most
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.positions[partition] = offset
-        self.answered.add(partition)
         self.sought.append(offset)
 
     def read(self, limit: int) -> list[Record]:
         found: list[Record] = []
+        if not self.answers:
+            return found
+        self.answered |= set(self.positions)
         part = min(self.at_once, limit // len(self.positions))
         for place, first in self.positions.items():
             self.positions[place] = max(first, min(first + part, self.records))
@@ -61,6 +64,7 @@ class Log(CursorReader):
     def drop(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             self.positions.pop(partition, None)
+            self.answered.discard(partition)
 
     def close(self) -> None:
         """It needs no client."""
@@ -70,8 +74,8 @@ class Rig(Desk):
     """A CatchUp on a real database, of one subscription; its requests end when the test says so.
 
     Each look reads at once, and its answer comes `look_seconds` later. `live`: the live stream has fanned out what is
-    before this offset. `slow`: subscriptions whose receivers take so many seconds for each event. `writes`: the database
-    stores what it is given.
+    before this offset. `slow`: subscriptions whose receivers take so many seconds for each event. `writes`: the
+    database stores what it is given.
     """
 
     def __init__(self, engine: Engine, records: int = 5000, most_rows: int = 1000) -> None:
