@@ -83,6 +83,50 @@ def test_nothing_more_is_read_for_a_partition_that_leaves(engine: Engine, how: s
     assert sorted(deployment.offsets[identity][1] for identity, _ in world.taken) == list(range(50))
 
 
+@pytest.mark.parametrize("how", ["revoke", "stop"])
+def test_what_settles_during_a_save_is_saved_before_a_partition_leaves(deployment: Deployment, how: str) -> None:
+    """A save is under way when the partition leaves; another one follows, and nothing is delivered again."""
+    world = deployment.world
+    behind(deployment, 3)
+    world.transport.answer(0, result("taken"))
+    world.turn()
+    world.now += 1.1
+    world.turn()
+    assert [each.is_saving for each in world.worker.parts.backlog] == [True]
+    while world.transport.open:
+        world.transport.answer(0, result("taken"))
+    world.turn()
+    world.on_wait = world.run_jobs
+    if how == "revoke":
+        world.source.revoke(0)
+    else:
+        world.stop()
+    assert [(each.next, each.end) for each in deployment.cursors()] == [(3, 3)]
+    world.on_wait = lambda: None
+    world.start(0, 1)
+    world.settle_down(40)
+    assert (world.transport.open, deployment.duplicates()) == ([], [])
+
+
+@pytest.mark.parametrize("how", ["revoke", "lose", "stop"])
+def test_memory_is_released_when_a_partition_leaves(engine: Engine, how: str) -> None:
+    """Events that were read for its cursors are held no more, and what ends later of them releases nothing twice."""
+    deployment = Deployment(engine, max_in_flight=2)
+    world = deployment.world
+    world.start(0, 1)
+    behind(deployment, 50)
+    memory = world.worker.parts.memory
+    assert memory.held > 0
+    world.on_wait = world.run_jobs
+    if how == "stop":
+        world.stop()
+    else:
+        getattr(world.source, how)(0)
+        assert memory.held == 0
+        world.settle_down(20)
+    assert memory.held == 0
+
+
 def test_live_events_of_a_loaded_cursor_are_left_to_it(deployment: Deployment) -> None:
     """A new process knows the cursors of a partition before it matches the partition's first record."""
     world = deployment.world
