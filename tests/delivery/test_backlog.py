@@ -14,6 +14,7 @@ from consumer.delivery.delivery import Lane, OpenRecord
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
 from consumer.ledger.rows import AttemptResult, DueKey
+from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 from tests.delivery.backlog_kit import Unwritten, make_backlog
@@ -145,6 +146,45 @@ def test_what_waits_for_a_cursor_that_is_gone_is_stored(log: Log, *, noticed: bo
     log.write_all()
     assert log.settled == [11]
     assert log.rows("record_offset") == [(11,)]
+    assert not log.leaves(12)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_beginning_that_meets_another_owners_cursor_settles_nothing(log: Log, *, ended: bool) -> None:
+    """That one was moved or ended meanwhile: its row is read, and what it does not cover begins another one."""
+    log.begun(11)
+    (kept,) = log.kept()
+    assert not cursors.save(log.engine, [CursorMove(kept.id, 0, 12, 12 if ended else None, "", None)], 1.0)
+    assert [log.leaves(offset, paused=True) for offset in (11, 12)] == [True, True]
+    log.write_all()
+    assert (log.settled, list(log.backlog.news)) == ([], [log.due_key])
+    log.look()
+    log.write_all()
+    assert sorted(log.settled) == [11, 12]
+    found = [(each.first, each.next, each.end) for each in log.kept()]
+    assert found == ([(11, 12, 12), (12, 12, None)] if ended else [(11, 12, None)])
+    assert log.rows("id") == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_left_to_a_removed_subscription_settles(log: Log, *, begun: bool) -> None:
+    """Nobody gets it, whether its cursor is stored already or not: no cursor and no row is stored for it."""
+    if begun:
+        log.begun(5)
+        log.assigned()
+    assert repository.remove(log.engine, log.subscription)
+    assert log.leaves(7, paused=True)
+    log.write()
+    log.backlog.drop_all(log.due_key)  # as a look does
+    assert (log.parking.backlog, log.settled, log.kept(), log.rows("id")) == (0, [7], [], [])
+
+
+def test_cursors_that_were_loaded_are_known(log: Log) -> None:
+    """A subscription that begins in the past waits for a look only as long as its cursors are not known."""
+    log.endpoint = replace(log.endpoint, starts=True)
+    log.begun(5, 10)
+    assert log.leaves(3)
+    log.assigned()
     assert not log.leaves(12)
 
 

@@ -47,6 +47,22 @@ def test_a_repeated_beginning_changes_nothing(engine: Engine, sub: int) -> None:
     assert [(each.first, each.next) for each in here(engine)] == [(5, 8)]
 
 
+def test_a_beginning_names_the_cursors_that_another_owner_has_changed(engine: Engine, sub: int) -> None:
+    """One that was moved or ended, or has another end; not one that stands as it would begin, nor a replay's."""
+    new = [NewCursor(("t", 0, sub), first, CursorReason.BEHIND) for first in (5, 50, 60, 70, 80)]
+    assert cursors.begin(engine, GROUP, new[1:4], 100.0) == frozenset()
+    begin(engine, sub, first=70, replay=1, end=75)
+    begin(engine, sub, first=80, end=90)
+    ended, moved, _ = (each for each in here(engine) if not each.replay and each.first < 80)
+    moves = [CursorMove(ended.id, 0, 50, 55, "", None), CursorMove(moved.id, 0, 62, None, "", None)]
+    assert not cursors.save(engine, moves, 101.0)
+    assert cursors.begin(engine, GROUP, new, 102.0) == {(("t", 0, sub), first) for first in (50, 60, 80)}
+    replays_own = [each._replace(replay=1) for each in new]
+    assert cursors.begin(engine, GROUP, replays_own, 103.0) == frozenset()
+    found = [(each.first, each.next, each.end) for each in here(engine) if not each.replay]
+    assert found == [(5, 5, None), (50, 50, 55), (60, 62, None), (70, 70, None), (80, 80, 90)]
+
+
 @pytest.mark.parametrize("runs", ["", RUNS])
 def test_an_owner_moves_its_cursors(engine: Engine, sub: int, runs: str) -> None:
     """A save stores position, end, settled runs and the next record's time, of several cursors at once."""
