@@ -77,6 +77,17 @@ def test_an_owner_moves_its_cursors(engine: Engine, sub: int, runs: str) -> None
     ]
 
 
+def test_a_save_names_the_topic_of_a_cursor_that_does_not_know_it(engine: Engine, sub: int) -> None:
+    """Another process has begun it without Kafka; a topic that is made anew under this name then drops it."""
+    begin(engine, sub)
+    begin(engine, sub, first=50, identity="old")
+    moves = [CursorMove(each.id, 0, 50, 50, "", None, identity="topic") for each in here(engine)]
+    assert not cursors.save(engine, moves, 101.0)
+    moves = [each._replace(version=1, next=51, end=51, identity=None) for each in moves]
+    assert not cursors.save(engine, moves, 102.0)
+    assert [each.identity for each in here(engine)] == ["topic", "old"]
+
+
 def test_a_zombie_moves_nothing(engine: Engine, sub: int) -> None:
     """A worker that lost the partition names an old version: the new owner's row stays, and the save names it."""
     begin(engine, sub)

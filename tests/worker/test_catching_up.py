@@ -203,6 +203,32 @@ def test_a_removed_subscription_leaves_nothing_unsaved(rig: Rig) -> None:
     assert (rig.catch_up._feeder.unsaved, rig.backlog.here((*HERE, removed))) == (0, ())
 
 
+def test_what_is_left_to_a_removed_subscription_settles(rig: Rig) -> None:
+    """A look finds that it is gone: nobody gets the event, and it is not stored."""
+    rig.owe(rig.subscription, MANY)
+    rig.backlog.leaves(make_event(MANY), rig.endpoint, rig.record(MANY))
+    assert repository.remove(rig.engine, rig.subscription)
+    rig.look()
+    assert (rig.settled, rig.parking.backlog) == ([MANY], 1)
+    rig.store()
+    assert rig.rows("id") == []
+
+
+def test_events_of_an_earlier_assignment_release_no_memory(rig: Rig) -> None:
+    """They were released when the partition left, and may settle after it has come again."""
+    rig.owe(rig.subscription)
+    rig.turn(0.01, 5)
+    rig.catch_up.forget([HERE])
+    assert rig.memory.held == 0
+    rig.assigned()
+    rig.look()
+    rig.turn(0.01, 5)
+    rig.catch_up.stop([HERE])
+    assert rig.memory.held > 0
+    rig.send()
+    assert rig.memory.held == 0
+
+
 def test_refused_rows_stop_their_cursors_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """These wait with what they have sent, and others are sent their events as long as their positions are stored."""
     refused = [rig.add(name, ordering="none") for name in ("refused", "too")]
