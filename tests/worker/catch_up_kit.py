@@ -178,10 +178,10 @@ class Rig(Desk):
     def send(self, most: int = 1000) -> list[Delivery]:
         """Takes what may be sent now, and has it accepted."""
         self.lanes.wake(self.monotonic.now)
-        ended = [delivery for until, delivery in self._open if until <= self.monotonic.now]
-        self._open = [(until, delivery) for until, delivery in self._open if until > self.monotonic.now]
-        for delivery in ended:
-            self._accepted(delivery)
+        ended = [each for until, each in self._open if until <= self.monotonic.now]
+        self._open = [(until, each) for until, each in self._open if until > self.monotonic.now]
+        for each in ended:
+            self._accepted(each)
         for lane in self.lanes:
             lane.connects = False  # else few requests begin at once
         while len(ended) < most and (delivery := self.lanes.next(self.monotonic.now)) is not None:
