@@ -21,7 +21,8 @@ class Unwritten(Parking):
         self.begun: list[NewCursor] = []
         self._waiting: list[OnStored] = []
 
-    def begin(self, cursor: NewCursor, on_stored: OnStored) -> None:
+    def begin(self, cursor: NewCursor, on_stored: OnStored, on_astray: OnStored) -> None:
+        del on_astray
         self.begun.append(cursor)
         self._waiting.append(on_stored)
 
