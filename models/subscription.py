@@ -46,6 +46,7 @@ class Subscription(Base):
         CheckConstraint("batch_wait_ms BETWEEN 0 AND 60000", name="ck_webhook_subs_batch_wait"),
         CheckConstraint("gzip_above >= 0", name="ck_webhook_subs_gzip"),
         CheckConstraint("http_version IN ('1.1', '2')", name="ck_webhook_subs_http"),
+        CheckConstraint("starts IN (0, 1)", name="ck_webhook_subs_starts"),
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out

@@ -43,8 +43,9 @@ from consumer.matching.subscribers import find_subscribers
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.worker.catch_up import RECORDS, event_of
+from consumer.worker.catch_up import RECORDS
 from consumer.worker.cursor_looks import look_up
+from consumer.worker.polling import event_of
 from models import CursorReason, Subscription
 from tests.databases import database
 

@@ -222,10 +222,10 @@ def adopt(
     total = admin.count(engine, DeliveryQuery(group=from_group), MOST_COUNTED)
     waiting = cursors.count(engine, from_group)
     if not total and not waiting:
-        typer.echo(f"the group {from_group} has no deliveries stored, and no cursors", err=True)
+        typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
     typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
-    what = f"{bounded(total, 'delivery')} and {number(waiting, 'cursor')}"
+    what = bounded(total, "delivery") + (f" and {number(waiting, 'cursor')}" if waiting else "")
     confirm(f"Move {what} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
     batches = admin.adopt(engine, from_group, group, time.time())
@@ -234,7 +234,9 @@ def adopt(
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
     positions = cursors.adopt(engine, from_group, group)
-    typer.echo(f"{number(moved, 'delivery')} and {number(positions, 'cursor')} moved to {group}")
+    typer.echo(f"{number(moved, 'delivery')} moved to {group}")
+    if positions:
+        typer.echo(f"{number(positions, 'cursor')} moved to {group}")
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same ones")
 

@@ -16,17 +16,15 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.limits import Memory
-from consumer.errors import FatalKafkaError, RegistryUnavailable, Tombstone, Undecodable
+from consumer.errors import FatalKafkaError, RegistryUnavailable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
-from consumer.intake.decode import Mapped, decode
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.matching.subscribers import Subscriber
-from consumer.schemas.translation import Translation
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
@@ -417,28 +415,3 @@ class CatchUp(Part):
         for cursor in self._unnoted[:AT_ONCE]:
             self._backlog.save(cursor)
         del self._unnoted[:AT_ONCE]
-
-
-def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:
-    """The event of a record, as the live stream decodes it. None: that has skipped it, or made a dead letter of it.
-
-    RegistryUnavailable: its schema is not known yet; the registry is asked.
-    """
-    if translation is not None and not translation.knows(record):
-        raise RegistryUnavailable("the schema is not known yet")
-    try:
-        return decode(record if translation is None else translation.json_of(record), tenant_name, mapped)
-    except Tombstone:
-        return None
-    except Undecodable as error:
-        # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
-        log.warning("a cursor skips a record that cannot be decoded", **_place(record), error=str(error))
-        return None
-    except Exception:
-        log.exception("a cursor skips a record that cannot be decoded", **_place(record))
-        return None
-
-
-def _place(record: Record) -> dict[str, object]:
-    topic, partition = record.partition.topic_partition
-    return {"topic": topic, "partition": partition, "offset": record.offset}

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 
+import structlog
+
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
-from consumer.errors import Tombstone, Undecodable
+from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
+from consumer.events.event import Event
 from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, RecordLog, bug, decode, traceparent_of
@@ -19,6 +22,8 @@ from consumer.matching.inbox import Inbox, Settle
 from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Attributes, Tracer
+
+log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
@@ -230,3 +235,28 @@ class Polling(Part):
     def _settled(self, partition: AssignedPartition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)
         self._memory.release(partition, size)
+
+
+def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:
+    """The event of a record that a cursor reads. None: it was skipped or dead-lettered when it was first read.
+
+    RegistryUnavailable: its schema is not known yet; the registry is asked.
+    """
+    if translation is not None and not translation.knows(record):
+        raise RegistryUnavailable("the schema is not known yet")
+    try:
+        return decode(record if translation is None else translation.json_of(record), tenant_name, mapped)
+    except Tombstone:
+        return None
+    except Undecodable as error:
+        # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
+        log.warning("a cursor skips a record that cannot be decoded", **_place(record), error=str(error))
+        return None
+    except Exception:
+        log.exception("a cursor skips a record that cannot be decoded", **_place(record))
+        return None
+
+
+def _place(record: Record) -> dict[str, object]:
+    topic, partition = record.partition.topic_partition
+    return {"topic": topic, "partition": partition, "offset": record.offset}

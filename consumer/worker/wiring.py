@@ -46,7 +46,7 @@ from consumer.sending.pool import connections, fitting
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
-from consumer.worker.catch_up import CatchUp, event_of
+from consumer.worker.catch_up import CatchUp
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.feeder import Feeder
@@ -55,7 +55,7 @@ from consumer.worker.losses import Losses
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
-from consumer.worker.polling import Polling
+from consumer.worker.polling import Polling, event_of
 from consumer.worker.probes import Probes
 from consumer.worker.refusals import Refusals
 from consumer.worker.replaying import Replays

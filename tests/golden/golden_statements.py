@@ -185,6 +185,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.begin": (
             "Delete cursors that ended where these begin, an array.",
             "Insert the cursors that are not stored yet, an array.",
+            "If some were there: has another owner moved them?",
         ),
         "ledger.cursors.save": (
             "Workers, each second: positions of cursors that have moved, an array.",

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -233,23 +231,3 @@ def test_an_answer_is_sent_without_delay() -> None:
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def test_resources_are_closed_before_the_signal_ends_the_process() -> None:
-    """The previous signal handler may end the process at once."""
-    code = (
-        "import os, signal, sys\n"
-        "from starlette.applications import Starlette\n"
-        "from consumer.http.server import listen, serve\n"
-        "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n"
-        "listener = listen('127.0.0.1', 0)\n"
-        "print(listener.getsockname()[1], flush=True)\n"
-        "serve(Starlette(), listener, lambda: print('closed', flush=True))\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        requests.get(f"http://127.0.0.1:{port}/", timeout=60)
-        process.terminate()
-        assert process.stdout.read() == "closed\n"
-    assert process.returncode == 3

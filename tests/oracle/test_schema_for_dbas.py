@@ -52,7 +52,7 @@ def test_names_are_those_of_the_models(engine: Engine) -> None:
 def test_each_flag_is_a_number_that_is_checked() -> None:
     """A check allows only 0 and 1."""
     flags = [column for table in TABLES.values() for column in table.columns if column.type is Flag]
-    assert len(flags) == 4
+    assert len(flags) == 5
     for flag in flags:
         checks = [str(each.sqltext) for each in flag.table.constraints if isinstance(each, sa.CheckConstraint)]
         assert f"{flag.name} IN (0, 1)" in checks

@@ -326,13 +326,13 @@ class SimulatedReader:
         records = []
         for place, position in self.positions.items():
             log, first = self._world.log[place], self._world.removed.get(place, 0)
+            begin = position if first <= position <= len(log) else first
             if position > len(log):
                 self.restarted.add(place)
-                continue
-            self.answered.add(place)
+            else:
+                self.answered.add(place)
             if position < first:
                 self.removed.append(RemovedRecords(place, position, first))
-            begin = max(first, position)
             self.positions[place] = begin
             for offset, (key, value) in list(enumerate(log))[begin : begin + 2]:
                 records.append(Record(self._partitions[place], offset, int(BORN * 1000) + offset, key, value, None))

@@ -21,6 +21,7 @@ STATE = {
     "enabled",
     "disabled_reason",
     "paused_at",
+    "probed_at",
     "paused_reason",
     "starts",
     "failing_since",

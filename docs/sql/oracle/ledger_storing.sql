@@ -662,6 +662,41 @@ WHERE
   )
 ;
 
+-- ledger.cursors.begin
+-- If some were there: has another owner moved them?
+SELECT
+  webhook_cursors.id,
+  webhook_cursors.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.replay,
+  webhook_cursors.reason,
+  webhook_cursors.first_offset,
+  webhook_cursors.next_offset,
+  webhook_cursors.end_offset,
+  webhook_cursors.settled_runs,
+  webhook_cursors.record_ts,
+  webhook_cursors.expires_at,
+  webhook_cursors.version,
+  webhook_cursors.topic_identity,
+  webhook_cursors.created_at,
+  webhook_cursors.updated_at
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND (
+    webhook_cursors.topic,
+    webhook_cursors.partition_no,
+    webhook_cursors.subscription_id
+  ) IN ((:param_1_1_1, :param_1_1_2, :param_1_1_3))
+ORDER BY
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id,
+  webhook_cursors.first_offset
+;
+
 -- ledger.cursors.save
 -- Workers, each second: positions of cursors that have moved, an array.
 UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_offset, settled_runs = (
