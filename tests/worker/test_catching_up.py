@@ -9,6 +9,7 @@ from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.delivery.delivery import Delivery
+from consumer.errors import DatabaseUnavailable
 from consumer.events.event import Event
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove
@@ -245,6 +246,13 @@ def test_refused_rows_stop_their_cursors_alone(rig: Rig, monkeypatch: pytest.Mon
     sent = rig.sent_in(2)
     assert [by(sent, each) for each in refused] == [[], []]
     assert len(by(sent, rig.subscription)) > 1000
+
+    def fail(*_: object) -> frozenset[int]:
+        raise DatabaseUnavailable("down")
+
+    monkeypatch.setattr(cursors, "save", fail)
+    rig.sent_in(2)
+    assert rig.catch_up._feeder.unsaved >= 400, "in an outage all of them count"
 
 
 def test_the_end_of_a_disabled_subscriptions_cursor_is_stored(rig: Rig) -> None:
