@@ -151,6 +151,10 @@ class Cursor:
         """All that it owes is settled, and the database knows."""
         return self.end is not None and self.next >= self.end and not self.moved
 
+    def owes(self, offset: int) -> bool:
+        """It has not read this offset yet, and does not end before it."""
+        return self.read_to <= offset and (self.end is None or offset < self.end)
+
     def covers(self, offset: int) -> bool:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
         return not self.replay and self.first <= offset and (self.end is None or offset < self.end)

@@ -314,7 +314,9 @@ class CatchUp(Part):
             return True
         for number in range(len(owing)):
             cursor = owing.popleft()
-            if cursor in each.members and not self._takes(cursor, each, event, now):
+            # Its end may have been decided since the event was first offered.
+            owes = cursor in each.members and cursor.owes(event.record.offset)
+            if owes and not self._takes(cursor, each, event, now):
                 owing.append(cursor)
             if number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent():
                 return False

@@ -57,7 +57,7 @@ class Pass:
         offset = event.record.offset
         for pattern in patterns_of((event.type, event.tenant)):
             for cursor in self._by_pattern.get(pattern, ()):
-                if cursor.read_to <= offset and (cursor.end is None or offset < cursor.end):
+                if cursor.owes(offset):
                     self.owing.append(cursor)
 
     def may_wait(self, now: float) -> bool:
