@@ -345,9 +345,9 @@ def open_rows(engine: Engine, group: str, partition: TopicPartition) -> dict[Due
     """How many open rows each due key of a partition has."""
     row = ParkedDelivery
     here = row.group_id == group, row.topic == partition[0], row.partition_no == partition[1], row.status.in_(OPEN)
-    counted = select(row.subscription_id, func.count().label("rows")).where(*here).group_by(row.subscription_id)
+    counted = select(row.subscription_id, func.count().label("open_rows")).where(*here).group_by(row.subscription_id)
     with reading(engine) as connection:
-        return {(*partition, each.subscription_id): each.rows for each in connection.execute(counted)}
+        return {(*partition, each.subscription_id): each.open_rows for each in connection.execute(counted)}
 
 
 def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:

@@ -194,6 +194,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.cursors.of_partition": ("A partition is assigned: its cursors.",),
         "ledger.cursors.of_due_keys": ("The cursors of these due keys (partition and subscription).",),
         "ledger.cursors.stored": ("The stored deliveries of cursors' due keys, in any state.",),
+        "ledger.cursors.open_rows": ("Workers: how many rows the subscriptions of a partition have.",),
         "ledger.cursors.remove": ("Delete cursors.",),
         "ledger.cursors.prune": (
             "Upkeep: are there finished cursors below the committed offset?",
@@ -543,6 +544,7 @@ def _follow_the_log(engine: Engine) -> None:
     cursors.of_partition(engine, GROUP, ("t", 0))
     cursors.of_due_keys(engine, GROUP, [("t", 0, 1)])
     cursors.stored(engine, GROUP, [("t", 0, 1)])
+    cursors.open_rows(engine, GROUP, ("t", 0))
     cursors.remove(engine, [99])
     cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 7, CursorReason.PAUSED, 7)], T)
     cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 3, CursorReason.START, 3)], T)

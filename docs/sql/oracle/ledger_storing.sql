@@ -818,6 +818,21 @@ WHERE
   AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4, :status_1_5)
 ;
 
+-- ledger.cursors.open_rows
+-- Workers: how many rows the subscriptions of a partition have.
+SELECT
+  webhook_deliveries.subscription_id,
+  COUNT(*) AS open_rows
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
+GROUP BY
+  webhook_deliveries.subscription_id
+;
+
 -- ledger.cursors.remove
 -- Delete cursors.
 DELETE FROM webhook_cursors
