@@ -75,10 +75,7 @@ def look_up(
 
 
 class CursorLooks:
-    """The due keys with cursors, of assigned partitions: the ones that may move, and the idle ones.
-
-    `passing` are the partitions with cursors that may move, in the order in which they get their turns.
-    """
+    """The due keys with cursors, of assigned partitions: the ones that may move, and the idle ones."""
 
     def __init__(
         self,
