@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -319,11 +320,13 @@ class Worker:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body from its own port; status 0 if it does not answer."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+            try:
+                answer = urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60)
+            except HTTPError as error:
+                answer = error
+            with answer:
                 return answer.status, answer.read().decode()
-        except HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
+        except (OSError, HTTPException):  # it died, perhaps in the middle of its answer
             return 0, ""
 
     def ready(self) -> bool:

@@ -97,7 +97,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?",
             "Write it.",
         ),
-        "subscriptions.repository.page": ("The ids of a page, of all or of those that match.",),
+        "subscriptions.repository.page": (
+            "The ids of a page, of all or of those that match; here of failing subscriptions.",
+            "Here of paused ones.",
+            "Here of those that get events.",
+        ),
         "subscriptions.repository._found": (
             "The subscriptions of these ids, with everything that their problems depend on.",
             "One subscription.",
@@ -393,7 +397,10 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
     for function, sql in issued:
         if sql not in sent:
             raise ValueError(f"the driver sent another text than {sql}")
-        by_function[function].setdefault(_shape(sql) if function in LOOSE else canonical(sql), sql)
+        if function not in LOOSE:
+            by_function[function].setdefault(canonical(sql), sql)
+        elif not _is_part_of(sql, by_function[function].values()):
+            by_function[function][sql] = sql
     ours = {sql for _, sql in issued}
     texts = {"session.sql": _session([sql for sql in sent if sql not in ours])}
     _check(by_function)
@@ -407,10 +414,11 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
     return texts
 
 
-def _shape(sql: str) -> str:
-    """A statement without its conditions, except those with a subquery."""
+def _is_part_of(sql: str, known: Iterable[str]) -> bool:
+    """Whether one of the statements that are known is this one, with the same conditions or more."""
     rest, conditions = without_conditions(sql)
-    return " ".join([rest, *sorted(each for each in conditions if "SELECT" in each)])
+    others = map(without_conditions, known)
+    return any(rest == other and conditions <= allowed for other, allowed in others)
 
 
 def _recorded(engine: Engine) -> list[Issued]:
@@ -474,7 +482,9 @@ def _subscribe(engine: Engine) -> None:
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
-    repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="failing", url="example")
+    states: tuple[repository.State, ...] = ("failing", "paused", "enabled")
+    for state in states:
+        repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)

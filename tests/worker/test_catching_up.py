@@ -270,6 +270,16 @@ def test_the_end_of_a_disabled_subscriptions_cursor_is_stored(rig: Rig) -> None:
     assert [each.end for each in cursors.of_partition(rig.engine, GROUP, HERE)] == [10]
 
 
+def test_an_event_that_waits_when_its_cursor_meets_the_live_stream_is_the_live_streams(rig: Rig) -> None:
+    """The cursor ends before it, and does not take it once there is room."""
+    cursor = rig.owe(rig.subscription)
+    rig.turn(0.0, 12)  # the lane is full, and a later event waits
+    rig.live = cursor.read_to
+    rig.turn(0.01, 1)
+    assert (cursor.end, cursor.read_all) == (rig.live, True)
+    assert max(by(rig.send(100) + rig.sent_in(2), rig.subscription)) == rig.live - 1
+
+
 def test_an_astray_cursor_is_not_read(rig: Rig) -> None:
     """Another owner has moved it: nothing is sent until its row has been read again, and then what is owed."""
     cursor = rig.owe(rig.subscription)

@@ -226,7 +226,7 @@ WHERE
 ;
 
 -- subscriptions.repository.page
--- The ids of a page, of all or of those that match.
+-- The ids of a page, of all or of those that match; here of failing subscriptions.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id
@@ -243,6 +243,56 @@ FROM (
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.failing_since IS NOT NULL
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- subscriptions.repository.page
+-- Here of paused ones.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.tenant = :tenant_1
+    AND (
+      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.paused_at IS NOT NULL
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- subscriptions.repository.page
+-- Here of those that get events.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.tenant = :tenant_1
+    AND (
+      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.paused_at IS NULL
   ORDER BY
     webhook_subscriptions.id
 ) anon_1
