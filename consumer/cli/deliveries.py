@@ -31,7 +31,7 @@ from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, cursors, search, upkeep
+from consumer.ledger import admin, backlogs, search, upkeep
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.changes import Changes, command_line_actor
 from consumer.subscriptions import repository
@@ -220,7 +220,7 @@ def adopt(
         )
     engine = open_database()
     total = admin.count(engine, DeliveryQuery(group=from_group), MOST_COUNTED)
-    waiting = cursors.count(engine, from_group)
+    waiting = backlogs.count(engine, from_group)
     if not total and not waiting:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
@@ -233,7 +233,7 @@ def adopt(
         for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
-    positions = cursors.adopt(engine, from_group, group)
+    positions = backlogs.adopt(engine, from_group, group)
     typer.echo(f"{number(moved, 'delivery')} moved to {group}")
     if positions:
         typer.echo(f"{number(positions, 'cursor')} moved to {group}")

@@ -48,7 +48,7 @@ from consumer.cli.subscription_options import takes_options, unset_columns
 from consumer.config.environment import load
 from consumer.config.settings import RuleSettings
 from consumer.crypto.keys import generate, receiver_key
-from consumer.ledger import cursors, search
+from consumer.ledger import backlogs, search
 from consumer.matching.destinations import judge_names, policy_of
 from consumer.ops.changes import Changes
 from consumer.ops.verification import describe
@@ -240,7 +240,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     found = deployment(engine).subscription(subscription_id)
     states = search.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
-    parts = [each.as_json(time.time()) for each in cursors.of_subscription(engine, subscription_id)]
+    parts = [each.as_json(time.time()) for each in backlogs.of_subscription(engine, subscription_id)]
     if as_json:
         print_json(json_of(found) | {"deliveries": stored, "cursors": parts})
     else:
@@ -373,7 +373,7 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     where.subscription(subscription_id)
     owed = search.loads(where.engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
     stored = [f"{bounded(owed, 'delivery')} stored for it"] if owed else []
-    waiting = ["its events that wait in Kafka"] if cursors.of_subscription(where.engine, subscription_id, 1) else []
+    waiting = ["its events that wait in Kafka"] if backlogs.of_subscription(where.engine, subscription_id, 1) else []
     given_up = " and ".join(stored + waiting)
     if given_up:
         confirm(f"Remove subscription {subscription_id} and give up {given_up}?", yes=yes)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, exists, func, or_, sel
 from consumer.database.engine import reading
 from consumer.database.statements import AnySelect, any_of, in_pieces, of_each
 from consumer.events.event import TopicPartition
-from consumer.ledger import cursors, outbox, upkeep
+from consumer.ledger import backlogs, outbox, upkeep
 from consumer.ledger.ordering import is_first
 from consumer.ledger.rows import DUE_KEY, DueKey, OperationalEvent, cut, due_key_of_row, in_transaction, time_of
 from models import ParkedDelivery, Status, StoredCursor, Subscription
@@ -104,7 +104,7 @@ def resume(
         if changed:
             if operation is not None:
                 outbox.add(connection, group, [operation])
-            cursors.look_at(connection, subscription_id)
+            backlogs.look_at(connection, subscription_id)
         return changed == 1
 
     changed = in_transaction(engine, change)

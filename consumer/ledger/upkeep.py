@@ -27,7 +27,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.statements import AnyRow, AnySelect, any_of, in_pieces, leaps
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
-from consumer.ledger import cursors, marks, outbox
+from consumer.ledger import backlogs, marks, outbox
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import (
     BATCH,
@@ -110,7 +110,7 @@ def disable(
         if changed and operation is not None:
             outbox.add(connection, group, [operation])
         if changed:
-            cursors.look_at(connection, subscription_id)
+            backlogs.look_at(connection, subscription_id)
         return changed == 1
 
     changed = in_transaction(engine, change)

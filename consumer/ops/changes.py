@@ -21,7 +21,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.ledger import admin, cursors, outbox, replays, request_keys, search
+from consumer.ledger import admin, backlogs, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
@@ -225,7 +225,7 @@ class Changes:
         with self._change(subscription_id, REMOVED) as change:
             if not give_up:
                 owed = search.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
-                if owed or cursors.of_subscription(change.connection, subscription_id, 1):
+                if owed or backlogs.of_subscription(change.connection, subscription_id, 1):
                     raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
 
@@ -339,7 +339,7 @@ class Changes:
             change.after = self._read(connection, subscription_id)
             self._tell(connection, kind, before, change.after, change.told)
             if before.mode != change.after.mode != "paused":
-                cursors.look_at(connection, subscription_id)
+                backlogs.look_at(connection, subscription_id)
 
     @contextmanager
     def _locked(self, subscription_id: int) -> Iterator[tuple[Connection, Subscribed]]:

@@ -19,7 +19,7 @@ from consumer.intake.decode import decode, decoded, webhook_id
 from consumer.intake.mapping import BY_PLACE, NO_CONTENT_TYPE, NO_TENANT, Step
 from consumer.intake.mapping_file import Mappings
 from consumer.intake.record import Record
-from consumer.ledger import cursors
+from consumer.ledger import backlogs
 from consumer.matching.destinations import rules_of
 from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.events import newest, record_at
@@ -160,7 +160,7 @@ def candidates_of(engine: Engine, event: Event, vault: Vault, settings: RuleSett
             found += repository.page(engine, vault, after=None, limit=room, event_type=pattern, rules=rules)
     variables, shown = variables_of(event), sorted(found, key=lambda item: item.id)[:MOST]
     record = event.record
-    owed = cursors.covering(engine, group, record.topic_partition, record.offset, [item.id for item in shown])
+    owed = backlogs.covering(engine, group, record.topic_partition, record.offset, [item.id for item in shown])
     receivers = [_receiver(item, event, variables, owed.get(item.id)) for item in shown]
     return Candidates(tuple(receivers), len(found) > MOST)
 

@@ -248,7 +248,7 @@ def pause(bind: Engine | Connection, subscription_id: int, reason: str | None = 
 def resume(bind: Engine | Connection, subscription_id: int) -> bool:
     """End a pause, and clear its reason and `failing_since`. False: none has that id.
 
-    Workers send what it is owed within seconds if they are asked to look (`ledger.cursors.look_at`).
+    Workers send what it is owed within seconds if they are asked to look (`ledger.backlogs.look_at`).
     """
     cleared = "paused_at", "paused_reason", "probed_at", "failing_since"
     return _switch(bind, subscription_id, dict.fromkeys(cleared))

@@ -16,7 +16,7 @@ from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Recall
 from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
-from consumer.ledger import admin, cursors, rows
+from consumer.ledger import admin, backlogs, cursors, rows
 from consumer.ledger.assigned import SEEKS
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.due import POSTPONED, fetch, postpone
@@ -236,7 +236,7 @@ def test_marks_of_cursors_are_passed_on_once(bench: Bench) -> None:
     cursors.begin(bench.engine, GROUP, [*owed], NOW)
     for number in range(1, 3):
         with bench.engine.begin() as connection:
-            cursors.look_at(connection, bench.subscription)
+            backlogs.look_at(connection, bench.subscription)
         for _ in range(60):
             bench.look(0.1)
         assert bench.marked == [bench.due_key] * number

@@ -22,6 +22,7 @@ from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
     assigned,
+    backlogs,
     cursors,
     due,
     marks,
@@ -270,7 +271,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Resume held rows, an array.",
             "Exhaust rows of removed subscriptions, an array.",
         ),
-        "ledger.cursors.look_at": ("The due keys of a subscription's cursors.",),
+        "ledger.backlogs.look_at": ("The due keys of a subscription's cursors.",),
         "ledger.pauses.pause": ("Pause a subscription, after days of failures.",),
         "ledger.pauses.claim": ("Paused subscriptions that are to be probed.", "Claim a probe."),
         "ledger.pauses._owed": ("Which of these subscriptions have rows that may be sent?", "Where their cursors are."),
@@ -315,10 +316,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
-        "ledger.cursors.count": ("`adopt`: how many cursors a group has.",),
-        "ledger.cursors.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
-        "ledger.cursors.of_subscription": ("What a subscription's cursors owe it.",),
-        "ledger.cursors.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
+        "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
+        "ledger.backlogs.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
+        "ledger.backlogs.of_subscription": ("What a subscription's cursors owe it.",),
+        "ledger.backlogs.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),
         "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
@@ -597,10 +598,10 @@ def _command(engine: Engine) -> None:
         )
     )
     cursors.begin(engine, GROUP, [NewCursor(("t", 3, 1), 5, CursorReason.PAUSED)], T)
-    cursors.of_subscription(engine, 1)
-    cursors.covering(engine, GROUP, ("t", 3), 5, [1])
+    backlogs.of_subscription(engine, 1)
+    backlogs.covering(engine, GROUP, ("t", 3), 5, [1])
     with engine.begin() as connection:
-        cursors.look_at(connection, 1)
+        backlogs.look_at(connection, 1)
     search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], T, created_by="api:token")
@@ -628,8 +629,8 @@ def _command(engine: Engine) -> None:
     search.next_of_replay(engine, replay)
     search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
-    cursors.count(engine, GROUP)
-    cursors.adopt(engine, GROUP, "another")
+    backlogs.count(engine, GROUP)
+    backlogs.adopt(engine, GROUP, "another")
 
 
 def _keep(engine: Engine) -> None:

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import Engine, update
 
-from consumer.ledger import cursors, marks, replays
-from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
+from consumer.ledger import backlogs, cursors, marks, replays
+from consumer.ledger.backlogs import OwedPart
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
@@ -194,18 +195,18 @@ def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine
         OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5, 2000.25),
         OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None, None),
     ]
-    assert cursors.of_subscription(engine, sub, 9) == owed
-    assert cursors.of_subscription(engine, sub, 2) == owed[:2]
+    assert backlogs.of_subscription(engine, sub, 9) == owed
+    assert backlogs.of_subscription(engine, sub, 2) == owed[:2]
 
 
 def test_a_cancelled_replay_owes_nothing(engine: Engine, sub: int) -> None:
     """Its cursors stay, for a resumption; then the subscription is owed their events again."""
     replay = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [Span("t", 0, 3, 9)], 100.0)
-    assert [each.replay for each in cursors.of_subscription(engine, sub)] == [replay]
+    assert [each.replay for each in backlogs.of_subscription(engine, sub)] == [replay]
     replays.cancel(engine, replay, 101.0)
-    assert cursors.of_subscription(engine, sub) == []
+    assert backlogs.of_subscription(engine, sub) == []
     replays.resume(engine, replay)
-    assert [each.replay for each in cursors.of_subscription(engine, sub)] == [replay]
+    assert [each.replay for each in backlogs.of_subscription(engine, sub)] == [replay]
 
 
 def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> None:
@@ -216,7 +217,7 @@ def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> N
     run(engine, "UPDATE webhook_cursors SET next_offset = 6 WHERE first_offset = 5")
 
     def covered(*offsets: int, group: str = GROUP, partition: int = 0) -> list[dict[int, CursorReason]]:
-        return [cursors.covering(engine, group, ("t", partition), offset, [sub, 99]) for offset in offsets]
+        return [backlogs.covering(engine, group, ("t", partition), offset, [sub, 99]) for offset in offsets]
 
     assert covered(5, 6, 8, 9, 19) == [{}, {sub: CursorReason.PAUSED}, {sub: CursorReason.PAUSED}, {}, {}]
     assert covered(20, 10**9) == [{sub: CursorReason.BEHIND}] * 2
@@ -228,8 +229,8 @@ def test_another_group_takes_cursors_over(engine: Engine, sub: int) -> None:
     begin(engine, sub)
     begin(engine, sub, first=50)
     cursors.begin(engine, "new", [NewCursor(("t", 0, sub), 50, CursorReason.BEHIND)], 100.0)
-    assert (cursors.count(engine, GROUP), cursors.count(engine, "new")) == (2, 1)
-    assert cursors.adopt(engine, GROUP, "new") == 1
+    assert (backlogs.count(engine, GROUP), backlogs.count(engine, "new")) == (2, 1)
+    assert backlogs.adopt(engine, GROUP, "new") == 1
     found = [(each.first, each.reason, each.version) for each in cursors.of_partition(engine, "new", ("t", 0))]
     assert found == [(5, CursorReason.PAUSED, 1), (50, CursorReason.BEHIND, 0)]
     assert [each.first for each in here(engine)] == [50]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.ledger import cursors, marks, outbox, store
+from consumer.ledger import backlogs, cursors, marks, outbox, store
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import DueKey
 from consumer.ops.changes import Changes, Deployment
@@ -256,7 +256,7 @@ def test_owed_deliveries_are_given_up_only_on_request(by: Changes) -> None:
     with pytest.raises(DeliveriesOwed):
         by.remove(behind, give_up=False)
     by.remove(behind, give_up=True)
-    assert not cursors.of_subscription(engine, behind)
+    assert not backlogs.of_subscription(engine, behind)
 
 
 def test_a_secret_is_removed_by_its_id(by: Changes) -> None:

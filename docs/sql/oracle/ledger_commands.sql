@@ -384,7 +384,7 @@ WHERE
   )
 ;
 
--- ledger.cursors.count
+-- ledger.backlogs.count
 -- `adopt`: how many cursors a group has.
 SELECT
   COUNT(*) AS count_1
@@ -393,7 +393,7 @@ WHERE
   webhook_cursors.group_id = :group_id_1
 ;
 
--- ledger.cursors.adopt
+-- ledger.backlogs.adopt
 -- `adopt`: the due keys of the cursors.
 SELECT DISTINCT
   :param_1 AS group_id,
@@ -419,7 +419,7 @@ WHERE
   )
 ;
 
--- ledger.cursors.adopt
+-- ledger.backlogs.adopt
 -- Move them.
 UPDATE webhook_cursors SET group_id = :group_id, version = (
   webhook_cursors.version + :version_1
@@ -442,14 +442,14 @@ WHERE
   )
 ;
 
--- ledger.cursors.adopt
+-- ledger.backlogs.adopt
 -- Move their replays.
 UPDATE webhook_replays SET group_id = :group_id
 WHERE
   webhook_replays.group_id = :group_id_1 AND webhook_replays.finished_at IS NULL
 ;
 
--- ledger.cursors.of_subscription
+-- ledger.backlogs.of_subscription
 -- What a subscription's cursors owe it.
 SELECT
   anon_1.group_id,
@@ -499,7 +499,7 @@ WHERE
   ROWNUM <= 1000
 ;
 
--- ledger.cursors.covering
+-- ledger.backlogs.covering
 -- `explain`: the cursors that cover an offset, of these subscriptions.
 SELECT
   webhook_cursors.subscription_id,

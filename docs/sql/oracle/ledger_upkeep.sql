@@ -91,7 +91,7 @@ WHERE
   )
 ;
 
--- ledger.cursors.look_at
+-- ledger.backlogs.look_at
 -- The due keys of a subscription's cursors.
 SELECT DISTINCT
   webhook_cursors.group_id,
