@@ -53,6 +53,13 @@ def descriptors() -> int:
     return psutil.Process().num_fds()
 
 
+def own_connections() -> int:
+    """The sockets that this process has connected to ports of its own. Other descriptors come and go meanwhile."""
+    ours = psutil.Process().net_connections("tcp")
+    listening = {each.laddr.port for each in ours if each.status == psutil.CONN_LISTEN}
+    return sum(bool(each.raddr) and each.raddr.port in listening for each in ours)
+
+
 @contextlib.contextmanager
 def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port whose backlog is full, so that connecting to it never ends, as with a firewall that drops packets."""

@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from itertools import pairwise
 from typing import Any
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +22,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import none_left
 from consumer.sending.route import placed
 from consumer.sending.transfer import Result
-from tests.sending.conftest import Clock, Net, Sender, black_hole, closed_port, descriptors
+from tests.sending.conftest import Clock, Net, Sender, black_hole, closed_port, own_connections
 from tests.sending.test_egress import PRIVATE
 
 OTHERS = EgressPolicy((ip_network("127.0.0.1/32"), ip_network("::1/128")))
@@ -103,7 +102,7 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(net: Net, c
     sender.know("half.test", "127.0.0.2", "127.0.0.3", "127.0.0.1")
     with black_hole("127.0.0.2", receiver.port):
         connected_to.clear()
-        before = descriptors()
+        before = own_connections()
         results = sender.start(receiver.at("half.test"))
         sender.turn_until(lambda: connected_to)
         net.clock.now += 0.24
@@ -114,7 +113,7 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(net: Net, c
         sender.turn_until(lambda: results)
         assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         sender.adapter._pool.close()
-        sender.turn_until(lambda: descriptors() <= before)
+        sender.turn_until(lambda: own_connections() <= before)
         assert sender.open_sockets() == 0
 
 
@@ -129,27 +128,22 @@ def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_t
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
-def sockets_to(port: int) -> int:
-    """The sockets of this process that connect to a port; other tests' descriptors may close meanwhile."""
-    return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process().net_connections("tcp"))
-
-
 def test_few_addresses_of_a_name_are_tried_at_once(net: Net, connected_to: list[str]) -> None:
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
     sender = net.sender(clock=net.clock)
     sender.know("many.test", *["127.0.0.1"] * 16)
     with black_hole() as port:
-        before = sockets_to(port)
+        before = own_connections()
         connected_to.clear()
         transfer = sender.submit(f"http://many.test:{port}/", [])
         for _ in range(15):
             net.clock.now += 0.251
             sender.poller.turn(0)
         assert len(connected_to) == 16
-        assert sockets_to(port) - before == 4
+        assert own_connections() - before == 4
         assert transfer.stage.late().count("127.0.0.1") == 4
         sender.adapter.cancel(transfer)
-        assert sockets_to(port) == before
+        assert own_connections() == before
 
 
 def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected_to: list[str]) -> None:
@@ -270,13 +264,13 @@ def test_each_time_limit_names_the_missing_step(net: Net, monkeypatch: pytest.Mo
         limit, results = 0.35 if stage == "answer" else 0.2, list[Result]()
         sender = net.sender(clock=net.clock, timeout=0.35, connect_timeout=limit, **options)
         never_resolving(sender, monkeypatch, net.clock)
-        before = descriptors()
+        before = own_connections()
         sender.awaits(sender.submit(url, results), text)
         result = sender.timed_out(results)
         assert type(result) is (errors.ReadTimeout if stage == "answer" else errors.ConnectTimeout)
         assert str(result) == f"{text} within {limit} s"
         assert sender.open_sockets() == 0
-        sender.turn_until(lambda: descriptors() <= before)
+        sender.turn_until(lambda: own_connections() <= before)
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
@@ -288,7 +282,7 @@ def test_a_cancelled_request_leaves_no_descriptor_open(
     with stuck(stage, net) as (options, url, text):
         sender, results = net.sender(**options), list[Result]()
         never_resolving(sender, monkeypatch, net.clock)
-        before = descriptors()
+        before = own_connections()
         transfer = sender.submit(url, results)
         sender.awaits(transfer, text)
         if stage == "body":
@@ -301,7 +295,7 @@ def test_a_cancelled_request_leaves_no_descriptor_open(
         assert sender.open_sockets() == 0
         assert sender.adapter.in_flight == 0
         assert transfer.stage is None
-        sender.turn_until(lambda: descriptors() <= before)
+        sender.turn_until(lambda: own_connections() <= before)
         assert results == []
 
 

@@ -13,7 +13,7 @@ from requests import exceptions as errors
 
 from consumer.sending.tls import PIECE
 from consumer.sending.transfer import Result
-from tests.sending.conftest import NO_CONTENT, Behaviour, Net, answer, descriptors, in_turn, statuses
+from tests.sending.conftest import NO_CONTENT, Behaviour, Net, answer, in_turn, own_connections, statuses
 
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 LARGE = b"x" * 8_000_000
@@ -73,12 +73,12 @@ def test_unrequested_bytes_close_an_idle_connection(net: Net, text: bytes) -> No
     """It closes at once, so that they are not read as the next answer, and its descriptor is freed."""
     idle = threading.Event()
     sender, receiver = net.sender(), net.receive(answer_and(text, idle))
-    before = descriptors()
+    before = own_connections()
     sender.response(receiver.url)
     assert len(sender.idle) == 1
     idle.set()
     sender.turn_until(lambda: not sender.idle)
-    sender.turn_until(lambda: descriptors() <= before)
+    sender.turn_until(lambda: own_connections() <= before)
     assert sender.response(receiver.url).status_code == 204
     assert receiver.connections == 2
 

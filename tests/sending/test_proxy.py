@@ -19,7 +19,7 @@ from tests.sending.conftest import (
     Receiver,
     answer,
     closed_port,
-    descriptors,
+    own_connections,
     proxying,
     server_tls,
 )
@@ -149,12 +149,12 @@ ENDED = "the proxy closed the connection"
 def test_a_proxy_that_opens_no_tunnel(net: Net, proxy: str, text: bytes, then: str, error: str) -> None:
     """The result is a ProxyError with the reason. No descriptor stays open, and no byte of the request is sent."""
     way = Way(net, proxy, "https", through=answer(text, then))
-    before = descriptors()
+    before = own_connections()
     result = way.sender.result(way.url)
     assert type(result) is errors.ProxyError
     assert str(result).startswith(error)
     assert way.sender.open_sockets() == 0
-    way.sender.turn_until(lambda: descriptors() <= before)
+    way.sender.turn_until(lambda: own_connections() <= before)
     assert way.receiver.connections == 0
 
 
