@@ -7,6 +7,7 @@ that a far cursor does not keep a near one waiting.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from math import inf
 
 import structlog
@@ -30,13 +31,12 @@ from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.reading_pass import Pass
 from consumer.worker.replaying import Replays
+from consumer.worker.saver import Saver
 
 log = structlog.get_logger(__name__)
 
-SAVE_EVERY = 1.0  # seconds between two saves of positions
-SAVE_AFTER = 100  # events of all cursors that have settled since
+SAVE_AFTER = 100  # events of all cursors that have settled since their positions were saved
 PASSES = 8  # partitions that are read at once
-AT_ONCE = 256  # rows of cursors that do not move, of one save: others wait behind them
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 SECONDS = 0.005  # that filters may take in a turn
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
@@ -73,15 +73,11 @@ class CatchUp(Part):
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` as for the backlog. `remove` deletes the row of a cursor, and
-        `finish_replays` notes that these replays have perhaps ended. `subscription_cache`: seconds
-        until the live stream knows a new subscription.
+        there. `retentions` and `finish_replays` as for the Saver. `remove` deletes the row of a cursor.
+        `subscription_cache`: seconds until the live stream knows a new subscription.
         """
-        self._retentions, self._noted = retentions, dict[str, float]()
-        self._unnoted: list[Cursor] = []  # cursors whose rows do not say yet when their next record expires
         self._losses = losses
         self._remove = remove
-        self._finish_replays = finish_replays
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
@@ -94,14 +90,11 @@ class CatchUp(Part):
         self._owns = owns
         self._given_out = given_out
         self._live_at = live_at
-        self._settled_to = settled_to
         self._passes = OrderedDict[TopicPartition, Pass]()
         self._not_before: dict[Cursor | TopicPartition, float] = {}
         self._subscription_cache = subscription_cache
         self._meets_from: dict[Cursor, float] = {}
-        self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
-        self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
-        self._tidied = -inf
+        self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
         self._more = False
 
     @property
@@ -126,7 +119,7 @@ class CatchUp(Part):
             stop = lost.next + 1 if lost.end is None else lost.end
             self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
             self._remove(lost.id)
-        self._moved |= {each: None for each in self._backlog.here_of(partition.topic_partition) if each.ending}
+        self._saver.moved(each for each in self._backlog.here_of(partition.topic_partition) if each.ending)
         self.looks.assigned(partition.topic_partition)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
@@ -142,21 +135,16 @@ class CatchUp(Part):
 
     def save(self, partitions: Collection[TopicPartition]) -> bool:
         """Store the positions of partitions that are given up. False: all of them are stored."""
-        ours = [each for each in {**self._feeder.dirty, **self._moved} if each.due_key[:2] in partitions]
-        for cursor in ours:
-            self._backlog.save(cursor)
-        return any(cursor.moved and cursor.id is not None and not cursor.astray for cursor in ours)
+        return self._saver.give_up(partitions, self._feeder.dirty)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that have left."""
         self.stop(partitions)
         self._backlog.forget(partitions)
         self.looks.forget(partitions)
-        self._unnoted = [each for each in self._unnoted if each.due_key[:2] not in partitions]
         self._feeder.forget(partitions)
-        for several in (self._moved, self._over, self._meets_from):
-            for cursor in [each for each in several if each.due_key[:2] in partitions]:
-                del several[cursor]
+        self._saver.forget(partitions)
+        self._meets_from = {each: at for each, at in self._meets_from.items() if each.due_key[:2] not in partitions}
 
     def poll(self, now: float) -> None:
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
@@ -238,7 +226,7 @@ class CatchUp(Part):
     def _end(self, partition: TopicPartition) -> None:
         """End a pass. Its members continue from where each of them is."""
         if (each := self._passes.pop(partition, None)) is not None:
-            self._moved |= dict.fromkeys(each.advance(0, 0.0, at_once=True))
+            self._saver.moved(each.advance(0, 0.0, at_once=True))
 
     def _read(self, now: float) -> None:
         reader, self._more = self._reader, False
@@ -267,12 +255,12 @@ class CatchUp(Part):
         """The log ends before the position of a pass: it was truncated, or its topic made anew."""
         each = self._passes.get(partition)
         self._end(partition)
-        self._not_before[partition] = now + SAVE_EVERY
+        self._not_before[partition] = now + PAUSE
         for cursor in () if each is None else each.members:
             if cursor.replay and cursor.end is not None:
                 self._losses.report(cursor.due_key, cursor.next, cursor.end, "the log does not reach them any more")
                 cursor.meet(cursor.read_to)
-                self._moved[cursor] = None
+                self._saver.moved([cursor])
             else:
                 log.warning("the log ends before a cursor; it begins again", cursor=cursor.id, from_offset=cursor.first)
                 self._backlog.rewind(cursor)
@@ -302,9 +290,9 @@ class CatchUp(Part):
         reader, live = self._reader, self._live_at(partition)
         reached = each.position if reader is None or each.pending else reader.positions.get(partition, 0)
         told = each.advance(reached, now, at_once=live is not None and reached >= live)
-        self._moved |= dict.fromkeys(cursor for cursor in told if cursor.read_all)
+        self._saver.moved(cursor for cursor in told if cursor.read_all)
         if told and live is not None:
-            self._meet(partition, each, live, now)
+            self._meet_all(partition, each, live, now)
         return not each.is_over(now)
 
     def _give(self, each: Pass, now: float) -> bool:
@@ -323,9 +311,7 @@ class CatchUp(Part):
         if owing and each.may_wait(now):
             return False
         for cursor in owing:
-            each.leave(cursor)
-            self._moved[cursor] = None
-            self._not_before[cursor] = now + AGAIN
+            self._leave(each, cursor, now + AGAIN)
         return True
 
     def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:
@@ -335,9 +321,7 @@ class CatchUp(Part):
             if not self._replays.wants(cursor.replay, event):
                 return True
             if (until := self._replays.rests_until(cursor.replay, now)) > now:
-                self._not_before[cursor] = until
-                self._moved[cursor] = None
-                each.leave(cursor)  # the others do not wait for it
+                self._leave(each, cursor, until)  # the others do not wait for it
                 return True
             if not self._given_out(cursor.due_key[:2])(event.record.offset):  # a replay follows the live stream
                 return False
@@ -347,17 +331,26 @@ class CatchUp(Part):
             self.looks.probed(cursor.due_key)
         return True
 
+    def _leave(self, each: Pass, cursor: Cursor, until: float) -> None:
+        """A member leaves its pass, and does not read again before `until`."""
+        each.leave(cursor)
+        self._saver.moved([cursor])
+        self._not_before[cursor] = until
+
     # Meeting the live stream, and saving.
 
-    def _meet(self, partition: TopicPartition, each: Pass, live: int, now: float) -> None:
+    def _meet_all(self, partition: TopicPartition, each: Pass, live: int, now: float) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
         if self._reader is None or partition not in self._reader.answered:  # else the log may end before them
             return
         for cursor in each.members:
             if cursor.end is None and cursor.read_to >= live and self._may_meet(cursor, now):
-                cursor.meet(cursor.read_to)
-                self._moved[cursor] = None
-                self._backlog.save(cursor)
+                self._meet(cursor, cursor.read_to)
+
+    def _meet(self, cursor: Cursor, offset: int) -> None:
+        cursor.meet(offset)
+        self._saver.moved([cursor])
+        self._backlog.save(cursor)
 
     def _may_meet(self, cursor: Cursor, now: float) -> bool:
         """The live stream knows the cursor's subscription, even one that has just begun."""
@@ -368,52 +361,25 @@ class CatchUp(Part):
         live = self._live_at(due_key[:2])
         for cursor in self._backlog.here(due_key):
             if cursor.end is None and cursor.id is not None and live is not None:
-                cursor.meet(max(cursor.read_to, live))
-                self._moved[cursor] = None
-                self._backlog.save(cursor)
+                self._meet(cursor, max(cursor.read_to, live))
 
     def _changed(self, due_key: DueKey) -> None:
         """The due key's cursors may be others now, or idle."""
         here = self._backlog.here(due_key)
         if (each := self._passes.get(due_key[:2])) is not None:
             each.keep(due_key, here if self.looks.may_move(due_key) else ())
-        self._over.update(dict.fromkeys(cursor for cursor in here if cursor.finished))
+        self._saver.finished(cursor for cursor in here if cursor.finished)
+
+    def _dropped(self, cursor: Cursor) -> None:
+        """A finished cursor is forgotten."""
+        self._meets_from.pop(cursor, None)
+        self.looks.dropped(cursor)
 
     def _save(self, now: float) -> None:
         """Save positions: once a second, and of events that were delivered when they are many."""
-        if now - self._tidied >= SAVE_EVERY:
-            self._tidied = now
-            self._tidy(now)
+        reading = chain(self._feeder.dirty, *(each.members for each in self._passes.values()))
+        if self._saver.save(reading, now):
+            self._not_before = {each: at for each, at in self._not_before.items() if now < at}
         elif self._feeder.unsaved >= SAVE_AFTER:
             for cursor in self._feeder.dirty:
                 self._backlog.save(cursor)
-
-    def _tidy(self, now: float) -> None:
-        """Save all positions, and forget the cursors that have finished."""
-        moved, self._moved = self._moved, {}
-        moved |= {cursor: None for each in self._passes.values() for cursor in each.members} | self._feeder.dirty
-        for cursor in moved:
-            self._backlog.save(cursor)
-            if cursor.astray or cursor.gone:  # its row is read again as another object
-                continue
-            if cursor.moved or cursor.open:
-                self._moved[cursor] = None
-            elif cursor.finished:
-                self._over[cursor] = None
-                self.looks.settled(cursor.due_key)
-        if over := {cursor.replay for cursor in self._over if cursor.replay}:
-            self._finish_replays(over)
-        for cursor in list(self._over):
-            settled = self._settled_to(cursor.due_key[:2])
-            if cursor.replay or (settled is not None and cursor.end is not None and cursor.end <= settled):
-                del self._over[cursor]
-                self._meets_from.pop(cursor, None)
-                self._backlog.drop(cursor)
-                self.looks.dropped(cursor)
-        self._not_before = {each: at for each, at in self._not_before.items() if now < at}
-        if self._noted != self._retentions:  # each cursor's row says when its next record expires
-            self._noted = dict(self._retentions)
-            self._unnoted = list(self._backlog)
-        for cursor in self._unnoted[:AT_ONCE]:
-            self._backlog.save(cursor)
-        del self._unnoted[:AT_ONCE]
