@@ -18,6 +18,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from consumer.__main__ import main
 from consumer.database import engine
 from consumer.delivery import settling
+from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
@@ -76,8 +77,9 @@ def settles_before_a_cursor_is_stored() -> None:
 
 
 def forgets_the_end_of_a_cursor() -> None:
-    """The live stream leaves deliveries to a cursor that ends before them."""
+    """The live stream leaves deliveries to a cursor that ends before them, as long as the worker runs."""
     _wrap(Cursor, "covers", lambda _covers, self, offset: not self.replay and self.first <= offset)
+    _wrap(Backlog, "drop", lambda _drop, _self, _cursor: None)
 
 
 def drops_what_a_cursor_reads() -> None:

@@ -26,12 +26,13 @@ SERVICE = "WEBHOOKS_SERVICE"
 # `deliveries purge`.
 ACCOUNTS = {
     "webhooks_service": r"database\.(migrations|statements)|matching"
-    r"|ledger\.(store|ordering|outbox|assigned|due|pauses|cursors)|ledger\.replays\.(requests|finish)"
+    r"|ledger\.(store|ordering|outbox|assigned|due|pauses|cursors|backlogs\.look_at)"
+    r"|ledger\.replays\.(requests|finish)"
     r"|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
-    r"|ledger\.cursors\.(of_subscription|covering|look_at|begin)",
+    r"|ledger\.(backlogs\.(of_subscription|covering|look_at)|cursors\.begin)",
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
-    r"|ledger\.cursors\.(begin|count|adopt)"
+    r"|ledger\.(backlogs\.(count|adopt)|cursors\.begin)"
     r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
     r"|subscriptions\.repository\._found",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
