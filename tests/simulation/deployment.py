@@ -16,14 +16,15 @@ from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import AssignedPartition, Record
-from consumer.ledger import admin
+from consumer.ledger import admin, replays
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import time_of
 from consumer.matching.selection import MOST_OF_ONE
 from consumer.subscriptions import repository
 from models import Subscription
 from tests.simulation.database import LOCKED
 from tests.simulation.transport import Hopeless, Result
-from tests.simulation.world import BORN, TOPIC, World
+from tests.simulation.world import BORN, GROUP, TOPIC, World
 
 KEYED = b'{"type": "keyed"}'
 VALUES = {
@@ -50,6 +51,7 @@ URLS = {
 }
 ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
 SCHEDULE = (1.0, 30.0, 30.0)
+REPLAY_RATE = 20.0  # deliveries a second: one a turn
 QUIET = 4  # turns without requests, after which only time brings further work
 STATUSES = {"taken": 200, "fails": 500, "disputed": 422, "gone": 410}
 AWAY, BACK = "ALTER TABLE {0} RENAME TO away", "ALTER TABLE away RENAME TO {0}"
@@ -72,10 +74,11 @@ Sent = tuple[str, str]  # webhook id and url: a delivery, as receivers see it
 
 
 class Cursor(NamedTuple):
-    """A position of the subscription with this URL."""
+    """A position of the subscription with this URL, perhaps of a replay."""
 
     place: TopicPartition
     url: str
+    replay: int
     first: int
     next: int
     end: int | None
@@ -253,27 +256,50 @@ class Deployment:
     def cursors(self) -> list[Cursor]:
         """All cursors."""
         statement = (
-            "SELECT partition_no, subscription_id, first_offset, next_offset, end_offset, settled_runs"
+            "SELECT partition_no, subscription_id, replay, first_offset, next_offset, end_offset, settled_runs"
             " FROM webhook_cursors ORDER BY id"
         )
         with reading(self.engine) as connection:
             return [
                 Cursor(
-                    (TOPIC, number), self.subscriptions[subscription], first, after, end, settled_by(after, runs or "")
+                    (TOPIC, number), self.subscriptions[of], replay, first, after, end, settled_by(after, runs or "")
                 )
-                for number, subscription, first, after, end, runs in connection.execute(text(statement))
+                for number, of, replay, first, after, end, runs in connection.execute(text(statement))
             ]
 
     def covered(self) -> set[Sent]:
-        """Deliveries that a cursor owes."""
+        """Deliveries that a cursor owes, apart from replays."""
         return {
             delivery
             for cursor in self.cursors()
+            if not cursor.replay
             for place, offset in self.records
             if place == cursor.place and cursor.owes(offset)
             for delivery in self.deliveries_of(place, offset)
             if delivery[1] == cursor.url
         }
+
+    def replay(self, number: int, url: str, back: int, *, ordered: bool) -> list[Sent]:
+        """Replay so many of the last records that are committed. Returns the deliveries that will come again."""
+        place = TOPIC, number
+        end = self.world.committed.get(place, (0, ""))[0]
+        begin = max(0, end - back)
+        (subscription,) = (each for each, its in self.subscriptions.items() if its == url)
+        spans = [Span(*place, begin, end)] if begin < end else []
+        asked = (0.0, BORN + 10**6, None, REPLAY_RATE, spans, BORN + self.world.now)
+        replays.create(self.engine, GROUP, subscription, *asked, ordered=ordered)
+        to = (self.deliveries_of(place, offset) for offset in range(begin, end))
+        return [delivery for deliveries in to for delivery in deliveries if delivery[1] == url]
+
+    def hold_replays(self) -> None:
+        """Cancel all replays that have not ended."""
+        for each in replays.find(self.engine, limit=1000):
+            replays.cancel(self.engine, each.id, BORN + self.world.now)
+
+    def go_on_with_replays(self) -> None:
+        """Resume all cancelled replays."""
+        for each in replays.find(self.engine, limit=1000):
+            replays.resume(self.engine, each.id)
 
     def look_at_subscriptions(self) -> set[str]:
         """Excuse unsettled events of the disabled subscriptions. Returns their URLs."""
@@ -300,10 +326,10 @@ class Deployment:
         }
 
     def rows(self) -> dict[Sent, Row]:
-        """All stored deliveries."""
+        """All stored deliveries, apart from replays."""
         statement = (
             "SELECT subscription_id, partition_no, record_offset, order_key, status, attempt "  # noqa: S608 (constants)
-            f"FROM {self._table()} ORDER BY record_offset"
+            f"FROM {self._table()} WHERE replay = 0 ORDER BY record_offset"
         )
         found = {}
         with reading(self.engine) as connection:
@@ -341,6 +367,7 @@ class Deployment:
         self.world.speak()
         self.enable_all()
         self.resume_all()
+        self.go_on_with_replays()
         self.world.dead_letters.door_open = True
         self.world.source.assign(number for _, number in self.world.log)
 
@@ -369,8 +396,10 @@ class Deployment:
         marks = {place: self.world.committed.get(place, (0, ""))[0] for place in ends}
         with reading(self.engine) as connection:
             untold = connection.execute(text("SELECT count(*) FROM webhook_operations")).scalar_one()
-        waiting = {"parked", "blocked", "held"} & set(self.statuses())
+            statuses = connection.execute(text("SELECT DISTINCT status FROM webhook_deliveries")).scalars().all()
+        waiting = {"parked", "blocked", "held"} & set(statuses)
         waiting |= {"cursor" for cursor in self.cursors() if cursor.end is None or cursor.next < cursor.end}
+        waiting |= {"replay" for each in replays.find(self.engine, limit=1000) if not each.ended}
         return marks == ends and not waiting and not untold and not self.world.transport.open
 
     def duplicates(self) -> list[Sent]:

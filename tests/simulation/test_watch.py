@@ -240,3 +240,17 @@ def test_a_redelivery_that_does_not_come_is_noticed(desk: Desk) -> None:
     desk.watch.redelivered()
     desk.sql("UPDATE webhook_deliveries SET status = 'delivered', next_attempt_at = NULL")
     desk.violated("was not redelivered", desk.watch.check_the_end)
+
+
+def test_a_replay_that_does_not_come_is_noticed(desk: Desk) -> None:
+    """Its cursor alone does not show it. One that comes is no repetition."""
+    desk.write("b")
+    desk.answer()
+    again = desk.deployment.replay(0, URL, 1, ordered=False)
+    assert len(again) == 1
+    desk.watch.replayed(again)
+    desk.violated("was not replayed", desk.watch.check_the_end)
+    desk.watch.broken = False
+    desk.deployment.finish()
+    desk.watch.check_the_end()
+    assert (len(desk.deployment.duplicates()), desk.watch.twice()) == (1, [])

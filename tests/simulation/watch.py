@@ -1,7 +1,7 @@
 """Checks the promises of a simulated deployment at each commit, each request, and each change of a row."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,12 +30,12 @@ IN_MEMORY = 2  # of deliveries that are not stored: the first one at once, and o
 _JOURNAL = (
     """CREATE TABLE journal (number INTEGER PRIMARY KEY, subscription_id, partition_no, record_offset, was, status,
        before, attempt, schedule_start)""",
-    """CREATE TRIGGER stored AFTER INSERT ON webhook_deliveries BEGIN INSERT INTO journal VALUES (NULL,
-       NEW.subscription_id, NEW.partition_no, NEW.record_offset, NULL, NEW.status,
-       NULL, NEW.attempt, NEW.schedule_start); END""",
-    """CREATE TRIGGER changed AFTER UPDATE ON webhook_deliveries BEGIN INSERT INTO journal VALUES (NULL,
-       NEW.subscription_id, NEW.partition_no, NEW.record_offset, OLD.status, NEW.status,
-       OLD.attempt, NEW.attempt, NEW.schedule_start); END""",
+    """CREATE TRIGGER stored AFTER INSERT ON webhook_deliveries WHEN NEW.replay = 0
+       BEGIN INSERT INTO journal VALUES (NULL, NEW.subscription_id, NEW.partition_no, NEW.record_offset,
+       NULL, NEW.status, NULL, NEW.attempt, NEW.schedule_start); END""",
+    """CREATE TRIGGER changed AFTER UPDATE ON webhook_deliveries WHEN NEW.replay = 0
+       BEGIN INSERT INTO journal VALUES (NULL, NEW.subscription_id, NEW.partition_no, NEW.record_offset,
+       OLD.status, NEW.status, OLD.attempt, NEW.attempt, NEW.schedule_start); END""",
 )
 
 
@@ -62,6 +62,7 @@ class Watch:
         self._uncounted = Counter[Sent]()  # attempts that no row will count, since they were forgotten
         self._exhausted: set[tuple[Sent, int]] = set()  # with the number of attempts
         self._redelivered: dict[Sent, int] = {}  # with the number of requests before the redelivery
+        self._replayed: defaultdict[Sent, list[int]] = defaultdict(list)  # requests before each replay
         self._read = 0  # position in the journal
         self._haunted: set[Sent] = set()  # changed by a process that was wrongly taken for dead
         self._begun: dict[Sent, tuple[AssignedPartition, int]] = {}  # the assignment, and how often it was taken before
@@ -109,6 +110,11 @@ class Watch:
             if change.was == "exhausted":
                 self._redelivered[change.delivery] = self._world.sent.count(change.delivery)
 
+    def replayed(self, deliveries: Collection[Sent]) -> None:
+        """These deliveries come again, whatever has become of them. Their requests cannot be told from a replay's."""
+        for delivery in deliveries:
+            self._replayed[delivery].append(self._world.sent.count(delivery))
+
     def written_late(self) -> None:
         """A process that was wrongly taken for dead has changed rows, unknown to the present worker."""
         self._haunted.update(change.delivery for change in self.check_rows())
@@ -136,7 +142,7 @@ class Watch:
         partition = self._world.source.partitions.get(place)
         rows = self._deployment.rows()
         row = rows.get(delivery)
-        if delivery not in self._haunted:
+        if delivery not in self._haunted and delivery not in self._replayed:
             made = self._world.sent.count(delivery) - self._uncounted[delivery]
             counted = IN_MEMORY - 1 if row is None else row.attempt
             self.demand(made <= counted, f"{delivery} is sent after {made} attempts: {row}")
@@ -147,9 +153,10 @@ class Watch:
         taken = self._taken(delivery)
         if self._begun.get(delivery, (None, 0))[0] is not partition:
             self._begun[delivery] = partition, taken
-        elif delivery not in self._haunted and delivery not in self._redelivered:
+        elif not any(delivery in each for each in (self._haunted, self._redelivered, self._replayed)):
             self.demand(taken == self._begun[delivery][1], f"{delivery} is sent again, and has been taken: {row}")
-        if url in IN_ORDER and self._deployment.records[place, offset] in KEYS:
+        ordered = url in IN_ORDER and self._deployment.records[place, offset] in KEYS
+        if ordered and delivery not in self._replayed:
             self._check_order(partition, offset, delivery, rows)
 
     def _taken(self, delivery: Sent) -> int:
@@ -158,7 +165,8 @@ class Watch:
 
     def twice(self) -> list[Sent]:
         """Deliveries taken twice, although no partition left with its request open."""
-        return [each for each in self._deployment.duplicates() if self._taken(each) > 1]
+        replays = {each: len(times) for each, times in self._replayed.items()}
+        return [each for each in self._deployment.duplicates() if self._taken(each) > 1 + replays.get(each, 0)]
 
     def _check_order(self, partition: AssignedPartition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
         """A key has one open request, and a first attempt follows the end of all earlier events of the key.
@@ -173,7 +181,9 @@ class Watch:
             if self._deployment.records[place, number] != kind or not self._deployment.wants(url, number):
                 continue
             other = webhook_id(place, number, VALUES[kind]), url
-            self.demand(other not in busy, f"{place} {offset} is sent while {number} is open")
+            self.demand(
+                other not in busy or other in self._replayed, f"{place} {offset} is sent while {number} is open"
+            )
             if number < offset and first:
                 row = rows.get(other)
                 given_up = other in self._redelivered or (row is not None and row.status == "exhausted")
@@ -212,12 +222,16 @@ class Watch:
         self.demand(set(self._deployment.statuses()) <= ENDED, f"not ended: {self._deployment.rows()}")
         for delivery, before in self._redelivered.items():
             self.demand(self._world.sent.count(delivery) > before, f"{delivery} was not redelivered")
+        for delivery, times in self._replayed.items():
+            self.demand(self._world.sent.count(delivery) >= max(times) + 1, f"{delivery} was not replayed")
         ids = defaultdict[tuple[Sent, int], set[str]](set)
         for told in self._world.announced:
             if told.type == "delivery.exhausted":
                 data: dict[str, Any] = dict(told.data)
-                ids[(data["webhook_id"], data["url"]), data["attempts"]].add(told.event_id)
-        self.demand(ids.keys() == self._exhausted, f"exhausted are {self._exhausted}; told was {ids}")
+                if (delivery := (data["webhook_id"], data["url"])) not in self._replayed:
+                    ids[delivery, data["attempts"]].add(told.event_id)
+        exhausted = {each for each in self._exhausted if each[0] not in self._replayed}
+        self.demand(ids.keys() == exhausted, f"exhausted are {exhausted}; told was {ids}")
         self.demand(all(len(each) == 1 for each in ids.values()), f"told under several ids: {ids}")
 
     def _changes(self) -> Iterator[Change]:

@@ -34,6 +34,7 @@ from tests.simulation.transport import Transport
 TOPIC = "t"
 THREADS = ("lookups", "storing", "taking-up", "upkeep")
 WRITING = ("storing", "upkeep")
+GROUP = "g"
 BORN = 1_700_000_000.0
 
 
@@ -105,7 +106,7 @@ class World:
             self.worker = Worker(
                 partial(
                     WorkerParts,
-                    KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
+                    KafkaSettings(bootstrap_servers="none", group_id=GROUP, dead_letter_topic="dead", properties={}),
                     [TOPIC],
                     DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
                     self.delivery,

@@ -247,6 +247,33 @@ class WorkerMachine(RuleBasedStateMachine):
         self.write(number, more)
         self.world.settle_down(3)
 
+    @rule(number=NUMBERS, which=st.integers(0, 9), back=st.integers(1, 8), ordered=st.booleans())
+    def replay(self, number: int, which: int, back: int, *, ordered: bool) -> None:
+        url = self.urls[which % len(self.urls)]
+        self.watch.replayed(self.deployment.replay(number, url, back, ordered=ordered))
+
+    @rule()
+    def hold_replays(self) -> None:
+        self.deployment.hold_replays()
+
+    @rule()
+    def go_on_with_replays(self) -> None:
+        self.deployment.go_on_with_replays()
+
+    @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.integers(0, 9), turns=st.integers(0, 12))
+    @mortal
+    def replay_beside_new_events(self, number: int, kinds: list[int], more: list[int], which: int, turns: int) -> None:
+        """A replay of events that were just committed, while others come."""
+        self.write(number, kinds)
+        self.all_goes_well()
+        self.answer([(0, "taken")] * 4)
+        self.all_goes_well()
+        self.replay(number, which, len(kinds), ordered=bool(turns % 2))
+        self.world.now += 6.0
+        self.world.settle_down(turns)
+        self.write(number, more)
+        self.world.settle_down(3)
+
     @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.none() | st.integers(0, 9), redeliver=st.booleans())
     @mortal
     def disable_for_a_minute(
