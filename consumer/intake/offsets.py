@@ -25,6 +25,7 @@ _MAX_OFFSET = 2**63 - 1
 _MAX_EPOCH = 2**31 - 1
 
 Run = tuple[int, int]  # settled offsets [start, stop)
+_NO_RUNS = deque[Run]()  # an empty deque takes 624 bytes, and there is a tracker for each cursor
 
 
 class OffsetRegression(Exception):
@@ -66,7 +67,8 @@ class OffsetTracker:
         self._open: dict[int, int] = {}
         self.position = -1 if committed is None else committed
         self._top = self.position  # after the highest settled offset seen
-        self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
+        runs = [] if committed is None else decode(committed, metadata)
+        self._restored = deque(runs) if runs else _NO_RUNS
         self.restored_to = self._restored[-1][1] if self._restored else -1
         self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest epoch under which `_restored` is valid
         self.epoch = epoch
