@@ -161,6 +161,8 @@ class Cursor:
 
     def leave(self, left: Left) -> None:
         """The live stream leaves a delivery: it is settled once the cursor is confirmed."""
+        if self._timestamp is None:  # it began at the end of the log
+            self._timestamp = left.event.record.timestamp
         if self.confirmed:
             left.record.settle_one()
         else:
