@@ -166,6 +166,8 @@ class Cursor:
 
     def leave(self, left: Left) -> int:
         """The live stream leaves a delivery: it is settled once the cursor is confirmed. Returns how many more wait."""
+        if self._timestamp is None:  # it began at the end of the log
+            self._timestamp = left.event.record.timestamp
         if self.confirmed:
             left.record.settle_one()
             return 0
