@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
 from consumer.errors import DatabaseUnavailable
+from consumer.events.event import TopicPartition
 from consumer.intake.offsets import encode
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor
