@@ -317,7 +317,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Insert the first mark, an array.",
         ),
         "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
-        "ledger.backlogs.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
+        "ledger.backlogs.adopt": (
+            "`adopt`: delete cursors that the other group has itself.",
+            "The due keys of the others.",
+            "Move them.",
+            "Move their replays.",
+        ),
         "ledger.backlogs.of_subscription": ("What a subscription's cursors owe it.",),
         "ledger.backlogs.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),
