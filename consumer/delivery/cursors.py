@@ -214,8 +214,9 @@ class Cursor:
             return None
         expires, timestamp = self._expires, self.timestamp
         if retention is not None:
-            expires = None if timestamp is None or timestamp < 0 else timestamp / 1000 + retention
-            expires = None if expires == inf else expires
+            expires = None
+            if timestamp is not None and timestamp >= 0 and retention < inf:
+                expires = float(round(timestamp / 1000 + retention))  # as the database returns it
         if not self.moved and expires == self._expires and (self.confirmed or not self.waiting):
             return None
         self._expires = expires

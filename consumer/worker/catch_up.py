@@ -115,12 +115,16 @@ class CatchUp(Part):
 
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
-        for lost in self._backlog.load(partition.topic_partition, kept, partition.first):
-            stop = lost.next + 1 if lost.end is None else lost.end
-            self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
-            self._remove(lost.id)
+        lost = self._backlog.load(partition.topic_partition, kept, partition.first)
+        self.give_up(lost, "the topic was deleted and made anew")
         self._saver.moved(each for each in self._backlog.here_of(partition.topic_partition) if each.ending)
         self.looks.assigned(partition.topic_partition)
+
+    def give_up(self, lost: Iterable[KeptCursor], reason: str) -> None:
+        """Report and delete cursors whose records are gone. One without an end owes an unknown number of them."""
+        for each in lost:
+            self._losses.report(each.due_key, each.next, each.next + 1 if each.end is None else each.end, reason)
+            self._remove(each.id)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
@@ -369,6 +373,8 @@ class CatchUp(Part):
         if (each := self._passes.get(due_key[:2])) is not None:
             each.keep(due_key, here if self.looks.may_move(due_key) else ())
         self._saver.finished(cursor for cursor in here if cursor.finished)
+        for cursor in here:  # its row says when its next record expires, though it does not move
+            self._backlog.save(cursor)
 
     def _dropped(self, cursor: Cursor) -> None:
         """A finished cursor is forgotten."""

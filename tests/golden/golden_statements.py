@@ -252,8 +252,13 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.assigned.open_topics": (
             "Upkeep: the first topic with rows of a state.",
             "The next topic.",
+            "Upkeep: the first topic with cursors.",
+            "The next topic.",
         ),
-        "ledger.assigned.next_partition": ("Upkeep: the next partition of a topic that has rows.",),
+        "ledger.assigned.next_partition": (
+            "Upkeep: the next partition of a topic that has rows.",
+            "Upkeep: the next partition of a topic that has cursors.",
+        ),
         "ledger.assigned._numbers": (
             "Upkeep: the next of these partitions that has rows.",
             "Upkeep: the next of these partitions that has marks.",

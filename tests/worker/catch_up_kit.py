@@ -88,7 +88,8 @@ class Rig(Desk):
         self.types: dict[int, str] = {}  # of events, by offset; else user.created
         self.log = Log(records)
         replaying, selector = Replays(), Selector(Metrics(), clock=lambda: 0.0)
-        self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, {})
+        self.retentions: dict[str, float] = {}  # seconds, by topic
+        self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, self.retentions)
         find = partial(find_subscribers, engine, DEFAULT, in_the_clear)
         self.catch_up = CatchUp(
             self.backlog,
@@ -104,7 +105,7 @@ class Rig(Desk):
             given_out=lambda _: lambda offset: offset < self.live,
             live_at=lambda _: self.live,
             settled_to=lambda _: 0,
-            retentions={},
+            retentions=self.retentions,
             losses=Losses(GROUP, self.notes),
             remove=lambda _: None,
             finish_replays=lambda ids: replays.finish(engine, 1.0, ids),

@@ -279,6 +279,19 @@ def test_the_end_of_a_disabled_subscriptions_cursor_is_stored(rig: Rig) -> None:
     assert [each.end for each in cursors.of_partition(rig.engine, GROUP, HERE)] == [10]
 
 
+def test_a_cursor_that_does_not_move_says_when_its_next_record_expires(rig: Rig) -> None:
+    """Also one that began after the topic's retention was known; its row is written once."""
+    rig.retentions["t"] = 3600.0
+    rig.turn(1.0, 3)
+    repository.pause(rig.engine, rig.subscription)
+    rig.backlog.leaves(make_event(9), replace(rig.endpoint, paused=True), rig.record(9))
+    rig.turn(1.0, 20)
+    (kept,) = cursors.of_partition(rig.engine, GROUP, HERE)
+    assert kept.expires == round(make_event(9).record.timestamp / 1000 + 3600)
+    rig.turn(1.0, 20)
+    assert cursors.of_partition(rig.engine, GROUP, HERE) == [kept]
+
+
 def test_an_event_that_waits_when_its_cursor_meets_the_live_stream_is_the_live_streams(
     engine: Engine, rigs: list[Rig]
 ) -> None:
