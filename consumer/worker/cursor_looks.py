@@ -161,6 +161,7 @@ class CursorLooks:
         counted = next(iter(self._uncounted), None)
         if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
+            self._backlog.looking()
             look = partial(self._look, wanted, new, counted, self._assignments)
             self._job.start(look, partial(self._found, counted), lambda _error: self.look_at(wanted))
 

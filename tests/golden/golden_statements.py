@@ -112,6 +112,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
         "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.expiring": ("Subscriptions whose next event in Kafka expires, the most urgent first.",),
+        "subscriptions.health.untimed": (
+            "Subscriptions that are owed events which are not known to expire.",
+            "The same, of these topics.",
+        ),
         "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
@@ -322,6 +326,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Insert the first mark, an array.",
         ),
         "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
+        "ledger.backlogs.topics": ("`check`: the groups and topics with cursors that owe events.",),
         "ledger.backlogs.adopt": (
             "`adopt`: delete cursors that the other group has itself.",
             "The due keys of the others.",
@@ -502,6 +507,8 @@ def _subscribe(engine: Engine) -> None:
     health.disabled(engine, 20)
     health.paused(engine, 20)
     health.expiring(engine, time_of(T), 20)
+    for topics in (None, ["t"]):
+        health.untimed(engine, topics, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)
@@ -640,6 +647,7 @@ def _command(engine: Engine) -> None:
     search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
     backlogs.count(engine, GROUP)
+    backlogs.topics(engine)
     backlogs.adopt(engine, GROUP, "another")
 
 
