@@ -232,7 +232,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Probes: a row of many due keys that no open row of its ordering key precedes, with a part for each.",
         ),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
-        "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
+        "ledger.due._endpoints": (
+            "Their subscriptions, with the signing secrets.",
+            "A paused subscription is probed: likewise.",
+        ),
         "ledger.due._events": ("Their records.",),
         "ledger.due.postpone": (
             "Rows whose subscription has no usable secret, but for locked ones.",
@@ -584,6 +587,7 @@ def _send(engine: Engine) -> None:
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
+    due.fetch_to_probe(engine, GROUP, {1: ("t", 0, 1)}, T, default_secrets=KEYS, decrypt=in_the_clear)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)
     marks.refused_since(engine, GROUP, RecordId("t", 0, 0, 0), 1, T)

@@ -383,6 +383,52 @@ ORDER BY
   webhook_secrets.id DESC
 ;
 
+-- ledger.due._endpoints
+-- A paused subscription is probed: likewise.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  webhook_subscriptions.failing_since,
+  webhook_subscriptions.verified_url,
+  webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  webhook_secrets.expires_at,
+  webhook_tls.subscription_id AS tls_of
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
 -- ledger.due._events
 -- Their records.
 SELECT
