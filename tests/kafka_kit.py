@@ -85,10 +85,11 @@ class Kafka:
         *,
         partition: int = 0,
         headers: Sequence[tuple[str, bytes | None]] = (),
+        timestamp: int = 0,
     ) -> None:
-        """Write records in order, and wait for their acknowledgement."""
+        """Write records in order, and wait for their acknowledgement. `timestamp` (milliseconds) 0: now."""
         for value in values:
-            self._producer.produce(topic, value, b"key", partition, headers=list(headers))
+            self._producer.produce(topic, value, b"key", partition, headers=list(headers), timestamp=timestamp)
         assert self._producer.flush(20) == 0
 
     def transactional(self, **properties: str) -> Producer:

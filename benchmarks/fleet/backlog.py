@@ -12,9 +12,10 @@ from itertools import islice
 from benchmarks.fleet.costs import ROUND_TRIP, Costs
 from benchmarks.fleet.lane import Delivery, Lane
 from benchmarks.fleet.statements import Tally
-from consumer.worker.catch_up import PAUSE, SAVE_AFTER, SAVE_EVERY
+from consumer.worker.catch_up import PAUSE, SAVE_AFTER
 from consumer.worker.cursor_looks import FRESH, MOST
 from consumer.worker.reading_pass import LENGTH
+from consumer.worker.saver import SAVE_EVERY
 
 FETCH = 0.02  # seconds of a fetch from a broker: consumer/intake/cursor_reader.py, fetch.queue.backoff.ms
 

@@ -46,6 +46,7 @@ class Backlog:
         self._identity_of = identity_of
         self._cursors: dict[TopicPartition, Covered] = {}
         self._looked: dict[TopicPartition, set[int]] = {}  # subscriptions whose cursors were read in this assignment
+        self._dropped: set[int] = set()  # ids of cursors that were forgotten since the last look began
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
         self.saves = 0  # how many positions have been stored
         self.of_replays = Counter[int]()  # how many cursors of each replay are here
@@ -78,33 +79,40 @@ class Backlog:
         self._rows.forget((partition,))
         self._rows.update(rows)
 
+    def looking(self) -> None:
+        """The cursors are about to be read from the database, to be merged."""
+        self._dropped.clear()
+
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
         """Take the cursors of a due key as the database has them.
 
-        They get their ids; cursors that others have begun or moved appear, and those that are gone disappear.
+        They get their ids; cursors that others have begun or moved appear, and those that are gone disappear. One that
+        was dropped since the database was read does not come back: it would send its events again.
         """
         here = {(cursor.replay, cursor.first): cursor for cursor in self.here(due_key)}
         left: list[Left] = []
         for each in kept:
             known = here.pop((each.replay, each.first), None)
             if known is None:
-                self._add(Cursor(each))
+                self._take_up(each)
             elif known.astray:
-                self.drop(known)
+                left += self.drop(known)
                 self._add(Cursor(each))
-                left += known.waiting
             elif known.id is None and known.stored:
                 known.is_row(each)
         for cursor in here.values():
             if cursor.id is not None:
-                self.drop(cursor)
-                left += cursor.waiting
+                left += self.drop(cursor)
         self._looked.setdefault(due_key[:2], set()).add(due_key[2])
         for cursor in self._part(due_key):
             self.save(cursor)
         for event, endpoint, record in left:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
+
+    def _take_up(self, kept: KeptCursor) -> None:
+        if kept.id not in self._dropped:
+            self._add(Cursor(kept))
 
     def here_of(self, partition: TopicPartition) -> list[Cursor]:
         """All cursors of a partition."""
@@ -167,6 +175,8 @@ class Backlog:
         """
         cursor = self._covering(event, endpoint)
         if cursor is None:
+            if not self._may_begin(event, endpoint):
+                return False
             if endpoint.paused:
                 cursor = self._begin(event, endpoint, CursorReason.PAUSED)
             elif endpoint.starts and endpoint.subscription_id not in self._looked.get(event.record.topic_partition, ()):
@@ -176,7 +186,7 @@ class Backlog:
             else:
                 return False
         self.met[cursor.due_key] = endpoint.paused
-        cursor.leave(Left(event, endpoint, record))
+        self._parking.waits(cursor.leave(Left(event, endpoint, record)))
         if not cursor.confirmed:
             self.save(cursor)
         return True
@@ -187,7 +197,10 @@ class Backlog:
         down = lane is not None and lane.breaker.is_long_open
         if not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows:
             return False
-        self._begin(event, endpoint, CursorReason.BEHIND).leave(Left(event, endpoint, record))
+        if not self._may_begin(event, endpoint):
+            return False
+        cursor = self._begin(event, endpoint, CursorReason.BEHIND)
+        self._parking.waits(cursor.leave(Left(event, endpoint, record)))
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
@@ -206,7 +219,7 @@ class Backlog:
 
     def _was_saved(self, cursor: Cursor) -> None:
         self.saves += 1
-        cursor.end_save()
+        self._parking.waits(-cursor.end_save())
 
     def _went_astray(self, cursor: Cursor) -> None:
         """Another owner has moved the cursor, or it is gone: read its row again."""
@@ -218,9 +231,11 @@ class Backlog:
         self.drop(cursor)
         self._add(Cursor(rewound(cursor.kept(), cursor.first)))
 
-    def drop(self, cursor: Cursor) -> None:
-        """Forget a cursor whose row is gone."""
+    def drop(self, cursor: Cursor) -> list[Left]:
+        """Forget a cursor whose row is gone. Returns the deliveries that were left to it and are not settled."""
         cursor.gone = True
+        if cursor.id is not None:
+            self._dropped.add(cursor.id)
         covered = self.of(cursor.due_key[:2])
         several = covered.get(cursor.due_key[2], [])
         left = [each for each in several if each is not cursor]
@@ -230,11 +245,14 @@ class Backlog:
             covered[cursor.due_key[2]] = left
         else:
             covered.pop(cursor.due_key[2], None)
+        waiting = cursor.withdraw()
+        self._parking.waits(-len(waiting))
+        return waiting
 
     def drop_all(self, due_key: DueKey) -> None:
         """Forget the cursors of a subscription that was removed: nobody gets what was left to them."""
         for cursor in list(self.here(due_key)):
-            cursor.confirm()
+            self._parking.waits(-cursor.confirm())
             self.drop(cursor)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
@@ -243,6 +261,7 @@ class Backlog:
             for several in self._cursors.pop(partition, {}).values():
                 for cursor in several:
                     self._count(cursor, -1)
+                    self._parking.waits(-len(cursor.withdraw()))
             self._looked.pop(partition, None)
 
     def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
@@ -259,6 +278,11 @@ class Backlog:
     def _covering(self, event: Event, endpoint: Endpoint) -> Cursor | None:
         several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
         return next((cursor for cursor in several if cursor.covers(event.record.offset)), None)
+
+    def _may_begin(self, event: Event, endpoint: Endpoint) -> bool:
+        """Not where a cursor began and has met the live stream at once: until its end is stored, both are one row."""
+        several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
+        return not any(cursor.ending and cursor.first == event.record.offset for cursor in several)
 
     def _begin(self, event: Event, endpoint: Endpoint, reason: CursorReason) -> Cursor:
         due_key, offset = due_key_of(event, endpoint.subscription_id), event.record.offset
@@ -279,7 +303,7 @@ class Backlog:
 
     def _begun(self, cursor: Cursor) -> None:
         """A new cursor is stored: its deliveries are settled, and its row can be looked up."""
-        cursor.confirm()
+        self._parking.waits(-cursor.confirm())
         self.news[cursor.due_key] = None
 
     def _count(self, cursor: Cursor, change: int) -> None:

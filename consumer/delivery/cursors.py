@@ -122,6 +122,11 @@ class Cursor:
         return self._tracker.open
 
     @property
+    def may_end_at(self) -> int:
+        """It has read what is below, or settled some of it before a restart: the live stream would send that again."""
+        return max(self.read_to, self._tracker.restored_to)
+
+    @property
     def timestamp(self) -> int | None:
         """The timestamp (milliseconds) of the first event that is owed, or that was read last; None: not known."""
         oldest = self._tracker.oldest_timestamp
@@ -159,19 +164,28 @@ class Cursor:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
         return not self.replay and self.first <= offset and (self.end is None or offset < self.end)
 
-    def leave(self, left: Left) -> None:
-        """The live stream leaves a delivery: it is settled once the cursor is confirmed."""
+    def leave(self, left: Left) -> int:
+        """The live stream leaves a delivery: it is settled once the cursor is confirmed. Returns how many more wait."""
+        if self._timestamp is None:  # it began at the end of the log
+            self._timestamp = left.event.record.timestamp
         if self.confirmed:
             left.record.settle_one()
-        else:
-            self.waiting.append(left)
+            return 0
+        self.waiting.append(left)
+        return 1
 
-    def confirm(self) -> None:
-        """The database has the cursor as it is here: settle the deliveries that were left to it."""
+    def confirm(self) -> int:
+        """The database has the cursor as it is here: settle the deliveries that were left to it. Returns how many."""
         self.stored = self.confirmed = True
-        waiting, self.waiting = self.waiting, []
+        waiting = self.withdraw()
         for left in waiting:
             left.record.settle_one()
+        return len(waiting)
+
+    def withdraw(self) -> list[Left]:
+        """Take the deliveries back that were left to it and are not settled."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
 
     def kept(self) -> KeptCursor:
         """The cursor as it would be read from the database, had all that it has settled been saved."""
@@ -204,6 +218,7 @@ class Cursor:
     def meet(self, offset: int) -> None:
         """It ends here: the live stream owes the events from `offset` on."""
         self.end, self.ending = offset, True
+        self._tracker.cut(offset)
 
     def begin_save(self, retention: float | None = None, identity: str | None = None) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way.
@@ -214,8 +229,9 @@ class Cursor:
             return None
         expires, timestamp = self._expires, self.timestamp
         if retention is not None:
-            expires = None if timestamp is None or timestamp < 0 else timestamp / 1000 + retention
-            expires = None if expires == inf else expires
+            expires = None
+            if timestamp is not None and timestamp >= 0 and retention < inf:
+                expires = float(round(timestamp / 1000 + retention))  # as the database returns it
         if not self.moved and expires == self._expires and (self.confirmed or not self.waiting):
             return None
         self._expires = expires
@@ -225,10 +241,10 @@ class Cursor:
         self._saving = mark, self.end
         return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, identity)
 
-    def end_save(self) -> None:
-        """The save that was begun is stored."""
+    def end_save(self) -> int:
+        """The save that was begun is stored. Returns how many deliveries that were left to it are settled now."""
         assert self._saving is not None  # noqa: S101 (for mypy)
         self._saved, self._saving, self._saving_settled = self._saving, None, 0
         self._version += 1
         self.ending = self.ending and self.end != self._saved[1]
-        self.confirm()
+        return self.confirm()

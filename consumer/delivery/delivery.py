@@ -25,6 +25,8 @@ from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
+RESTS = 0.2  # seconds without a request, in which stored deliveries that are due would have been taken up
+WORKS = 600.0  # seconds for which a receiver that accepted a request counts as working
 LANE_BYTES = 16 * 2**20
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
@@ -123,6 +125,7 @@ class Lane:
         self.listed = False
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane was first used
+        self.accepted_at = -inf  # when the receiver last accepted a request
         self.warm = False  # a request has ended since the lane was empty
         self.timed_out = False  # the last result was a time-out; Lanes sets it
         self.unsendable: str | None = None  # why the last request could not be sent at all
@@ -231,6 +234,11 @@ class Lane:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
+    def rests(self, now: float) -> bool:
+        """The receiver has accepted a request lately, and there is nothing to send: all that is stored waits longer."""
+        works = self.breaker.open_until is None and now - self.accepted_at < WORKS
+        return works and not self.held and not self.in_flight and now - self.moved_at >= RESTS
+
     def could_not_send(self, now: float, started: float, why: str) -> bool:
         """A request that started at `started` has shown that none can be sent. True if the reason is new."""
         self.breaker.unsendable(now, started)
@@ -239,7 +247,7 @@ class Lane:
 
     def succeeded(self, now: float, started: float, slots: int) -> None:
         """The receiver accepted a request that started at `started`."""
-        self.unsendable = None
+        self.unsendable, self.accepted_at = None, now
         self.breaker.succeeded(now, started, self.limit or slots)
 
     def refused(self, now: float, started: float, slots: int) -> bool:

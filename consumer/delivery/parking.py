@@ -102,6 +102,7 @@ class Parking(Part):
         self.loading = ThreadJob[_Known](
             reader.submit, "could not load the stored deliveries of a partition; its events wait", monotonic
         )
+        self._left = 0  # deliveries that wait until a cursor is stored
         self.due_keys = DueKeys()
         self.ordering_keys = StoredKeys()
         self.open_rows = OpenRows()
@@ -134,7 +135,7 @@ class Parking(Part):
     @property
     def full(self) -> bool:
         """The backlog is too large to take in more events."""
-        return self.backlog >= BACKLOG or self._bytes >= BACKLOG_BYTES
+        return self.backlog + self._left >= BACKLOG or self._bytes >= BACKLOG_BYTES
 
     @property
     def busy(self) -> bool:
@@ -172,6 +173,10 @@ class Parking(Part):
         If it exists, and another owner has moved or ended it, `on_astray` runs instead.
         """
         self._to_write.append(PendingWrite(cursor, on_stored, cursor.due_key, self._monotonic(), on_astray))
+
+    def waits(self, deliveries: int) -> None:
+        """So many more deliveries, or fewer if negative, wait until a cursor is stored."""
+        self._left += deliveries
 
     def move(self, move: CursorMove, due_key: DueKey, on_stored: OnStored, on_astray: OnStored) -> None:
         """Store a cursor's position. If another owner has moved the cursor, or it is gone, `on_astray` runs instead."""

@@ -4,12 +4,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not said to be exported
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
@@ -41,6 +42,13 @@ _FIXED: dict[str, Any] = {
     "fetch.error.backoff.ms": 100,
     "statistics.interval.ms": 1_000,
 }
+
+
+class Place(NamedTuple):
+    """An offset, and the timestamp (milliseconds) of its record; None: it has none, or there is no record yet."""
+
+    offset: int
+    timestamp: int | None = None
 
 
 class LogReader:
@@ -141,14 +149,24 @@ class LogReader:
                 spans.append(Span(*partition, first, last))
         return spans
 
-    def firsts(self, partitions: Sequence[TopicPartition], since: float) -> dict[TopicPartition, int]:
-        """The first offset stamped at a time (unix seconds; not above 0: the oldest) or later; else the log's end.
+    def firsts(self, partitions: Sequence[TopicPartition], since: float) -> dict[TopicPartition, Place]:
+        """The first record stamped at a time (unix seconds; not above 0: the oldest) or later; else the log's end.
 
         Raises KafkaUnavailable if a partition's leader does not answer.
         """
-        newest = self.offsets(partitions, OFFSET_END)
-        found = self.offsets(partitions, int(since * 1000) if since > 0 else OFFSET_BEGINNING)
-        return {partition: offset if offset >= 0 else newest[partition] for partition, offset in found.items()}
+        others = self.offsets(partitions, OFFSET_END if since > 0 else OFFSET_BEGINNING)
+        admin = made(AdminClient, onlooker(self._kafka), self._kafka)  # unlike a Consumer, it is told timestamps
+        stamped = OffsetSpec.for_timestamp(max(0, int(since * 1000)))
+        asked = {KafkaTopicPartition(*partition): stamped for partition in partitions}
+        found = {}
+        try:
+            for place, answer in admin.list_offsets(asked, request_timeout=_TIMEOUT).items():
+                partition, first = (place.topic, place.partition), answer.result()
+                offset = first.offset if since > 0 and first.offset >= 0 else others[partition]
+                found[partition] = Place(offset, first.timestamp if first.offset >= 0 else None)
+        except KafkaException as error:
+            raise self._unavailable(error) from None
+        return found
 
     def start(self, spans: Iterable[Span]) -> None:
         """Begin to read these spans; call it again only when it is `done`."""

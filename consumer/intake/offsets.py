@@ -115,6 +115,11 @@ class OffsetTracker:
             while self._restored and self._restored[0][1] <= offset:
                 self._restored.popleft()
 
+    def cut(self, offset: int) -> None:
+        """Forget the settled records of before the restart at or above this offset: others follow these."""
+        runs = [(start, min(stop, offset)) for start, stop in self._restored if start < offset]
+        self._restored = deque(runs) if runs else _NO_RUNS
+
     @property
     def oldest_timestamp(self) -> int | None:
         """The timestamp of the first unsettled record; None if all are settled. Safe to call from another thread."""

@@ -7,7 +7,7 @@ Both group protocols work alike: a worker owns the partitions that the client or
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
@@ -15,7 +15,7 @@ from math import inf
 from threading import Event, Thread
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
@@ -26,7 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import made, onlooker
+from consumer.kafka.client import allow, made, onlooker
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -202,6 +202,7 @@ class TopicWatch(Part):
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._behind: Callable[[], Collection[str]] = frozenset
         self._failing = False
+        self._untold: set[str] = set()  # topics whose retention this user may not see
         self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
         self._fault: str | None = None
         admin = made(AdminClient, onlooker(kafka), kafka)
@@ -251,7 +252,7 @@ class TopicWatch(Part):
         counts = _counts(cluster)
         none = self._says_none and not any(map(self._consumed, counts))
         self._fault = "no topic of KAFKA_TOPICS exists" if none else None
-        retentions = _retentions(admin, sorted(self._behind()))
+        retentions = self._retentions(admin)
         self._post(partial(self._learn, counts, self._clock(), self._ends(admin, counts), retentions))
         return True
 
@@ -274,23 +275,36 @@ class TopicWatch(Part):
                 ends[topic_partition.topic, topic_partition.partition] = answer.result(0).offset
         return ends
 
-
-def _retentions(admin: AdminClient, topics: Sequence[str]) -> Retentions:
-    """For how long these topics keep their records, as far as the brokers report it in time."""
-    found: dict[str, float] = {}
-    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
-    try:
-        answers = admin.describe_configs(asked, request_timeout=TIMEOUT) if asked else {}
-    except KafkaException:
-        return found
-    wait(answers.values(), TIMEOUT + MARGIN)
-    for resource, answer in answers.items():
-        with suppress(KafkaException, TimeoutError):
-            settings = answer.result(0)
+    def _retentions(self, admin: AdminClient) -> Retentions:
+        """For how long topics keep their records, as far as the brokers report it in time. A refusal is logged once."""
+        found: dict[str, float] = {}
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in sorted(self._behind())]
+        try:
+            answers = admin.describe_configs(asked, request_timeout=TIMEOUT) if asked else {}
+        except KafkaException:
+            return found
+        wait(answers.values(), TIMEOUT + MARGIN)
+        for resource, answer in answers.items():
+            topic = resource.name
+            try:
+                settings = answer.result(0)
+            except TimeoutError:
+                continue
+            except KafkaException as error:
+                refused = error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+                if refused and topic not in self._untold:
+                    self._untold.add(topic)
+                    log.warning(
+                        "Kafka does not report how long it keeps the events of subscriptions that are behind",
+                        topic=topic,
+                        advice=allow("DescribeConfigs", topic),
+                    )
+                continue
+            self._untold.discard(topic)
             milliseconds = int(settings["retention.ms"].value)
             expires = "delete" in settings["cleanup.policy"].value and milliseconds >= 0
-            found[resource.name] = milliseconds / 1000 if expires else inf
-    return found
+            found[topic] = milliseconds / 1000 if expires else inf
+        return found
 
 
 def _counts(cluster: ClusterMetadata) -> Counts:

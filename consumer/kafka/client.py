@@ -170,11 +170,16 @@ def _refusal(config: dict[str, str]) -> str:
     raise AssertionError(f"librdkafka took the property {_PROBE!r}")
 
 
+def allow(operation: str, topic: str) -> str:
+    """The change that an operator should make if this user lacks a right to a topic."""
+    return f"allow this service's user {operation} on the topic {topic}"
+
+
 def remedy(error: KafkaError, *, topic: str | None = None, group: str = "") -> str | None:
     """The change that an operator should make; None if `error` is about something other than credentials and rights."""
     code, text = error.code(), error.str()
     if topic and code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        return f"allow this service's user Read on the topic {topic}"
+        return allow("Read", topic)
     if group and (code == KafkaError.GROUP_AUTHORIZATION_FAILED or "Group authorization failed" in text):
         return f"allow this service's user Read on the group {group}"
     found = next((advice for part, advice in _IN_TEXTS if part in text), None)

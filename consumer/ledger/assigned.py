@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select
 
 from consumer.database.engine import reading
 from consumer.database.statements import AnySelect, leaps, of_each
@@ -81,31 +81,39 @@ def open_keys(engine: Engine, group: str, topic: str, partition: int, most: int)
 
 
 def open_topics(engine: Engine, group: str) -> list[str]:
-    """Each topic that has open or delivered rows.
+    """Each topic that has open or delivered rows, or cursors.
 
     Delivered rows count because they have to be deleted if the topic is gone. Takes a seek for each topic and state,
     however many rows there are.
     """
+    row, cursor = ParkedDelivery, StoredCursor
+    firsts: list[tuple[ColumnElement[str], Select[Any]]] = [
+        (row.topic.expression, select(func.min(row.topic)).where(row.group_id == group, row.status == status))
+        for status in (*OPEN, Status.DELIVERED)
+    ]
+    firsts.append((cursor.topic.expression, select(func.min(cursor.topic)).where(cursor.group_id == group)))
     topics: set[str] = set()
     with reading(engine) as connection:
-        for status in (*OPEN, Status.DELIVERED):
-            first = select(func.min(ParkedDelivery.topic)).where(
-                ParkedDelivery.group_id == group, ParkedDelivery.status == status
-            )
+        for column, first in firsts:
             topic = connection.scalar(first)
             while topic is not None:
                 topics.add(topic)
-                topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
+                topic = connection.scalar(first.where(column > topic))
     return sorted(topics)
 
 
 def next_partition(engine: Engine, group: str, topic: str, after: int) -> int | None:
-    """The lowest partition above `after` that has rows, in any state. One seek, however large the numbers are."""
-    lowest = select(func.min(ParkedDelivery.partition_no)).where(
-        ParkedDelivery.group_id == group, ParkedDelivery.topic == topic, ParkedDelivery.partition_no > after
-    )
+    """The lowest partition above `after` that has rows, in any state, or cursors. Two seeks, however many there are."""
     with reading(engine) as connection:
-        return connection.scalar(lowest)
+        lowest = [
+            connection.scalar(
+                select(func.min(table.partition_no)).where(
+                    table.group_id == group, table.topic == topic, table.partition_no > after
+                )
+            )
+            for table in (ParkedDelivery, StoredCursor)
+        ]
+    return min((number for number in lowest if number is not None), default=None)
 
 
 def scan(

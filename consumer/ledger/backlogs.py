@@ -107,6 +107,14 @@ def count(engine: Engine, group: str) -> int:
         return connection.execute(mine).scalar_one()
 
 
+def topics(engine: Engine) -> list[tuple[str, str]]:
+    """The groups whose cursors owe events, each with the topics of these."""
+    places = StoredCursor.group_id, StoredCursor.topic
+    with reading(engine) as connection:
+        owing = connection.execute(select(*places).where(_unfinished()).distinct().order_by(*places))
+        return [(row.group_id, row.topic) for row in owing]
+
+
 def adopt(engine: Engine, from_group: str, to_group: str) -> int:
     """Give a group's cursors, and the replays that they belong to, to another group. Returns how many cursors moved.
 

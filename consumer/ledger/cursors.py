@@ -5,13 +5,14 @@ below `next`, and in `runs`, everything is settled. Each function may be repeate
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    and_,
     bindparam,
     delete,
     exists,
@@ -26,11 +27,9 @@ from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import (
-    DUE_KEY,
     OPEN,
     DueKey,
     bind,
-    due_key_of_row,
     in_transaction,
     is_bound,
     time_of,
@@ -198,30 +197,29 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
 
 
 def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:
-    """The stored deliveries, in any state, of these due keys' cursors at or after their positions.
+    """The stored deliveries, in any state, of these due keys, at or after the lowest of their cursors' positions.
 
-    By replay, offset and record timestamp. A crash may have hidden them from the position.
+    By replay, offset and record timestamp. A crash may have hidden them from the position. One statement for each
+    partition, which reads the rows of these subscriptions there.
     """
     found: dict[DueKey, set[tuple[int, int, int]]] = {due_key: set() for due_key in due_keys}
-    if not due_keys:
-        return found
     row, cursor = ParkedDelivery, StoredCursor
-    place = cursor.topic.expression, cursor.partition_no.expression, cursor.subscription_id.expression
-    rows = (
-        select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts)
-        .join(cursor, and_(*(mine == its for mine, its in zip(DUE_KEY, PLACE, strict=True))))
-        .where(
-            cursor.group_id == group,
-            any_tuple_of(place, sorted(due_keys)),
-            row.replay == cursor.replay,
-            row.record_offset >= cursor.next_offset,
-            or_(cursor.end_offset.is_(None), row.record_offset < cursor.end_offset),
-            row.status.in_(list(Status)),
-        )
-    )
     with reading(engine) as connection:
-        for each in connection.execute(rows):
-            found[due_key_of_row(each)].add((each.replay, each.record_offset, each.record_ts))
+        for (topic, partition), here in groupby(sorted(due_keys), itemgetter(0, 1)):
+            ids = [due_key[2] for due_key in here]
+            there = cursor.group_id == group, cursor.topic == topic, cursor.partition_no == partition
+            lowest = select(func.min(cursor.next_offset)).where(*there, any_of(cursor.subscription_id.expression, ids))
+            rows = select(row.subscription_id, row.replay, row.record_offset, row.record_ts).where(
+                row.group_id == group,
+                row.topic == topic,
+                row.partition_no == partition,
+                row.status.in_(list(Status)),
+                any_of(row.subscription_id.expression, ids),
+                row.record_offset + 0 >= lowest.scalar_subquery(),  # by the index of due keys, not by that of offsets
+            )
+            for each in connection.execute(rows):
+                key = (topic, partition, each.subscription_id)
+                found[key].add((each.replay, each.record_offset, each.record_ts))
     return found
 
 

@@ -5,19 +5,17 @@ Every check is limited in time, and depends on others as little as possible, so 
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AclOperation,
     AdminClient,
     ClusterMetadata,
-    ConfigResource,
 )
 from sqlalchemy import Engine
 
@@ -41,10 +39,11 @@ from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import OLD_BROKERS, known_properties
+from consumer.kafka.client import OLD_BROKERS, allow, known_properties
+from consumer.ledger import backlogs
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
-from consumer.ops.cluster import TIMEOUT, connected, lags, without
+from consumer.ops.cluster import TIMEOUT, broker_config, connected, knows_kip_848, lags, without
 from consumer.ops.dead_letters import HOUR, written
 from consumer.subscriptions import health, repository, secrets, tls
 
@@ -55,6 +54,10 @@ _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _RESUME = "kafka-webhooks subscriptions resume ID"
 _RESCUE = "fix their receivers, resume them, or raise the topics' retention.ms"
+_GIVE_UP = (
+    "name it in KAFKA_TOPICS again, or give them up: DELETE FROM webhook_cursors WHERE group_id = … AND topic = …"
+)
+_ADOPT = "if one has no workers any more: kafka-webhooks deliveries adopt --from-group GROUP"
 _VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
 _MOST_LISTED = 1000  # failing subscriptions, and paused ones
@@ -80,6 +83,17 @@ class Warn(str):
     __slots__ = ()
 
 
+class _Log(NamedTuple):
+    """What workers of the group read: not the topics that are `ignored`.
+
+    Of the `untold` ones this user may not see for how long Kafka keeps the events.
+    """
+
+    group: str
+    ignored: Collection[str]
+    untold: Sequence[str]
+
+
 _Topic = tuple[Finding, list[tuple[str, int]]]  # with its partitions
 
 
@@ -95,9 +109,9 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
     yield from _mappings(values)
-    yield from _kafka(values)
+    log = yield from _kafka(values)
     yield from _schema_registry(values)
-    yield from _database(values)
+    yield from _database(values, log)
 
 
 def _mappings(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -113,18 +127,19 @@ def _mappings(values: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("mappings", True, f"for {', '.join(patterns[:_MOST_IDS])}{more}")
 
 
-def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
+def _kafka(values: Mapping[str, str]) -> Generator[Finding, None, _Log | None]:
+    """Returns None if Kafka was not asked."""
     try:
         kafka = load(KafkaSettings, values)
         admin, cluster = within(lambda: connected(kafka), TIMEOUT)
     except SettingsError as error:
         yield _not_looked_at("kafka", error)
-        return
+        return None
     except WebhooksError as error:
         yield Finding("kafka", False, str(error))
-        return
+        return None
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
-    if kafka.properties.get("group.protocol") == "consumer" and not knows_kip_848(_broker_config(admin, cluster)):
+    if kafka.properties.get("group.protocol") == "consumer" and not knows_kip_848(broker_config(admin, cluster)):
         yield Finding("kafka", False, f"no worker can join the group: {OLD_BROKERS}")
     topics: Sequence[str] = ()
     try:
@@ -135,11 +150,17 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
     yield from (finding for finding, _ in found)
     if partitions := {partition for _, part in found for partition in part}:
         yield _look("group", lambda: _group(kafka, admin, sorted(partitions)))
+    untold = sorted(without(AclOperation.DESCRIBE_CONFIGS, {name for name, _ in partitions}, admin))
+    for name in untold[:_MOST_IDS]:
+        unknown = f"how long Kafka keeps the events of {name} is not known: {allow('DescribeConfigs', name)}"
+        yield Finding("retention", True, unknown, warning=True)
     consumed = consumes(kafka, topics)
     yield _look("dead-letter topic", lambda: _dead_letter_topic(kafka, admin, cluster))
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
     if (history := kafka.attempts_topic) is not None:
         yield _look("attempts topic", lambda: _written_topic(history, admin, cluster))
+    ignored = {name for name in cluster.topics if not consumed(name)}
+    return _Log(kafka.group_id, ignored, untold) if topics else None
 
 
 def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -161,7 +182,7 @@ def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
         yield _look("schema registry", answers)
 
 
-def _database(values: Mapping[str, str]) -> Iterator[Finding]:
+def _database(values: Mapping[str, str], log: _Log | None = None) -> Iterator[Finding]:
     try:
         settings = load(DatabaseSettings, values)
     except SettingsError as error:
@@ -187,7 +208,7 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
         vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
         yield _look("receivers", lambda: _receivers(engine))
-        yield _look("backlogs", lambda: _backlogs(engine, datetime.now(UTC)))
+        yield _look("backlogs", lambda: _backlogs(engine, datetime.now(UTC), log))
         yield _look("secrets", lambda: _secrets(engine, vault))
         if found := tls.expiries(engine):
             yield _look("certificates", lambda: _certificates(found, datetime.now(UTC)))
@@ -210,7 +231,7 @@ def _topic(topic: str, kafka: KafkaSettings, admin: AdminClient, cluster: Cluste
         names = list(filter(consumes(kafka, [topic]), cluster.topics))
     if closed := without(AclOperation.READ, names, admin):
         which = f"{topic} matches {closed[0]}, which" if pattern else topic
-        return Finding("topic", False, f"{which} may not be read: {_allow('Read', closed[0])}"), []
+        return Finding("topic", False, f"{which} may not be read: {allow('Read', closed[0])}"), []
     there = [name for name in names if name in cluster.topics and cluster.topics[name].error is None]
     if not there:
         lacks = "matches no topic now: create one" if pattern else "does not exist: create it"
@@ -218,10 +239,6 @@ def _topic(topic: str, kafka: KafkaSettings, admin: AdminClient, cluster: Cluste
     partitions = [(name, number) for name in there for number in cluster.topics[name].partitions]
     told = f"{_number(len(there), 'topic')} match now" if pattern else _number(len(partitions), "partition")
     return Finding("topic", True, f"{topic}: {told}"), partitions
-
-
-def _allow(operation: str, topic: str) -> str:
-    return f"allow this service's user {operation} on the topic {topic}"
 
 
 def _there(wanted: str, cluster: ClusterMetadata) -> str:
@@ -245,11 +262,11 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
 
 def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
     if without(AclOperation.WRITE, [name], admin):
-        raise WebhooksError(f"{name} may not be written to: {_allow('Write', name)}")
+        raise WebhooksError(f"{name} may not be written to: {allow('Write', name)}")
     if name in cluster.topics:
         return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
     # Where the brokers' configuration may not be read, they may create topics.
-    if _broker_config(admin, cluster).get("auto.create.topics.enable", "true") != "true":
+    if broker_config(admin, cluster).get("auto.create.topics.enable", "true") != "true":
         raise WebhooksError(f"{name} does not exist, and this Kafka creates no topics by itself: create it")
     return f"{name} does not exist yet; Kafka creates it with the first record"
 
@@ -263,23 +280,6 @@ def _dead_letter_topic(kafka: KafkaSettings, admin: AdminClient, cluster: Cluste
 def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
     text = _written_topic(name, admin, cluster)
     return text if consumed(name) else f"{text}; to get its events as webhooks, add it to KAFKA_TOPICS"
-
-
-def knows_kip_848(config: Mapping[str, str]) -> bool:
-    """Whether brokers with this configuration know KAFKA_GROUP_PROTOCOL=consumer. True if it may not be read."""
-    # The first is `classic` before Kafka 4.0, and both are missing before 3.7.
-    protocols = config.get("group.coordinator.rebalance.protocols")
-    return not config or ("group.consumer.heartbeat.interval.ms" in config and "consumer" in (protocols or "consumer"))
-
-
-def _broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str, str]:
-    """The configuration of a broker; empty if it may not be read."""
-    broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
-    try:
-        config = admin.describe_configs([broker], request_timeout=TIMEOUT)[broker].result()
-    except KafkaException:
-        return {}
-    return {name: entry.value for name, entry in config.items()}
 
 
 def _tables(engine: Engine) -> str:
@@ -334,14 +334,24 @@ def _receivers(engine: Engine) -> str:
     return Warn(f"all attempts fail for {ids}, the first since {since} UTC: kafka-webhooks top")
 
 
-def _backlogs(engine: Engine, now: datetime) -> str:
-    """The subscriptions whose events Kafka removes soon."""
-    found = health.expiring(engine, now + timedelta(seconds=health.EXPIRES_SOON), _MOST_LISTED + 1)
-    if not found:
-        return "none expires within 6 hours"
-    left = health.time_left((found[0].expires - now).total_seconds())
-    who = _first([each.subscription_id for each in found])
-    return Warn(f"Kafka removes events that it owes to {who}, the first in {left}: {_RESCUE}")
+def _backlogs(engine: Engine, now: datetime, log: _Log | None) -> str:
+    """The subscriptions whose events Kafka removes soon, or nobody knows when; and the cursors that no worker reads."""
+    told = []
+    if found := health.expiring(engine, now + timedelta(seconds=health.EXPIRES_SOON), _MOST_LISTED + 1):
+        left = health.time_left((found[0].expires - now).total_seconds())
+        who = _first([each.subscription_id for each in found])
+        told.append(f"Kafka removes events that it owes to {who}, the first in {left}: {_RESCUE}")
+    if untimed := health.untimed(engine, None if log is None else log.untold, _MOST_LISTED + 1):
+        told.append(f"how long Kafka keeps the events that it owes to {_first(untimed)} is not known")
+    owing = [] if log is None else backlogs.topics(engine)
+    unread = [topic for group, topic in owing if log and group == log.group and topic in log.ignored]
+    if unread:
+        shown = ", ".join(unread[:_MOST_IDS])
+        told.append(f"no worker reads {shown}, of which events are owed: {_GIVE_UP}")
+    groups = sorted({group for group, _ in owing if log and group != log.group})
+    others = f"; owed by other groups, too ({', '.join(groups[:_MOST_IDS])}): {_ADOPT}" if groups else ""
+    text = "; ".join(told or ["none expires within 6 hours"]) + others
+    return Warn(text) if told else text
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:

@@ -1,7 +1,7 @@
 """Asks a Kafka cluster, outside any group: for its topics, this user's rights, and the lag of a consumer group."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
@@ -10,6 +10,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     AclOperation,
     AdminClient,
     ClusterMetadata,
+    ConfigResource,
     OffsetSpec,
 )
 
@@ -127,6 +128,23 @@ def without(operation: AclOperation, topics: Collection[str], admin: AdminClient
         if denied:
             found.append(topic)
     return found
+
+
+def knows_kip_848(config: Mapping[str, str]) -> bool:
+    """Whether brokers with this configuration know KAFKA_GROUP_PROTOCOL=consumer. True if it may not be read."""
+    # The first is `classic` before Kafka 4.0, and both are missing before 3.7.
+    protocols = config.get("group.coordinator.rebalance.protocols")
+    return not config or ("group.consumer.heartbeat.interval.ms" in config and "consumer" in (protocols or "consumer"))
+
+
+def broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str, str]:
+    """The configuration of a broker; empty if it may not be read."""
+    broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
+    try:
+        config = admin.describe_configs([broker], request_timeout=TIMEOUT)[broker].result()
+    except KafkaException:
+        return {}
+    return {name: entry.value for name, entry in config.items()}
 
 
 def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:

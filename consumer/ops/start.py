@@ -8,14 +8,14 @@ from sqlalchemy import Connection
 from consumer.config.types import moment, topic_names
 from consumer.errors import InvalidSubscription, WebhooksError
 from consumer.events.event import TopicPartition
-from consumer.intake.log_reader import LogReader
+from consumer.intake.log_reader import LogReader, Place
 from consumer.ledger import cursors, marks
 from consumer.ledger.cursors import NewCursor
 from consumer.subscriptions import repository
 from models import CursorReason
 
 EARLIEST = "earliest"
-Places = dict[TopicPartition, int]  # the first offset that is read
+Places = dict[TopicPartition, Place]  # the first records that are read
 
 
 def since(text: str, now: float, zone: tzinfo | None) -> float:
@@ -47,7 +47,10 @@ def places(reader: LogReader, names: Sequence[str], option: str | None, at: floa
 
 def begin(connection: Connection, group: str, subscription_id: int, first: Places, now: float) -> None:
     """Let a subscription that was just added begin at these places, in the transaction that has added it."""
-    new = [NewCursor((*place, subscription_id), offset, CursorReason.START) for place, offset in first.items()]
+    new = [
+        NewCursor((*partition, subscription_id), place.offset, CursorReason.START, timestamp=place.timestamp)
+        for partition, place in first.items()
+    ]
     cursors.begin(connection, group, new, now)
     repository.note_start(connection, subscription_id)
     marks.look(connection, group, {cursor.due_key for cursor in new})

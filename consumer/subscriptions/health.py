@@ -142,6 +142,26 @@ def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklo
     return [*found.values()]
 
 
+def untimed(engine: Engine, topics: Collection[str] | None, most: int) -> list[int]:
+    """At most `most` ids of subscriptions that are not disabled, and are owed events that are not known to expire.
+
+    Of these topics; None: of all.
+    """
+    cursor = StoredCursor
+    if topics is not None and not topics:
+        return []
+    owed = (
+        select(Subscription.id)
+        .join(cursor, cursor.subscription_id == Subscription.id)
+        .where(cursor.expires_at.is_(None), cursor.replay == 0, Subscription.enabled == 1)
+        .where(or_(cursor.end_offset.is_(None), cursor.end_offset > cursor.next_offset))
+    )
+    if topics is not None:
+        owed = owed.where(any_of(cursor.topic.expression, sorted(topics)))
+    with reading(engine) as connection:
+        return list(connection.scalars(owed.distinct().order_by(Subscription.id).limit(most)))
+
+
 def time_left(seconds: float) -> str:
     """For how long events are still kept: `2 d 4 h`, `5 h 20 min` or `12 min`."""
     minutes = max(0, int(seconds // 60))

@@ -17,7 +17,7 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.limits import Memory
-from consumer.errors import FatalKafkaError, RegistryUnavailable
+from consumer.errors import FatalKafkaError, RegistryUnavailable, WebhooksError
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.record import AssignedPartition, Record
@@ -41,6 +41,8 @@ RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 SECONDS = 0.005  # that filters may take in a turn
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
 LATER = 5.0  # seconds until another client is made for one that has failed
+BEGUN = 4  # passes that are begun in a turn: each goes through 256 due keys
+IDLE = 5.0  # seconds until the client is polled though nothing is to be read, for its statistics and tokens
 LOOK_EVERY = 16  # members between two checks of the clock
 PAUSE = 1.0  # seconds until a partition of which no cursor may read is looked at again
 
@@ -96,6 +98,8 @@ class CatchUp(Part):
         self._meets_from: dict[Cursor, float] = {}
         self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
         self._more = False
+        self._polled = self._opens_from = -inf
+        self._unopened: str | None = None  # why there is no client
 
     @property
     def ready(self) -> bool:
@@ -111,16 +115,20 @@ class CatchUp(Part):
     def fault(self) -> str | None:
         """Why cursors make no progress."""
         reader = self._reader
-        return self.looks.fault or (reader.fault if reader is not None and self._passes else None)
+        return self.looks.fault or self._unopened or (reader.fault if reader is not None and self._passes else None)
 
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
-        for lost in self._backlog.load(partition.topic_partition, kept, partition.first):
-            stop = lost.next + 1 if lost.end is None else lost.end
-            self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
-            self._remove(lost.id)
+        lost = self._backlog.load(partition.topic_partition, kept, partition.first)
+        self.give_up(lost, "the topic was deleted and made anew")
         self._saver.moved(each for each in self._backlog.here_of(partition.topic_partition) if each.ending)
         self.looks.assigned(partition.topic_partition)
+
+    def give_up(self, lost: Iterable[KeptCursor], reason: str) -> None:
+        """Report and delete cursors whose records are gone. One without an end owes an unknown number of them."""
+        for each in lost:
+            self._losses.report(each.due_key, each.next, each.next + 1 if each.end is None else each.end, reason)
+            self._remove(each.id)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
@@ -159,8 +167,8 @@ class CatchUp(Part):
                 self._end(partition)
             if self._selector.is_spent():
                 break
-        self._begin_passes(left, now)
         try:
+            self._begin_passes(left, now)
             self._read(now)
         except (KafkaException, FatalKafkaError) as error:
             self._give_up_reader(error, now)
@@ -174,15 +182,29 @@ class CatchUp(Part):
     # Passes.
 
     def _begin_passes(self, left: Mapping[TopicPartition, Pass], now: float) -> None:
-        if not self._memory.room:
+        partitions = self.looks.partitions()
+        if not partitions or not self._memory.room or now < self._opens_from:
             return
-        for partition in self.looks.partitions():
-            if len(self._passes) >= PASSES:
+        if (reader := self._reader or self._open(now)) is None:
+            return
+        begun = 0
+        for partition in partitions:
+            if len(self._passes) >= PASSES or begun >= BEGUN:
                 return
             if partition not in self._passes and now >= self._not_before.get(partition, -inf):
-                self._begin_pass(partition, left.get(partition), now)
+                begun += 1
+                self._begin_pass(reader, partition, left.get(partition), now)
 
-    def _begin_pass(self, partition: TopicPartition, before: Pass | None, now: float) -> None:
+    def _open(self, now: float) -> CursorReader | None:
+        try:
+            self._reader, self._unopened = self._open_reader(), None
+        except WebhooksError as error:
+            self._opens_from = now + LATER
+            self._unopened = f"subscriptions that are behind wait: {error}"
+            log.warning("the cursors have no Kafka client; another one is made", error=str(error))
+        return self._reader
+
+    def _begin_pass(self, reader: CursorReader, partition: TopicPartition, before: Pass | None, now: float) -> None:
         """Begin a pass with the first cursor that has its turn, and those that are further on, which it will reach.
 
         It goes on with the records that the one `before` it has left, if it begins there.
@@ -204,13 +226,13 @@ class CatchUp(Part):
             return
         begin = next(iter(able)).read_to
         members = {each: subscriber for each, subscriber in able.items() if begin <= each.read_to}
-        self.looks.served(partition, [each.due_key for each in (*unable, *members)])
-        if self._reader is None:
-            self._reader = self._open_reader()
         goes_on = before is not None and before.position == begin
         if not goes_on:
-            self._reader.seek(partition, begin)
-        self._passes[partition] = Pass(members, begin, now, before.pending if before is not None and goes_on else ())
+            reader.seek(partition, begin)
+        each = self._passes[partition] = Pass(
+            members, begin, now, before.pending if before is not None and goes_on else ()
+        )
+        self.looks.served(partition, [cursor.due_key for cursor in (*unable, *filter(each.reaches, members))])
 
     def _may_read(self, cursor: Cursor, now: float) -> bool:
         """Whether the cursor's subscription may get an event now."""
@@ -232,14 +254,26 @@ class CatchUp(Part):
         reader, self._more = self._reader, False
         if reader is None:
             return
-        reader.drop([partition for partition in reader.positions if partition not in self._passes])
-        if not self._passes or not self._memory.room:
+        room, there = self._memory.room > 0, reader.positions
+        reads = {place: each for place, each in self._passes.items() if room and each.has_room(reads=place in there)}
+        if not reads and now < self._polled + IDLE:  # what was fetched may be of use again in the next turn
             return
+        self._polled = now
+        reader.drop([partition for partition in there if partition not in reads])
+        for partition, each in reads.items():
+            if partition not in there:
+                reader.seek(partition, each.next_to_read)
         records = reader.read(RECORDS)
         self._more = len(records) == RECORDS
         for record in records:
-            if (each := self._passes.get(record.partition.topic_partition)) is not None:
-                each.add(record, now)
+            if (reading := self._passes.get(record.partition.topic_partition)) is not None:
+                reading.add(record, now)
+        self._note_losses(reader)
+        for partition in reader.restarted:
+            self._restarted(partition, now)
+        reader.restarted.clear()
+
+    def _note_losses(self, reader: CursorReader) -> None:
         for removed in reader.removed:
             if (each := self._passes.get(removed.partition)) is not None:
                 for cursor in each.members:
@@ -247,9 +281,6 @@ class CatchUp(Part):
                     stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
                     self._losses.report(cursor.due_key, first, stop, "retention removed their records")
         reader.removed.clear()
-        for partition in reader.restarted:
-            self._restarted(partition, now)
-        reader.restarted.clear()
 
     def _restarted(self, partition: TopicPartition, now: float) -> None:
         """The log ends before the position of a pass: it was truncated, or its topic made anew."""
@@ -270,7 +301,7 @@ class CatchUp(Part):
         log.error("the cursors' Kafka client has failed; another one is made", error=str(error))
         for partition in list(self._passes):
             self._end(partition)
-            self._not_before[partition] = now + LATER
+        self._opens_from = now + LATER
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
@@ -344,7 +375,8 @@ class CatchUp(Part):
         if self._reader is None or partition not in self._reader.answered:  # else the log may end before them
             return
         for cursor in each.members:
-            if cursor.end is None and cursor.read_to >= live and self._may_meet(cursor, now):
+            has_met = cursor.read_to >= max(live, cursor.may_end_at)
+            if cursor.end is None and has_met and self._may_meet(cursor, now):
                 self._meet(cursor, cursor.read_to)
 
     def _meet(self, cursor: Cursor, offset: int) -> None:
@@ -361,7 +393,7 @@ class CatchUp(Part):
         live = self._live_at(due_key[:2])
         for cursor in self._backlog.here(due_key):
             if cursor.end is None and cursor.id is not None and live is not None:
-                self._meet(cursor, max(cursor.read_to, live))
+                self._meet(cursor, max(cursor.may_end_at, live))
 
     def _changed(self, due_key: DueKey) -> None:
         """The due key's cursors may be others now, or idle."""
@@ -369,6 +401,8 @@ class CatchUp(Part):
         if (each := self._passes.get(due_key[:2])) is not None:
             each.keep(due_key, here if self.looks.may_move(due_key) else ())
         self._saver.finished(cursor for cursor in here if cursor.finished)
+        for cursor in here:  # its row says when its next record expires, though it does not move
+            self._backlog.save(cursor)
 
     def _dropped(self, cursor: Cursor) -> None:
         """A finished cursor is forgotten."""

@@ -94,6 +94,7 @@ class CursorLooks:
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
         self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
+        self._unwanted: dict[DueKey, None] = {}  # of disabled subscriptions
         self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
         self._looked = self._met = self._now = self._counted = -inf
         self._uncounted: dict[TopicPartition, None] = {}  # their rows from before the assignment are not counted
@@ -117,7 +118,7 @@ class CursorLooks:
             self._assigned_at.pop(partition, None)
             self._uncounted.pop(partition, None)
             self._moving.pop(partition, None)
-        for several in (self._urgent, self._idle, self._probes):
+        for several in (self._urgent, self._idle, self._unwanted, self._probes):
             for due_key in [each for each in several if each[:2] in partitions]:
                 del several[due_key]
 
@@ -160,6 +161,7 @@ class CursorLooks:
         counted = next(iter(self._uncounted), None)
         if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
+            self._backlog.looking()
             look = partial(self._look, wanted, new, counted, self._assignments)
             self._job.start(look, partial(self._found, counted), lambda _error: self.look_at(wanted))
 
@@ -181,6 +183,10 @@ class CursorLooks:
             self._urgent[due_key] = None
         return subscriber if now < looked + FRESH else None
 
+    def is_wanted(self, due_key: DueKey) -> bool:
+        """The subscription is not known as disabled. Safe to call from another thread."""
+        return due_key not in self._unwanted
+
     def may_move(self, due_key: DueKey) -> bool:
         """The subscription may get events."""
         return due_key in self._moving.get(due_key[:2], ())
@@ -189,6 +195,7 @@ class CursorLooks:
         """A cursor of the due key has finished: if none is left, there is nothing to look at."""
         if all(cursor.finished for cursor in self._backlog.here(due_key)):
             self._idle.pop(due_key, None)
+            self._unwanted.pop(due_key, None)
             self._stop(due_key)
 
     def dropped(self, cursor: Cursor) -> None:
@@ -251,7 +258,9 @@ class CursorLooks:
             self._stop(due_key)
             self._idle[due_key] = None
         self.settled(due_key)
+        self._unwanted.pop(due_key, None)
         if subscriber is not None and not subscriber.enabled:
+            self._unwanted[due_key] = None
             self._on_disabled(due_key)
 
     def _stop(self, due_key: DueKey) -> None:

@@ -113,7 +113,11 @@ class Feeder:
         # Events behind a stored one of their ordering key are stored too, as far as the subscription may have rows.
         behind_rows = key is not None and self._settling.goes_behind_rows(key)
         if behind_rows:
-            may = self._backlog.may_store(cursor.due_key) or cursor.is_before_rows(event.record.offset)
+            may = (
+                self._backlog.may_store(cursor.due_key)
+                or cursor.is_before_rows(event.record.offset)
+                or (lane.rests(now) and self._settling.may_postpone())  # one key that fails does not stop the others
+            )
         else:
             may = self._may_queue(cursor, lane, event, now)
         if not may:

@@ -19,8 +19,10 @@ from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, replays, upkeep
+from consumer.ledger.cursors import KeptCursor
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
+from consumer.worker.ownership import NO_LOG
 
 log = structlog.get_logger(__name__)
 
@@ -72,10 +74,14 @@ class Housekeeping(Part):
         engine: Engine,
         thread: DatabaseThread,
         group: str,
+        give_up: Callable[[Sequence[KeptCursor], str], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
+        """`give_up` deletes cursors whose topic is gone, and reports what they owed."""
         self._engine, self._group = engine, group
+        self._give_up = give_up
+        self._gone: dict[TopicPartition, list[KeptCursor]] = {}  # set by the database thread
         self._clock, self._monotonic = clock, monotonic
         self._jobs: dict[str, _Job] = {}  # unfinished jobs by name, the next one first
         self._asked: Callable[[], None] | None = None  # the round that begins when no slice runs
@@ -163,6 +169,9 @@ class Housekeeping(Part):
             jobs.append(self._job(f"order of keys in {shown}", partial(self._mend, partition)))
         if partition in marks:
             jobs.append(self._job(f"delivered rows of {shown}", partial(self._prune, partition, marks[partition])))
+        if marks.get(partition) == NO_LOG:
+            give_up = partial(self._give_up_gone, partition)
+            jobs.append(self._job(f"cursors of {shown}", partial(self._find_gone, partition), give_up))
         return jobs
 
     def _found(self, here: Mapping[TopicPartition, Sequence[_Job]]) -> None:
@@ -267,6 +276,12 @@ class Housekeeping(Part):
             cursors.prune(self._engine, self._group, partition, mark)
         pruned = upkeep.prune(self._engine, self._group, *partition, mark, PRUNED)
         return pruned if pruned == PRUNED else None
+
+    def _find_gone(self, partition: TopicPartition, _after: object) -> None:
+        self._gone[partition] = cursors.of_partition(self._engine, self._group, partition)
+
+    def _give_up_gone(self, partition: TopicPartition) -> None:
+        self._give_up(self._gone.pop(partition), "the topic was deleted")
 
     def _count(self, at: tuple[Sequence[str], int] | None) -> tuple[Sequence[str], int] | None:
         """Count one partition per step; `at`: the topics that are left, and the partition of the first counted last."""

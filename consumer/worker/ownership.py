@@ -40,7 +40,8 @@ NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest tha
 class Ownership:
     """`partitions` are those that Kafka has assigned, until their assignment has ended.
 
-    `adopted` partitions have rows but no longer exist in Kafka. The worker that leads the group sends these rows.
+    `adopted` partitions have rows or cursors but no longer exist in Kafka. The worker that leads the group sends these
+    rows, and gives up these cursors.
     """
 
     partitions: Mapping[TopicPartition, AssignedPartition]

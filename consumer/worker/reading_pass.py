@@ -16,6 +16,7 @@ LONGEST = 5.0  # seconds; its subscriptions are read again before the next one
 PATIENCE = 0.25  # seconds for which a pass waits in all for members whose lanes have no room
 PENDING = 500  # records that may come meanwhile
 PENDING_BYTES = 4 * 2**20
+FAR = 1_000  # records that nobody owes: another pass of the partition goes first, and begins anew behind them
 ADVANCE_EVERY = 0.05  # seconds between two updates of the members' positions
 
 
@@ -39,6 +40,7 @@ class Pass:
         self._began_at = self._moved_at = self._advanced_at = now
         self._waits_since: float | None = None
         self._waited = 0.0
+        self._nearest = begin  # where the member that is the furthest behind has read to
         self._by_pattern: dict[Pattern, list[Cursor]] = {}
         for cursor, subscriber in members.items():
             self._by_pattern.setdefault(subscriber.pattern, []).append(cursor)
@@ -64,8 +66,7 @@ class Pass:
         """Whether to wait for members that have no room now: not for long, as others wait behind them."""
         if self._waits_since is None:
             self._waits_since = now
-        is_early = self._waited + now - self._waits_since < PATIENCE
-        return is_early and len(self.pending) < PENDING and self._bytes < PENDING_BYTES
+        return self._waited + now - self._waits_since < PATIENCE and self.has_room(reads=True)
 
     def took(self, now: float) -> None:
         """All members have the first pending record."""
@@ -99,12 +100,28 @@ class Pass:
             cursor.passed(self.position)
             if cursor.read_all:
                 del self.members[cursor]
+        self._nearest = min((cursor.read_to for cursor in self.members), default=self.position)
         return told
+
+    @property
+    def next_to_read(self) -> int:
+        """The offset behind all records that were read."""
+        return self.pending[-1].offset + 1 if self.pending else self.position
+
+    def has_room(self, *, reads: bool) -> bool:
+        """More records may be read for it. If it does not read now, a part of the pending ones has to go first."""
+        part = 1 if reads else 2
+        return len(self.pending) < PENDING // part and self._bytes < PENDING_BYTES // part
+
+    def reaches(self, cursor: Cursor) -> bool:
+        """The pass will come to what a member owes."""
+        return cursor.read_to < self._until
 
     def is_over(self, now: float) -> bool:
         """Another pass of the partition may have its turn."""
         rests = not self.pending and now >= self._moved_at + REST
-        return not self.members or rests or self.position >= self._until or now >= self._began_at + LONGEST
+        is_far = not self.pending and self._nearest > self.position + FAR
+        return not self.members or rests or is_far or self.position >= self._until or now >= self._began_at + LONGEST
 
 
 def _size(record: Record) -> int:

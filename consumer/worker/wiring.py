@@ -294,7 +294,7 @@ class WorkerParts:
             monotonic=monotonic,
             drain=delivery.drain,
         )
-        self.housekeeping = Housekeeping(engine, upkeep, group, clock=clock, monotonic=monotonic)
+        self.housekeeping = Housekeeping(engine, upkeep, group, self.catch_up.give_up, clock=clock, monotonic=monotonic)
         self.maintenance = Maintenance(
             self.source,
             self.topics,

@@ -62,7 +62,7 @@ class Worker:
         """The values of gauges. Safe to call from another thread."""
         parts, clock, monotonic = self.parts, self.parts.clock(), self._monotonic()
         owned = list(parts.source.partitions.values())
-        waiting = parts.backlog.waiting()
+        waiting = {key: at for key, at in parts.backlog.waiting().items() if parts.catch_up.looks.is_wanted(key)}
         next_at, failing = parts.parking.due_keys.next_at, parts.failing.failing_since(clock)
         return Readings(
             in_flight=parts.lanes.slots.in_flight,

@@ -19,6 +19,7 @@ class Unwritten(Parking):
     def __init__(self) -> None:
         self.open_rows = OpenRows()
         self.begun: list[NewCursor] = []
+        self._left = 0
         self._waiting: list[OnStored] = []
 
     def begin(self, cursor: NewCursor, on_stored: OnStored, on_astray: OnStored) -> None:

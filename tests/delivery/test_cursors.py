@@ -46,7 +46,7 @@ def test_a_loaded_cursor_is_confirmed_by_its_next_owner() -> None:
     settled: list[int] = []
     cursor = Cursor(KEPT)
     cursor.leave(left(settled, 10))
-    assert (settled, cursor.begin_save()) == ([], CursorMove(7, 3, 10, None, "", None))
+    assert (settled, cursor.begin_save()) == ([], CursorMove(7, 3, 10, None, "", 1_700_000_000_010))
     cursor.end_save()
     cursor.leave(left(settled, 11))
     assert settled == [10, 11]

@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,7 +116,8 @@ def _given(line: str) -> Iterator[AclBinding]:
     assert "--add" in words, line
     by_name = {name: value for name, value in options if name.startswith("--")}
     pattern = by_name.get("--resource-pattern-type", "literal")
-    for kind, name in options:
+    operations = [value for name, value in options if name == "--operation"]
+    for operation, (kind, name) in product(operations, options):
         if kind in {"--topic", "--group"}:
             yield AclBinding(
                 ResourceType[kind[2:].upper()],
@@ -123,7 +125,7 @@ def _given(line: str) -> Iterator[AclBinding]:
                 ResourcePatternType[pattern.upper()],
                 by_name["--allow-principal"],
                 "*",
-                AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", by_name["--operation"]).upper()],
+                AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
                 _ALLOW,
             )
 

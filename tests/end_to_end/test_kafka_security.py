@@ -168,13 +168,14 @@ def test_each_way_to_connect_delivers_each_event_once(
     worker.stop()
 
 
-# The text that reports a worker's missing right, by the page's name of the topic or group.
+# The text that reports a worker's missing right, by the page's name of the topic or group and the operation.
 WITHOUT = {
-    "orders": "allow this service's user Read on the topic",
-    "webhooks": "allow this service's user Read on the group",
-    "webhooks.dead-letters": "allow this service's user to write to it",
-    "webhooks.operations": "allow this service's user to write to it",
-    "webhooks.attempts": "attempts are missing from the attempt history",
+    ("orders", "READ"): "allow this service's user Read on the topic",
+    ("orders", "DESCRIBE_CONFIGS"): "allow this service's user DescribeConfigs on the topic",
+    ("webhooks", "READ"): "allow this service's user Read on the group",
+    ("webhooks.dead-letters", "WRITE"): "allow this service's user to write to it",
+    ("webhooks.operations", "WRITE"): "allow this service's user to write to it",
+    ("webhooks.attempts", "WRITE"): "attempts are missing from the attempt history",
 }
 
 
@@ -193,7 +194,7 @@ def provoke(estate: Estate, page_name: str) -> None:
 def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
     """Without a right the log and `check` name it; once it is back, all events of the meantime arrive."""
     acls = estate.give()
-    assert {estate.page_name(acl.name) for acl in acls} == WITHOUT.keys()
+    assert {(estate.page_name(acl.name), operation_of(acl)) for acl in acls} == WITHOUT.keys()
     # A restored right to a topic is noticed with the next metadata request, by default twice a minute.
     worker = estate.start(**estate.connecting("PLAIN"), KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500")
     estate.publish(["a"] * 20)
@@ -206,17 +207,23 @@ def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
 
 
 def without(acl: AclBinding, estate: Estate, worker: Worker) -> None:
-    """Takes a right from the workers for a while."""
+    """Takes a right from the workers for a while. A worker can do without knowing the retention: a warning."""
     page_name, before = estate.page_name(acl.name), len(worker.log)
-    told = WITHOUT[page_name]
+    told, of_retention = WITHOUT[page_name, operation_of(acl)], operation_of(acl) == "DESCRIBE_CONFIGS"
     assert told in TEXTS[PAGE]
     estate.kafka.broker.forbid([acl])
+    if of_retention:  # it is used once a subscription is behind
+        estate.sql("UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP")
     provoke(estate, page_name)
     eventually(lambda: told in worker.log[before:] and acl.name in worker.log[before:])
-    (failing,) = [finding for finding in estate.check("PLAIN") if not finding.ok]
-    kind, operation = (ResourceType(acl.restype).name.lower(), operation_of(acl).capitalize())
-    assert f"allow this service's user {operation} on the {kind} {acl.name}" in failing.text
+    found = estate.check("PLAIN")
+    (lacking,) = [finding for finding in found if "allow this service's user" in finding.text]
+    kind, operation = ResourceType(acl.restype).name.lower(), operation_of(acl).title().replace("_", "")
+    assert f"allow this service's user {operation} on the {kind} {acl.name}" in lacking.text
+    assert [finding for finding in found if not finding.ok] == ([] if of_retention else [lacking])
+    assert [finding.warning for finding in found if finding.part == "backlogs"] == [of_retention]
     estate.kafka.broker.allow([acl])
+    estate.sql("UPDATE webhook_subscriptions SET paused_at = NULL")
     eventually(lambda: estate.finished() and worker.ready())
 
 

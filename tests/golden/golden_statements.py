@@ -112,6 +112,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
         "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.expiring": ("Subscriptions whose next event in Kafka expires, the most urgent first.",),
+        "subscriptions.health.untimed": (
+            "Subscriptions that are owed events which are not known to expire.",
+            "The same, of these topics.",
+        ),
         "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
@@ -252,8 +256,13 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.assigned.open_topics": (
             "Upkeep: the first topic with rows of a state.",
             "The next topic.",
+            "Upkeep: the first topic with cursors.",
+            "The next topic.",
         ),
-        "ledger.assigned.next_partition": ("Upkeep: the next partition of a topic that has rows.",),
+        "ledger.assigned.next_partition": (
+            "Upkeep: the next partition of a topic that has rows.",
+            "Upkeep: the next partition of a topic that has cursors.",
+        ),
         "ledger.assigned._numbers": (
             "Upkeep: the next of these partitions that has rows.",
             "Upkeep: the next of these partitions that has marks.",
@@ -317,6 +326,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Insert the first mark, an array.",
         ),
         "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
+        "ledger.backlogs.topics": ("`check`: the groups and topics with cursors that owe events.",),
         "ledger.backlogs.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
         "ledger.backlogs.of_subscription": ("What a subscription's cursors owe it.",),
         "ledger.backlogs.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
@@ -492,6 +502,8 @@ def _subscribe(engine: Engine) -> None:
     health.disabled(engine, 20)
     health.paused(engine, 20)
     health.expiring(engine, time_of(T), 20)
+    for topics in (None, ["t"]):
+        health.untimed(engine, topics, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)
@@ -630,6 +642,7 @@ def _command(engine: Engine) -> None:
     search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
     backlogs.count(engine, GROUP)
+    backlogs.topics(engine)
     backlogs.adopt(engine, GROUP, "another")
 
 

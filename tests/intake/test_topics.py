@@ -1,13 +1,13 @@
 """Decisions from the cluster's metadata: alone, then compared with the assignments and answers of a real Kafka."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Event
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # not said to be exported
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -280,6 +280,30 @@ def test_new_and_deleted_topics_are_seen(real_kafka: Kafka, watch: Watch) -> Non
     admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
     admin.delete_topics([later])[later].result(60)
     eventually(lambda: later not in known._counts, meanwhile=answer)
+
+
+def test_retention_is_asked_for_topics_with_cursors(
+    real_kafka: Kafka, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is logged once, with the right that is missing, and once more if the right is taken later."""
+    here, other = real_kafka.topic(), real_kafka.topic()
+    known, answer, asking = watch(real_kafka.settings(), here, other)
+    asking.ask_retention(lambda: {here})
+    eventually(lambda: known.retentions == {here: 7 * 86_400.0}, meanwhile=answer)
+    describe = AdminClient.describe_configs
+
+    def refused(_: AdminClient, resources: Sequence[ConfigResource], **_options: float) -> object:
+        answers: dict[ConfigResource, Future[object]] = {each: Future() for each in resources}
+        for each in answers.values():
+            each.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+        return answers
+
+    with capture_logs() as lines:
+        for denied in (True, False, True):
+            monkeypatch.setattr(AdminClient, "describe_configs", refused if denied else describe)
+            for _ in range(5):
+                answer()
+    assert [line["advice"] for line in lines] == [f"allow this service's user DescribeConfigs on the topic {here}"] * 2
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

@@ -137,7 +137,7 @@ def test_a_cursor_of_an_earlier_topic_makes_way(engine: Engine, sub: int) -> Non
 
 
 def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -> None:
-    """Rows in any state, from a cursor's position on: after a crash, the position does not know of them."""
+    """Rows in any state, from the lowest position on: after a crash, it does not know of them. Also behind an end."""
     begin(engine, sub, first=7)
     cursors.begin(engine, GROUP, [NewCursor(("t", 0, sub), 8, CursorReason.REPLAY, 9, replay=4)], 100.0)
     park(engine, parked(make_event(6), sub), parked(make_event(9), sub, replay=4))
@@ -147,7 +147,7 @@ def test_the_stored_deliveries_of_due_keys_are_found(engine: Engine, sub: int) -
     run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE record_offset = 7")
     due_keys = [("t", 0, sub), ("t", 2, sub)]
     assert cursors.stored(engine, GROUP, due_keys) == {
-        due_keys[0]: {(0, 7, 1_700_000_000_007), (4, 8, 1_700_000_000_008)},
+        due_keys[0]: {(0, 7, 1_700_000_000_007), (4, 8, 1_700_000_000_008), (4, 9, 1_700_000_000_009)},
         due_keys[1]: set(),
     }
     assert cursors.stored(engine, GROUP, []) == {}

@@ -239,15 +239,17 @@ def test_delivered_rows_of_a_replay_are_pruned_at_once(engine: Engine, sub: int)
 
 
 def test_topics_with_open_rows(engine: Engine, sub: int) -> None:
-    """Exhausted rows do not count. Delivered rows do: of a deleted topic, any worker deletes them, however old."""
+    """Exhausted rows do not count. Delivered rows and cursors do: those of a deleted topic have to be deleted."""
     for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3), ("x", 4)):
         park(engine, parked(make_event(1, topic=topic, partition=partition), sub))
     park(engine, parked(make_event(1, topic="w"), sub), group="another")
     for topic, status in (("u", "exhausted"), ("v", "held"), ("x", "delivered")):
         run(engine, "UPDATE webhook_deliveries SET status = :s WHERE topic = :t", s=status, t=topic)
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
-    assert assigned.open_topics(engine, GROUP) == ["t", "v", "x"]
-    assert [assigned.next_partition(engine, GROUP, "t", after) for after in (-1, 0, 4, 5)] == [0, 5, 5, None]
+    owed = [NewCursor((topic, 7, sub), 5, CursorReason.PAUSED) for topic in ("t", "y")]
+    cursors.begin(engine, GROUP, owed, 1.0)
+    assert assigned.open_topics(engine, GROUP) == ["t", "v", "x", "y"]
+    assert [assigned.next_partition(engine, GROUP, "t", after) for after in (-1, 0, 4, 5, 7)] == [0, 5, 5, 7, None]
 
 
 def test_partitions_with_rows(engine: Engine, sub: int) -> None:

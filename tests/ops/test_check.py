@@ -14,7 +14,8 @@ from consumer.database import migrations
 from consumer.ledger import cursors, upkeep
 from consumer.ledger.cursors import NewCursor
 from consumer.ops import check
-from consumer.ops.check import Finding, check_all, knows_kip_848
+from consumer.ops.check import Finding, check_all
+from consumer.ops.cluster import knows_kip_848
 from consumer.subscriptions import repository
 from models import CursorReason, Subscription, SubscriptionSecret
 from tests.databases import database, url_of
@@ -208,17 +209,49 @@ def test_broken_subscriptions_are_counted(engine: Engine, monkeypatch: pytest.Mo
 
 
 def test_subscriptions_whose_backlog_expires_are_named(engine: Engine) -> None:
-    """A warning names them, how long the first event is kept, and what helps; a later one needs nothing yet."""
+    """A warning names them, how long the first event is kept, and what helps; a later one needs nothing yet.
+
+    It names those for which that is not known, too.
+    """
     ids = [repository.add(engine, URL, "a") for _ in range(3)]
     new = [NewCursor(("t", 0, each), 5, CursorReason.PAUSED) for each in ids]
     cursors.begin(engine, "webhooks", new, 0.0)
-    assert of_database(engine, "backlogs") == "none expires within 6 hours"
-    for sub, left in zip(ids, (7_250, 3_650, 30_000), strict=True):
+    settings = {"DATABASE_URL": url_of(engine)}
+    unknown = "how long Kafka keeps the events that it owes to 3 subscriptions (1, 2, 3) is not known"
+    assert found("backlogs", settings) == ("backlogs", True, unknown, True)
+    for sub in ids:
+        expire(engine, sub, time.time() + 30_000)
+    assert found("backlogs", settings) == ("backlogs", True, "none expires within 6 hours", False)
+    for sub, left in zip(ids, (7_250, 3_650), strict=False):
         expire(engine, sub, time.time() + left)
-    finding = found("backlogs", {"DATABASE_URL": url_of(engine)})
+    finding = found("backlogs", settings)
     told = "Kafka removes events that it owes to 2 subscriptions (2, 1), the first in 1 h 0 min: "
     rescue = "fix their receivers, resume them, or raise the topics' retention.ms"
     assert finding == ("backlogs", True, told + rescue, True)
+
+
+def test_cursors_that_no_worker_reads_are_named(engine: Engine, real_kafka: Kafka) -> None:
+    """Those of a topic that is not consumed, and of other groups, with what to do. Workers see to a topic that went."""
+    here, dropped = real_kafka.topic(), real_kafka.topic()
+    settings = of_kafka(real_kafka, here, DATABASE_URL=url_of(engine))
+    group, sub = settings["KAFKA_GROUP_ID"], repository.add(engine, URL, "a")
+
+    def owe(group: str, topic: str) -> Finding:
+        cursors.begin(engine, group, [NewCursor((topic, 0, sub), 5, CursorReason.PAUSED)], 0.0)
+        return found("backlogs", settings)
+
+    well = "none expires within 6 hours"
+    assert owe(group, here) == owe(group, unique("gone")) == ("backlogs", True, well, False)
+    adopt = "if one has no workers any more: kafka-webhooks deliveries adopt --from-group GROUP"
+    others = f"; owed by other groups, too (another): {adopt}"
+    assert owe("another", here) == owe("another", dropped) == ("backlogs", True, well + others, False)
+    finding = owe(group, dropped)
+    told = (
+        f"no worker reads {dropped}, of which events are owed: name it in KAFKA_TOPICS again, or give them up: DELETE "
+    )
+    assert finding.warning
+    assert finding.text.startswith(told)
+    assert finding.text.endswith(others)
 
 
 def test_paused_subscriptions_are_named(engine: Engine) -> None:

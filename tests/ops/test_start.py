@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.errors import InvalidSubscription, WebhooksError
-from consumer.intake.log_reader import LogReader
+from consumer.intake.log_reader import LogReader, Place
 from consumer.ledger import cursors, marks
 from consumer.ledger.cursors import CursorMove
 from consumer.ops.start import begin, places, since
@@ -28,27 +28,34 @@ def test_a_start_is_a_time_an_age_or_the_beginning() -> None:
 
 
 def test_each_partition_has_its_place(kafka_bootstrap: str) -> None:
-    """The first record of the time, or the end of the log. Only topics count that the subscription gets events from."""
+    """The first record of the time, with its timestamp, or the end of the log.
+
+    Only topics count that the subscription gets events from.
+    """
     kafka = Kafka(kafka_bootstrap, real=True)
     here, other = kafka.topic(), kafka.topic()
-    kafka.write(here, [b"{}"] * 3)
-    kafka.write(other, [b"{}"])
+    for second in range(3):
+        kafka.write(here, [b"{}"], timestamp=int(NOW + second) * 1000)
     with LogReader(kafka.settings()) as reader:
-        assert places(reader, [here, other], None, 0.0) == {(here, 0): 0, (other, 0): 0}
-        assert places(reader, [here, other], here, NOW * 10) == {(here, 0): 3}
+        assert places(reader, [here, other], None, 0.0) == {(here, 0): Place(0, int(NOW) * 1000), (other, 0): Place(0)}
+        assert places(reader, [here, other], here, NOW + 0.5) == {(here, 0): Place(1, int(NOW + 1) * 1000)}
+        assert places(reader, [here, other], here, NOW * 10) == {(here, 0): Place(3)}
         with pytest.raises(WebhooksError, match="gets events from exists"):
             places(reader, [here], other, 0.0)
 
 
 def test_a_start_is_noted_with_its_cursors(engine: Engine) -> None:
-    """In the transaction of the subscription; the owners look. The note goes when the last of the cursors has gone."""
+    """In the transaction of the subscription; the owners look. The note goes when the last of the cursors has gone.
+
+    The cursors say how old their first records are, before these are read.
+    """
     sub = repository.add(engine, URL, "a")
     with engine.begin() as connection:
-        begin(connection, GROUP, sub, {("t", 0): 7, ("t", 1): 0}, 100.0)
+        begin(connection, GROUP, sub, {("t", 0): Place(7, 5_000), ("t", 1): Place(0)}, 100.0)
     kept = [cursor for number in (0, 1) for cursor in cursors.of_partition(engine, GROUP, ("t", number))]
-    assert [(each.due_key, each.reason, each.first, each.end) for each in kept] == [
-        (("t", 0, sub), CursorReason.START, 7, None),
-        (("t", 1, sub), CursorReason.START, 0, None),
+    assert [(each.due_key, each.reason, each.first, each.end, each.timestamp) for each in kept] == [
+        (("t", 0, sub), CursorReason.START, 7, None, 5_000),
+        (("t", 1, sub), CursorReason.START, 0, None, None),
     ]
     assert set(marks.recent(engine, GROUP, None).due_keys) == {("t", 0, sub), ("t", 1, sub)}
     for cursor, starts in zip(kept, (1, 0), strict=True):

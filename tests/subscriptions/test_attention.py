@@ -89,6 +89,21 @@ def test_subscriptions_whose_backlog_expires_are_listed(engine: Engine, subs: li
     assert health.expiring(engine, datetime.fromtimestamp(T + 65, UTC), 1) == found[:1]
 
 
+def test_subscriptions_whose_backlog_has_no_known_end_are_listed(engine: Engine, subs: list[int]) -> None:
+    """Once each, of these topics. Disabled ones, finished cursors and those of replays are left out."""
+    owed = [("t", 0, None), ("t", 1, None), ("t", 0, None), ("u", 0, None), ("t", 2, 5)]
+    for sub, (topic, partition, end) in zip((0, 0, 1, 2, 2), owed, strict=True):
+        cursors.begin(engine, GROUP, [NewCursor((topic, partition, subs[sub]), 5, CursorReason.PAUSED, end)], T)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 3, subs[2]), 5, CursorReason.REPLAY, 9, replay=1)], T)
+    expire(engine, subs[0], T, 1)
+    assert health.untimed(engine, None, 9) == subs[:3]
+    assert health.untimed(engine, ["t"], 9) == subs[:2]
+    assert (health.untimed(engine, [], 9), health.untimed(engine, None, 1)) == ([], subs[:1])
+    expire(engine, subs[0], T)
+    repository.set_enabled(engine, subs[1], False)
+    assert health.untimed(engine, None, 9) == subs[2:3]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(-5, "0 min"), (59, "0 min"), (19_200, "5 h 20 min"), (187_200, "2 d 4 h"), (86_400, "1 d 0 h")],

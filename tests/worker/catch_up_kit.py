@@ -1,10 +1,11 @@
 """A CatchUp on a real database, whose log is in memory."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
@@ -25,12 +26,13 @@ from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.replaying import Replays
-from models import CursorReason
+from models import CursorReason, Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.desk_kit import Desk
 from tests.ledger.rows_kit import DEFAULT, GROUP, URL, make_event
 
 HERE = ("t", 0)
+MANY = 1_000_000  # records
 FAST = 50_000.0  # deliveries a second, more than the test takes
 
 
@@ -43,17 +45,26 @@ class Log(CursorReader):
         self.removed, self.restarted, self.answered = [], set(), set()
         self.records = records
         self.answers = True
+        self.reads = 0
         self.at_once = 1000  # records that one call returns at most
+
+    @property
+    def fault(self) -> str | None:
+        """Kafka answers."""
+        return None
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.positions[partition] = offset
         self.sought.append(offset)
 
     def read(self, limit: int) -> list[Record]:
+        self.reads += 1
         found: list[Record] = []
         if not self.answers:
             return found
         self.answered |= set(self.positions)
+        if not self.positions:
+            return found
         part = min(self.at_once, limit // len(self.positions))
         for place, first in self.positions.items():
             self.positions[place] = max(first, min(first + part, self.records))
@@ -86,9 +97,12 @@ class Rig(Desk):
         self._looks: list[tuple[float, Callable[[], None]]] = []
         self._open: list[tuple[float, Delivery]] = []
         self.types: dict[int, str] = {}  # of events, by offset; else user.created
+        self.keys: dict[int, bytes] = {}  # of records, by offset; else k
+        self.settled_to = 0  # the live stream has settled what is before this offset
         self.log = Log(records)
         replaying, selector = Replays(), Selector(Metrics(), clock=lambda: 0.0)
-        self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, {})
+        self.retentions: dict[str, float] = {}  # seconds, by topic
+        self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, self.retentions)
         find = partial(find_subscribers, engine, DEFAULT, in_the_clear)
         self.catch_up = CatchUp(
             self.backlog,
@@ -103,8 +117,8 @@ class Rig(Desk):
             owns=lambda _: True,
             given_out=lambda _: lambda offset: offset < self.live,
             live_at=lambda _: self.live,
-            settled_to=lambda _: 0,
-            retentions={},
+            settled_to=lambda _: self.settled_to,
+            retentions=self.retentions,
             losses=Losses(GROUP, self.notes),
             remove=lambda _: None,
             finish_replays=lambda ids: replays.finish(engine, 1.0, ids),
@@ -123,7 +137,8 @@ class Rig(Desk):
 
     def _event(self, record: Record) -> Event:
         event_type, place = self.types.get(record.offset, "user.created"), record.partition.topic_partition
-        return make_event(record.offset, topic=place[0], partition=place[1], key=record.key, type=event_type)
+        key = self.keys.get(record.offset, record.key)
+        return make_event(record.offset, topic=place[0], partition=place[1], key=key, type=event_type)
 
     def add(self, name: str, **options: Any) -> int:
         """Another subscription."""
@@ -194,6 +209,7 @@ class Rig(Desk):
 
     def _accepted(self, delivery: Delivery) -> None:
         self.lanes.finished(delivery.lane)
+        delivery.lane.succeeded(self.monotonic.now, self.monotonic.now, 1)
         assert not isinstance(delivery.origin, tuple)
         delivery.origin.settle_one()
         if delivery.ordering_key is not None:
@@ -215,3 +231,15 @@ class Rig(Desk):
             if sum(replay in {None, each.origin.replay} for each in sent) >= number:  # type: ignore[union-attr]  # no row is sent
                 break
         return sent
+
+
+def unordered(rig: Rig) -> None:
+    """Its subscription's events have no order."""
+    with rig.engine.begin() as connection:
+        connection.execute(update(Subscription).values(ordering="none"))
+    rig.endpoint = replace(rig.endpoint, ordered=False)
+
+
+def by(sent: Collection[Delivery], subscription: int) -> list[int]:
+    """The offsets that a subscription was sent."""
+    return [each.event.record.offset for each in sent if each.lane.endpoint.subscription_id == subscription]

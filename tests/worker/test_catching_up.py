@@ -1,56 +1,25 @@
-"""Cursors in a worker: turns of those that share a partition, what one that is slow, refused or gone does to others."""
+"""Cursors in a worker: turns of those that share a partition, bounds, and what is read for them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, delete, update
-from sqlalchemy.exc import IntegrityError
 
-from consumer.delivery.delivery import Delivery
-from consumer.errors import DatabaseUnavailable
+from consumer.delivery.parking import BACKLOG
+from consumer.errors import KafkaUnavailable
 from consumer.events.event import Event
-from consumer.ledger import cursors
-from consumer.ledger.cursors import CursorMove
+from consumer.intake.cursor_reader import CursorReader
 from consumer.matching.selection import FilterResult
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.cursor_looks import COUNT_EVERY
-from consumer.worker.reading_pass import LENGTH
+from consumer.worker.reading_pass import LENGTH, PENDING
 from models import ParkedDelivery, Subscription
-from tests.ledger.rows_kit import GROUP, make_event, ordered, ordering_key, parked
-from tests.worker.catch_up_kit import HERE, Rig
+from tests.ledger.rows_kit import make_event, ordered, ordering_key, parked
+from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
 THERE = ("t", 1)
-MANY = 1_000_000  # records
-
-
-@pytest.fixture
-def rigs() -> Iterator[list[Rig]]:
-    """The ones that the test makes; their threads are closed."""
-    made: list[Rig] = []
-    yield made
-    assert all(rig.thread.close(20) for rig in made)
-
-
-@pytest.fixture
-def rig(engine: Engine, rigs: list[Rig]) -> Rig:
-    """A worker that owns a partition of many records, and one subscription whose events have no order."""
-    rigs.append(rig := Rig(engine, MANY))
-    unordered(rig)
-    return rig
-
-
-def unordered(rig: Rig) -> None:
-    with rig.engine.begin() as connection:
-        connection.execute(update(Subscription).values(ordering="none"))
-    rig.endpoint = replace(rig.endpoint, ordered=False)
-
-
-def by(sent: Collection[Delivery], subscription: int) -> list[int]:
-    """The offsets that a subscription was sent."""
-    return [each.event.record.offset for each in sent if each.lane.endpoint.subscription_id == subscription]
 
 
 # Turns.
@@ -181,6 +150,52 @@ def test_events_behind_rows_are_stored_up_to_the_bound(engine: Engine, rigs: lis
     assert (rig.send(), len(rig.rows("id"))) == ([], 5)
 
 
+def test_a_key_that_fails_does_not_stop_the_others(engine: Engine, rigs: list[Rig]) -> None:
+    """Its events are stored behind the one that failed, however many: the receiver takes those of other keys."""
+    rigs.append(rig := Rig(engine, 30, most_rows=5))
+    failing = ordered(9, rig.subscription, ordering_key=ordering_key(rig.subscription))
+    rig.keys = dict.fromkeys(range(0, 30, 2), b"another")
+    rig.begun(rig.subscription, 10)
+    rig.assigned()
+    rig.others_park(failing)
+    rig.parking.load_stored(HERE, 10, lambda _settled: None)
+    rig.store()
+    rig.parking.poll(0.0)
+    rig.answer()
+    rig.look()
+    assert by(rig.sent_in(20), rig.subscription) == list(range(10, 30, 2))
+    assert len(rig.rows("id")) == 1 + 10
+
+
+def test_a_cursor_and_rows_behind_its_end_do_not_wait_for_each_other(engine: Engine, rigs: list[Rig]) -> None:
+    """Its key has as many rows as may be stored, and these wait for the event of the cursor, which goes before them."""
+    rigs.append(rig := Rig(engine, MANY, most_rows=3))
+    rig.begun(rig.subscription, 10, end=11)
+    rig.assigned()
+    key = ordering_key(rig.subscription)
+    rig.others_park(*(ordered(offset, rig.subscription, ordering_key=key) for offset in range(11, 15)))
+    rig.parking.load_stored(HERE, 10, lambda _settled: None)
+    rig.store()
+    rig.parking.poll(0.0)
+    rig.answer()
+    rig.look()
+    rig.turn(0.05)
+    assert sorted(offset for (offset,) in rig.rows("record_offset")) == [10, 11, 12, 13, 14]
+
+
+def test_deliveries_that_wait_for_a_cursor_count_as_a_backlog(rig: Rig) -> None:
+    """While the database is down, they take memory as those do that are to be stored."""
+    paused = replace(rig.endpoint, paused=True)
+    rig.writes = False
+    for offset in range(BACKLOG - 1):  # and the cursor's own write
+        assert not rig.parking.full
+        rig.backlog.leaves(make_event(offset), paused, rig.record(offset))
+    assert rig.parking.full
+    rig.writes = True
+    rig.store()
+    assert (rig.parking.full, len(rig.settled)) == (False, BACKLOG - 1)
+
+
 def test_restarts_add_no_rows_for_a_receiver_that_is_down(engine: Engine, rigs: list[Rig]) -> None:
     """The rows from before an assignment are counted: once there are enough, a lane gets one event at a time."""
     rigs.append(rig := Rig(engine, MANY, most_rows=5))
@@ -197,159 +212,62 @@ def test_restarts_add_no_rows_for_a_receiver_that_is_down(engine: Engine, rigs: 
     assert rig.lanes.held == 5
 
 
-# What others change.
+# Reading.
 
 
-def test_a_removed_subscription_leaves_nothing_unsaved(rig: Rig) -> None:
-    """What has settled of its cursor can never be saved, and does not count against other cursors."""
-    removed = rig.add("removed", ordering="none")
-    rig.owe(removed)
-    rig.turn(0.01, 10)
-    assert repository.remove(rig.engine, removed)
-    assert rig.send(90)
-    rig.turn(1.1, 10)
-    rig.send()
-    rig.turn(1.1, 2)
-    assert (rig.catch_up._feeder.unsaved, rig.backlog.here((*HERE, removed))) == (0, ())
-
-
-def test_what_is_left_to_a_removed_subscription_settles(rig: Rig) -> None:
-    """A look finds that it is gone: nobody gets the event, and it is not stored."""
-    rig.owe(rig.subscription, MANY)
-    rig.backlog.leaves(make_event(MANY), rig.endpoint, rig.record(MANY))
-    assert repository.remove(rig.engine, rig.subscription)
-    rig.look()
-    assert (rig.settled, rig.parking.backlog) == ([MANY], 1)
-    rig.store()
-    assert rig.rows("id") == []
-
-
-def test_events_of_an_earlier_assignment_release_no_memory(rig: Rig) -> None:
-    """They were released when the partition left, and may settle after it has come again."""
+def test_a_pass_reads_no_more_than_it_may_keep(rig: Rig) -> None:
+    """Its filters have no time left in many turns, while another partition is read."""
     rig.owe(rig.subscription)
-    rig.turn(0.01, 5)
-    rig.catch_up.forget([HERE])
-    assert rig.memory.held == 0
-    rig.assigned()
-    rig.look()
-    rig.turn(0.01, 5)
-    rig.catch_up.stop([HERE])
-    assert rig.memory.held > 0
-    rig.send()
-    assert rig.memory.held == 0
+    rig.catch_up._selector.is_spent = lambda: True  # type: ignore[method-assign]
+    rig.turn(0.01, 20)
+    (each,) = rig.catch_up._passes.values()
+    assert len(each.pending) == PENDING
 
 
-def test_refused_rows_stop_their_cursors_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These wait with what they have sent, and others are sent their events as long as their positions are stored."""
-    refused = [rig.add(name, ordering="none") for name in ("refused", "too")]
-    ids, save = {rig.owe(each).id for each in refused}, cursors.save
-
-    def refuse(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:
-        if any(each.id in ids for each in moves):
-            raise IntegrityError("UPDATE", {}, Exception("refused"))
-        return save(engine, moves, now)
-
-    monkeypatch.setattr(cursors, "save", refuse)
-    rig.owe(rig.subscription)
-    rig.sent_in(5)
-    sent = rig.sent_in(2)
-    assert [by(sent, each) for each in refused] == [[], []]
-    assert len(by(sent, rig.subscription)) > 1000
-
-    def fail(*_: object) -> frozenset[int]:
-        raise DatabaseUnavailable("down")
-
-    monkeypatch.setattr(cursors, "save", fail)
-    rig.sent_in(2)
-    assert rig.catch_up._feeder.unsaved >= 400, "in an outage all of them count"
+def test_a_far_and_a_near_cursor_share_the_partition(rig: Rig) -> None:
+    """A pass that begins at the far one would not come to the other for long."""
+    near, far = rig.add("near", ordering="none"), rig.subscription
+    rig.owe(near, 900_000)
+    rig.owe(far)
+    rig.sent_in(20)
+    sent = rig.sent_in(20)
+    assert len(by(sent, near)) > len(sent) // 4
+    assert len(by(sent, far)) > len(sent) // 4
 
 
-def test_the_end_of_a_disabled_subscriptions_cursor_is_stored(rig: Rig) -> None:
-    """It is owed the events from before, even if the end is decided while the position is being saved."""
+def test_replays_of_a_subscription_do_not_wait_for_each_other(rig: Rig) -> None:
+    """One has a slow pace and a long way; the other begins further on. Each keeps its pace."""
+    long, short = rig.replay(100.0, 0, 500_000), rig.replay(100.0, 900_000, 900_200)
+    sent = [each.origin.replay for each in rig.sent_in(10) if not isinstance(each.origin, tuple)]
+    assert sent.count(short) == 200
+    assert sent.count(long) > 500
+
+
+def test_an_idle_client_is_polled(rig: Rig) -> None:
+    """Its statistics are queued until then."""
+    rig.owe(rig.subscription, 0)
+    rig.turn(0.05, 3)
     repository.pause(rig.engine, rig.subscription)
-    rig.live = 10
-    cursor = rig.owe(rig.subscription)
-    rig.backlog.leaves(make_event(9), replace(rig.endpoint, paused=True), rig.record(9))  # begins to save it
-    with rig.engine.begin() as connection:
-        connection.execute(update(Subscription).values(enabled=0))
     rig.look()
-    assert (cursor.end, cursor.is_saving) == (10, True)
-    rig.turn(0.3, 10)
-    assert (cursor.end, cursor.ending, rig.settled) == (10, False, [9])
-    assert [each.end for each in cursors.of_partition(rig.engine, GROUP, HERE)] == [10]
+    before = rig.log.reads
+    rig.turn(0.5, 120)
+    assert 10 <= rig.log.reads - before <= 20
 
 
-def test_an_event_that_waits_when_its_cursor_meets_the_live_stream_is_the_live_streams(
-    engine: Engine, rigs: list[Rig]
-) -> None:
-    """The cursor ends before it, and does not take it once there is room."""
-    rigs.append(rig := Rig(engine, MANY, most_rows=10))
-    unordered(rig)
-    cursor = rig.owe(rig.subscription)
-    rig.turn(times=2)  # the lane is full, and a later event waits
-    rig.live = cursor.read_to
-    rig.turn(0.01, 1)
-    assert (cursor.end, cursor.read_all) == (rig.live, True)
-    assert max(by(rig.send(5) + rig.sent_in(2), rig.subscription)) == rig.live - 1
+def test_a_client_that_cannot_be_made_is_tried_again(rig: Rig) -> None:
+    """The worker goes on, and /readyz says why subscriptions that are behind wait."""
+    opened = rig.catch_up._open_reader
 
+    def fails() -> CursorReader:
+        raise KafkaUnavailable("no token")
 
-def test_an_astray_cursor_is_not_read(rig: Rig) -> None:
-    """Another owner has moved it: nothing is sent until its row has been read again, and then what is owed."""
-    cursor = rig.owe(rig.subscription)
-    assert cursor.id is not None
-    cursors.save(rig.engine, [CursorMove(cursor.id, 0, 500, None, "", None)], 1.0)
-    rig.backlog.leaves(make_event(9), rig.endpoint, rig.record(9))  # saves it
-    rig.store()
-    assert cursor.astray
-    rig.look_seconds = 1.0
-    rig.turn(0.05, 10)
-    assert (rig.log.sought, rig.send()) == ([], [])
-    assert by(rig.sent_in(5), rig.subscription)[:3] == [500, 501, 502]
-
-
-def test_an_answer_of_an_earlier_assignment_is_ignored(rig: Rig) -> None:
-    """It does not know the cursors that another owner has begun meanwhile: these stay, and are looked up again."""
-    due_key = (*HERE, rig.subscription)
-    rig.look_seconds = 1.0
-    rig.look()
-    rig.catch_up.forget([HERE])
-    rig.begun(rig.subscription)
-    rig.assigned()
-    rig.monotonic.now += 1.0
-    rig.looked()
-    assert [each.first for each in rig.backlog.here(due_key)] == [0]
-    assert rig.sent_in(4)
-
-
-def test_stored_deliveries_are_not_sent_by_a_cursor_that_a_look_did_not_know(rig: Rig) -> None:
-    """It was begun after the look had read the rows: these are read for it before it moves."""
-    rig.begun(rig.subscription, 50, end=90)
-    rig.others_park(parked(make_event(105), rig.subscription, 2e9))
-    rig.assigned()
-    rig.look_seconds = 1.0
-    rig.catch_up.looks.poll(rig.monotonic.now)
-    rig.backlog.leaves(make_event(100), replace(rig.endpoint, paused=True), rig.record(100))
-    rig.store()
-    sent = by(rig.sent_in(5), rig.subscription)
-    assert {104, 106} < set(sent)
-    assert 105 not in sent
-
-
-def test_a_cursor_beyond_the_log_begins_again(engine: Engine, rigs: list[Rig]) -> None:
-    """It does not meet the live stream before the log is known to have its position."""
-    rigs.append(rig := Rig(engine, 10))
-    cursor = rig.owe(rig.subscription)
-    assert cursor.id is not None
-    cursors.save(rig.engine, [CursorMove(cursor.id, 0, 1000, None, "", None)], 1.0)
-    rig.catch_up.forget([HERE])
-    rig.assigned()
-    rig.log.answers = False
-    rig.look()
-    rig.turn(0.05)
-    assert [each.end for each in rig.backlog.here((*HERE, rig.subscription))] == [None]
-    rig.log.answers = True
-    rig.log.restarted.add(HERE)
-    assert by(rig.sent_in(10), rig.subscription) == list(range(10))
+    rig.catch_up._open_reader = fails
+    rig.owe(rig.subscription)
+    rig.turn(0.1, 10)
+    assert rig.catch_up.fault == "subscriptions that are behind wait: no token"
+    rig.catch_up._open_reader = opened
+    assert by(rig.sent_in(6), rig.subscription)
+    assert rig.catch_up.fault is None
 
 
 # Filters.

@@ -31,7 +31,15 @@ class House:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.store = engine, Store(engine)
-        self.keeping = Housekeeping(engine, self.store.thread, GROUP, self.store.clock, self.store.monotonic)
+        self.given_up: list[int] = []  # the subscriptions of cursors
+        self.keeping = Housekeeping(
+            engine,
+            self.store.thread,
+            GROUP,
+            lambda lost, _reason: self.given_up.extend(each.due_key[2] for each in lost),
+            self.store.clock,
+            self.store.monotonic,
+        )
         self.counted: list[int] = []
         self.stored: list[tuple[str, int]] = []
 

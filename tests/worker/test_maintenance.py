@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from consumer.intake.topics import GONE_AFTER
-from consumer.ledger import store
+from consumer.ledger import cursors, store
+from consumer.ledger.cursors import NewCursor
 from consumer.worker.maintenance import JUMP, TIDY_EVERY, ClockWatch
+from models import CursorReason
 from tests.ledger.rows_kit import make_event, parked, query, run
 from tests.simulation.deployment import URLS, Deployment, result
 from tests.simulation.world import TOPIC
@@ -68,6 +70,23 @@ def test_delivered_rows_of_a_deleted_topic_are_pruned(deployment: Deployment) ->
     assert sent
     assert left(deployment) == []
     assert query(deployment.engine, "SELECT count(*) FROM webhook_payloads") == [(0,)]
+    pass_by(deployment, 1)
+    assert world.worker.parts.ownership.adopted == {}
+
+
+def test_cursors_of_a_deleted_topic_are_given_up(deployment: Deployment) -> None:
+    """Nobody can read their events any more: that is told, and their rows are deleted."""
+    world = deployment.world
+    owed = [NewCursor((GONE, 3, 1), 5, CursorReason.PAUSED), NewCursor((GONE, 3, 2), 5, CursorReason.BEHIND, 9)]
+    cursors.begin(deployment.engine, "g", owed, 1.0)
+    world.start(0, 1)
+    pass_by(deployment, int(GONE_AFTER // TIDY_EVERY) + 4)
+    assert cursors.of_partition(deployment.engine, "g", (GONE, 3)) == []
+    told = [dict(each.data) for each in world.announced if each.type == "subscription.events_lost"]
+    assert [(each["subscription_id"], each["first_offset"], each["end_offset"]) for each in told] == [
+        (1, 5, 6),  # how many it was owed is not known
+        (2, 5, 9),
+    ]
     pass_by(deployment, 1)
     assert world.worker.parts.ownership.adopted == {}
 

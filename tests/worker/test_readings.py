@@ -79,6 +79,21 @@ def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deploymen
     assert (readings(deployment).failing, readings(deployment).failing_longest) == (0, {})
 
 
+def test_a_disabled_subscription_waits_for_nothing(deployment: Deployment) -> None:
+    """It wants no events: no alert may say that retention will take some. One that is paused waits."""
+    world = deployment.world
+    deployment.pause("https://one.example/b")
+    world.settle_down()
+    world.now += 6.0
+    deployment.write(0, "b")
+    world.settle_down()
+    assert readings(deployment).behind == 1
+    deployment.disable("https://one.example/b")
+    world.now += 6.0
+    world.settle_down()
+    assert readings(deployment).behind == 0
+
+
 def test_an_open_breaker_counts_until_it_could_long_have_been_probed(deployment: Deployment) -> None:
     """A subscription that was disabled or removed gets no probe, so that no result closes its breaker."""
     world = deployment.world

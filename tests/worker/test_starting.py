@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.delivery.delivery import OpenRecord
+from consumer.intake.log_reader import Place
 from consumer.ledger import cursors
 from consumer.ops import start
 from consumer.subscriptions.endpoint import Endpoint
@@ -25,7 +26,7 @@ def rig(engine: Engine) -> Iterator[Rig]:
 def endpoint(rig: Rig) -> Endpoint:
     """The subscription, which begins at offset 100."""
     with rig.engine.begin() as connection:
-        start.begin(connection, GROUP, rig.subscription, {HERE: 100}, 1.0)
+        start.begin(connection, GROUP, rig.subscription, {HERE: Place(100)}, 1.0)
     return replace(rig.endpoint, starts=True)
 
 
@@ -66,6 +67,15 @@ def test_a_restart_parts_cursors_that_overlap(rig: Rig, endpoint: Endpoint) -> N
     assert [(each.first, each.end) for each in kept] == [(100, None), (500, None)]
     rig.backlog.load(HERE, kept)
     assert places(rig) == [(100, 500), (500, None)]
+
+
+def test_a_start_at_the_end_of_the_log_is_as_old_as_its_first_event(rig: Rig, endpoint: Endpoint) -> None:
+    """It tells for how long its events are kept, before it reads one: the live stream has left the first one to it."""
+    rig.look()
+    assert rig.backlog.waiting() == {}
+    assert leaves(rig, endpoint, 500)
+    assert leaves(rig, endpoint, 501)
+    assert rig.backlog.waiting() == {(*HERE, rig.subscription): 1_700_000_000.5}
 
 
 def test_a_known_start_begins_no_other_cursor(rig: Rig, endpoint: Endpoint) -> None:

@@ -393,6 +393,20 @@ WHERE
   webhook_cursors.group_id = :group_id_1
 ;
 
+-- ledger.backlogs.topics
+-- `check`: the groups and topics with cursors that owe events.
+SELECT DISTINCT
+  webhook_cursors.group_id,
+  webhook_cursors.topic
+FROM webhook_cursors
+WHERE
+  webhook_cursors.end_offset IS NULL
+  OR webhook_cursors.end_offset > webhook_cursors.next_offset
+ORDER BY
+  webhook_cursors.group_id,
+  webhook_cursors.topic
+;
+
 -- ledger.backlogs.adopt
 -- `adopt`: the due keys of the cursors.
 SELECT DISTINCT

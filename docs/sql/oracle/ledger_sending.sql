@@ -615,6 +615,24 @@ WHERE
   AND webhook_deliveries.topic > :topic_1
 ;
 
+-- ledger.assigned.open_topics
+-- Upkeep: the first topic with cursors.
+SELECT
+  MIN(webhook_cursors.topic) AS min_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+;
+
+-- ledger.assigned.open_topics
+-- The next topic.
+SELECT
+  MIN(webhook_cursors.topic) AS min_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1 AND webhook_cursors.topic > :topic_1
+;
+
 -- ledger.assigned.next_partition
 -- Upkeep: the next partition of a topic that has rows.
 SELECT
@@ -624,6 +642,17 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.topic = :topic_1
   AND webhook_deliveries.partition_no > :partition_no_1
+;
+
+-- ledger.assigned.next_partition
+-- Upkeep: the next partition of a topic that has cursors.
+SELECT
+  MIN(webhook_cursors.partition_no) AS min_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no > :partition_no_1
 ;
 
 -- ledger.assigned._numbers

@@ -524,6 +524,57 @@ ORDER BY
   webhook_cursors.expires_at
 ;
 
+-- subscriptions.health.untimed
+-- Subscriptions that are owed events which are not known to expire.
+SELECT
+  anon_1.id
+FROM (
+  SELECT DISTINCT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  JOIN webhook_cursors
+    ON webhook_cursors.subscription_id = webhook_subscriptions.id
+  WHERE
+    webhook_cursors.expires_at IS NULL
+    AND webhook_cursors.replay = :replay_1
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND (
+      webhook_cursors.end_offset IS NULL
+      OR webhook_cursors.end_offset > webhook_cursors.next_offset
+    )
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
+-- subscriptions.health.untimed
+-- The same, of these topics.
+SELECT
+  anon_1.id
+FROM (
+  SELECT DISTINCT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  JOIN webhook_cursors
+    ON webhook_cursors.subscription_id = webhook_subscriptions.id
+  WHERE
+    webhook_cursors.expires_at IS NULL
+    AND webhook_cursors.replay = :replay_1
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND (
+      webhook_cursors.end_offset IS NULL
+      OR webhook_cursors.end_offset > webhook_cursors.next_offset
+    )
+    AND webhook_cursors.topic IN (:topic_1_1)
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
 -- subscriptions.health.named_types
 -- The first event types that subscriptions name, and how many name each.
 SELECT
