@@ -44,8 +44,8 @@ KEPT = (
 # The elements of positions: [[topic, partition, next offset, end offset], ...].
 ELEMENTS_OF_SQLITE = "json_each(r.positions) j"
 ELEMENTS_OF_ORACLE = """JSON_TABLE(r.positions, '$[*]' COLUMNS (
-    topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
-    next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j"""
+        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
+        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j"""
 SPAN = {"topic": "text", "partition_no": "integer", "next_offset": "integer", "end_offset": "integer"}
 # A cancelled one can be resumed where it stopped. Repeated, this adds nothing: an old process may have read on.
 BEGIN_CURSORS = """
@@ -78,7 +78,7 @@ UPDATE webhook_subscriptions SET enabled = 0, disabled_reason = COALESCE(paused_
 WHERE paused_at IS NOT NULL AND enabled = 1"""
 END_REPLAYS = """
 UPDATE webhook_replays
-SET cancelled_at = {now}, last_error = 'the tables went back to revision 0002; begin another replay'
+SET cancelled_at = {now}, last_error = 'begin another replay: the tables went back to revision 0002'
 WHERE finished_at IS NULL AND cancelled_at IS NULL"""
 
 
@@ -247,8 +247,8 @@ def _spans() -> str:
         for place, (name, kind) in enumerate(SPAN.items()):
             value = f"(r.positions, j.fullkey || '[{place}]')"
             values[name] = f"CASE json_type{value} WHEN '{kind}' THEN json_extract{value} END"
-    columns = ", ".join(f"{value} AS {name}" for name, value in values.items())
-    return f"SELECT r.id, {columns} FROM webhook_replays r, {elements}"  # noqa: S608 (from above)
+    columns = ",\n        ".join(f"{value} AS {name}" for name, value in values.items())
+    return f"\n    SELECT r.id, {columns}\n    FROM webhook_replays r, {elements}"  # noqa: S608 (from above)
 
 
 def _has(table: str, column: str, *, printed: bool = True) -> bool:
