@@ -790,32 +790,27 @@ ORDER BY
 -- ledger.cursors.stored
 -- The stored deliveries of cursors' due keys, in any state.
 SELECT
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
   webhook_deliveries.subscription_id,
   webhook_deliveries.replay,
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts
 FROM webhook_deliveries
-JOIN webhook_cursors
-  ON webhook_deliveries.group_id = webhook_cursors.group_id
-  AND webhook_deliveries.topic = webhook_cursors.topic
-  AND webhook_deliveries.partition_no = webhook_cursors.partition_no
-  AND webhook_deliveries.subscription_id = webhook_cursors.subscription_id
 WHERE
-  webhook_cursors.group_id = :group_id_1
-  AND (
-    webhook_cursors.topic,
-    webhook_cursors.partition_no,
-    webhook_cursors.subscription_id
-  ) IN ((:param_1_1_1, :param_1_1_2, :param_1_1_3))
-  AND webhook_deliveries.replay = webhook_cursors.replay
-  AND webhook_deliveries.record_offset >= webhook_cursors.next_offset
-  AND (
-    webhook_cursors.end_offset IS NULL
-    OR webhook_deliveries.record_offset < webhook_cursors.end_offset
-  )
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
   AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4, :status_1_5)
+  AND webhook_deliveries.subscription_id IN (:subscription_id_1_1)
+  AND webhook_deliveries.record_offset + :record_offset_1 >= (
+    SELECT
+      MIN(webhook_cursors.next_offset) AS min_1
+    FROM webhook_cursors
+    WHERE
+      webhook_cursors.group_id = :group_id_2
+      AND webhook_cursors.topic = :topic_2
+      AND webhook_cursors.partition_no = :partition_no_2
+      AND webhook_cursors.subscription_id IN (:subscription_id_2_1)
+  )
 ;
 
 -- ledger.cursors.open_rows

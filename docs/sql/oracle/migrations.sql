@@ -994,9 +994,14 @@ INSERT INTO webhook_cursors
     (group_id, topic, partition_no, subscription_id, replay, reason, first_offset, next_offset, end_offset)
 SELECT r.group_id, s.topic, s.partition_no, r.subscription_id, r.id,
     'replay', s.next_offset, s.next_offset, s.end_offset
-FROM webhook_replays r JOIN (SELECT r.id, j.topic AS topic, j.partition_no AS partition_no, j.next_offset AS next_offset, j.end_offset AS end_offset FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
-    topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
-    next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s ON s.id = r.id
+FROM webhook_replays r JOIN (
+    SELECT r.id, j.topic AS topic,
+        j.partition_no AS partition_no,
+        j.next_offset AS next_offset,
+        j.end_offset AS end_offset
+    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
+        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
+        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s ON s.id = r.id
 WHERE r.finished_at IS NULL AND s.topic IS NOT NULL AND s.partition_no >= 0 AND s.next_offset >= 0
 AND s.next_offset < s.end_offset
 AND EXISTS (SELECT 1 FROM webhook_subscriptions w WHERE w.id = r.subscription_id)
@@ -1007,9 +1012,14 @@ AND NOT EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = r.id
 
 UPDATE webhook_replays SET cancelled_at = SYS_EXTRACT_UTC(SYSTIMESTAMP) WHERE finished_at IS NULL AND cancelled_at IS NULL
 AND (background = 0 AND EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = webhook_replays.id)
-    OR EXISTS (SELECT 1 FROM (SELECT r.id, j.topic AS topic, j.partition_no AS partition_no, j.next_offset AS next_offset, j.end_offset AS end_offset FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
-    topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
-    next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s WHERE s.id = webhook_replays.id
+    OR EXISTS (SELECT 1 FROM (
+    SELECT r.id, j.topic AS topic,
+        j.partition_no AS partition_no,
+        j.next_offset AS next_offset,
+        j.end_offset AS end_offset
+    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
+        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
+        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s WHERE s.id = webhook_replays.id
         AND (s.topic IS NULL OR s.partition_no IS NULL OR s.next_offset IS NULL OR s.end_offset IS NULL)))
 
 /
