@@ -13,7 +13,9 @@ from consumer.errors import Conflict, InvalidPosition, InvalidSubscription
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.http.urls import without_addresses
+from consumer.ledger import backlogs
 from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.backlogs import OwedPart
 from consumer.ledger.search import Page, search
 from consumer.ops import verification
 from consumer.ops.attempts import AttemptHistory
@@ -81,6 +83,11 @@ class Backing(NamedTuple):
         query = query._replace(tenant=caller.tenant or query.tenant)
         found = search(self.deployment.engine, query, limit, position)
         return found._replace(position=None if found.position is None else self.tokens.sealed(found.position))
+
+    def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
+        """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
+        found = backlogs.of_subscription(self.deployment.engine, subscription_id)
+        return found if caller.tenant is None else [each.for_tenant() for each in found]
 
     def send_test_event(self, caller: Caller, subscription_id: int, event: Event) -> dict[str, Any]:
         """Send a subscription an event; returns the exchange. Conflict if this process lacks a setting for it."""

@@ -147,7 +147,10 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
 
 @router.post("/{delivery_id}/redeliver", response_model=Redelivered)
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
-    """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
+    """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn.
+
+    If its subscription is disabled or paused, it is held until that ends.
+    """
     backing.deployment.delivery(delivery_id, caller.tenant)
     marked = backing.changes(caller).redeliver_these([delivery_id])
     if not marked:

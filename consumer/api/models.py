@@ -240,6 +240,7 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
         datetime | None, Field(description="Since when it is paused.", examples=["2026-07-28T14:00:00Z"])
     ]
     paused_reason: str | None
+    probed: Annotated[bool, Field(description="Failures have paused it; a probe that succeeds resumes it.")]
     failing_since: Annotated[
         datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]

@@ -43,7 +43,6 @@ from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import Conflict, NotFound, SettingsError, Unavailable, WebhooksError
 from consumer.http.urls import Target, parse_target
-from consumer.ledger import backlogs
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
 from consumer.ops.replay_request import soon
@@ -179,9 +178,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     """Show a subscription, without its secrets, and what it is owed from the log while it is paused or behind."""
     where = backing.deployment
     item = where.subscription(subscription_id, caller.tenant)
-    owed = backlogs.of_subscription(where.engine, subscription_id)
-    hidden = {} if caller.tenant is None else dict.fromkeys(("group", "position", "end"))  # as of all tenants' events
-    parts = [each.as_json(where.clock()) | hidden for each in owed]
+    parts = [each.as_json(where.clock()) for each in backing.owed(caller, subscription_id)]
     return answer(shown(item) | {"cursors": parts}, headers={"etag": etag(item)})
 
 
@@ -203,6 +200,7 @@ def patch_subscription(
 
     The subscription then has the `state` that the patch names, whatever it was: `enabled` ends a pause, too, and
     `paused` enables a disabled one. A repetition changes nothing: a pause keeps its beginning.
+    A `reason` given with `paused` also ends the probes of a subscription that failures have paused.
 
     If the subscription has credentials or certificates, another host, port or scheme needs the scope `secrets` too:
     they would go there.

@@ -83,7 +83,7 @@ def list_some(
     """List stored deliveries, by id.
 
     parked: waits for its next attempt. blocked: waits behind an earlier delivery of its key. held: its subscription is
-    disabled. exhausted: given up. delivered: kept until the group's offset has passed its record.
+    disabled or paused. exhausted: given up. delivered: kept until the group's offset has passed its record.
 
     \b
     Examples:
@@ -193,7 +193,6 @@ def redeliver(
         )
     if not marked:
         raise typer.Exit(1)
-    typer.echo(f"{number(len(marked), 'delivery')} due now; the workers send them")
     if not no_wait:
         watch(lambda: search.progress(engine, marked), lambda: search.next_of(engine, marked))
 
@@ -237,6 +236,8 @@ def adopt(
     typer.echo(f"{number(moved, 'delivery')} moved to {group}")
     if positions:
         typer.echo(f"{number(positions, 'cursor')} moved to {group}")
+    if waiting > positions:
+        typer.echo(f"{number(waiting - positions, 'cursor')} deleted: {group} has its own at the same place")
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same ones")
 
@@ -260,15 +261,19 @@ def _selection(
 
 def _mark(engine: Engine, selection: DeliveryQuery, total: int) -> "array[int]":
     marked = array("q")  # eight bytes per id: there may be millions
-    skipped = 0
+    skipped = held = 0
     batches = Changes(deployment(engine), command_line_actor()).redeliver(selection)
     with progress_bar(total if total <= MOST_COUNTED else None) as draw:
         for batch in until_signal(batches, "those due now are sent, the rest is unchanged"):
             marked.extend(batch.ids)
-            skipped += batch.skipped
+            skipped, held = skipped + batch.skipped, held + batch.held
             draw(len(marked) + skipped, f"{len(marked):,} due now")
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} skipped: their subscriptions were removed", err=True)
+    if len(marked) > held:
+        typer.echo(f"{number(len(marked) - held, 'delivery')} due now; the workers send them")
+    if held:
+        typer.echo(f"{number(held, 'delivery')} held: their subscriptions are disabled or paused")
     return marked
 
 

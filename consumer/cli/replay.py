@@ -195,10 +195,11 @@ def _confirm(planned: Plan, spans: Sequence[Span], *, yes: bool) -> None:
 
 
 def _follow(engine: Engine, replay_id: int, *, no_wait: bool) -> None:
-    advice = f"`kafka-webhooks replay --watch {replay_id}` shows its progress, `--cancel {replay_id}` ends it"
-    typer.echo(f"replay {replay_id}: the workers send it; {advice}", err=True)
-    if no_wait:
-        return
+    if not _loaded(engine, replay_id).ended:
+        advice = f"`kafka-webhooks replay --watch {replay_id}` shows its progress, `--cancel {replay_id}` ends it"
+        typer.echo(f"replay {replay_id}: the workers send it; {advice}", err=True)
+        if no_wait:
+            return
     item = _watched(engine, replay_id)
     read = number(item.records - item.records_left, "record")
     if not item.ended:
@@ -206,7 +207,7 @@ def _follow(engine: Engine, replay_id: int, *, no_wait: bool) -> None:
         return
     typer.echo(f"replay {replay_id}: {read} read, and {item.state}")
     stored = search.of_replay(engine, replay_id, 0)
-    if stored:
+    if stored and not no_wait:
         total = stored.total()
         typer.echo(f"{number(total, 'delivery')} that failed at first or wait for their turn are stored", err=True)
         watch(lambda: search.of_replay(engine, replay_id, total), lambda: search.next_of_replay(engine, replay_id))

@@ -237,7 +237,8 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     Example: kafka-webhooks subscriptions show 7
     """
     engine = open_database()
-    found = deployment(engine).subscription(subscription_id)
+    where = deployment(engine)
+    found = where.subscription(subscription_id)
     states = search.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     parts = [each.as_json(time.time()) for each in backlogs.of_subscription(engine, subscription_id)]
@@ -255,7 +256,9 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         if parts:
             typer.echo()
             rows = (each | {"behind": _age(each["seconds_behind"]), "kept_for": _left(each)} for each in parts)
-            print_rows(("topic", "partition", "reason", "position", "end", "record_at", "behind", "kept_for"), rows)
+            group = () if all(each["group"] == where.group for each in parts) else ("group",)
+            shown = ("topic", "partition", "reason", "position", "end", "record_at", "behind", "kept_for")
+            print_rows((*group, *shown), rows)
             left: list[Any] = [each["seconds_left"] for each in parts if each["seconds_left"] is not None]
             if left and min(left) < health.EXPIRES_SOON:
                 typer.secho(f"Kafka removes the next event in {health.time_left(min(left))}", fg=typer.colors.YELLOW)
@@ -299,7 +302,8 @@ def pause(
 
     Nothing is sent to it, and its stored deliveries are held. `resume` sends it all events from the beginning of the
     pause that Kafka's retention has kept by then. The other subscriptions go on. One that is paused already stays
-    paused since then, and keeps its reason unless you give another.
+    paused since then, and keeps its reason unless you give another, which also ends the probes of one that failures
+    had paused.
 
     \b
     Examples:
@@ -310,6 +314,7 @@ def pause(
     before, after = done.before, done.after
     again = f" already, since {before.paused_at:%Y-%m-%dT%H:%M:%SZ}" if before.paused_at else ""
     why = f"; the reason is now: {printable(reason)}" if again and reason and reason != before.paused_reason else ""
+    why += "; failures have paused it, and workers probe it: a --reason ends that" if after.probed else ""
     off = "" if after.enabled else "; it is disabled too, and is owed no events until `subscriptions enable`"
     typer.echo(f"subscription {subscription_id} is paused{again}{why}{off}")
 

@@ -54,7 +54,7 @@ def watch(
         return
     if states["held"]:
         typer.echo(
-            "held deliveries are sent within a minute after `kafka-webhooks subscriptions enable`",
+            "held deliveries are sent within a minute after `subscriptions enable`, or `resume` if they are paused",
             err=True,
         )
     if states["exhausted"] or states["held"]:

@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 _OURS = "WEBHOOK_"  # no other program's variables begin like this
 _LIKE, _ALMOST = 0.7, 0.9  # similarity, up to 1: to suggest a name with the same prefix; a name with any prefix
+_RENAMED = {"WEBHOOK_DISABLE_AFTER": "WEBHOOK_PAUSE_AFTER"}
 # Kubernetes sets these for each service: a service named `kafka` sets KAFKA_PORT_9092_TCP.
 _PLANTED = re.compile(r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 
@@ -36,7 +37,7 @@ def of_settings(variables: Iterable[str]) -> list[Slip]:
     """The slips among the names of environment variables, sorted; without those meant for librdkafka's properties."""
     found = []
     for name in sorted(set(variables) - known_names()):
-        nearest = _meant(name) or _behind_prefix(name)
+        nearest = _RENAMED.get(name) or _meant(name) or _behind_prefix(name)
         if (nearest or name.startswith(_OURS)) and not _PLANTED.fullmatch(name):
             found.append(Slip(name, nearest))
     return found

@@ -30,7 +30,7 @@ SAID = {
     "paused": Said("Paused.", "warn", "Its events wait in Kafka until it is resumed."),
     "still_paused": Said("Enabled.", "warn", "It is still paused: resume it to send its events."),
     "resumed": Said("Resumed.", more="Workers send the events of the pause within seconds."),
-    "redelivered": Said("Marked.", more="The workers send them within seconds."),
+    "redelivered": Said("Marked.", more="Workers send them within seconds, and held ones later."),
     "redelivered_partly": Said(
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),

@@ -158,7 +158,8 @@ def reason_of(item: Subscribed) -> str | None:
         return item.disabled_reason or "It was disabled. Its stored deliveries are held until it is enabled."
     if item.paused_at is not None:
         why = item.paused_reason or "its events wait in Kafka until it is resumed."
-        return f"Since {iso(item.paused_at.timestamp())}: {why}"
+        probed = ", and probed until it answers" if item.probed else ""
+        return f"Since {iso(item.paused_at.timestamp())}{probed}: {why}"
     if item.failing_since is not None:
         return f"No attempt has succeeded since {iso(item.failing_since.timestamp())}."
     return None

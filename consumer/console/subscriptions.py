@@ -14,7 +14,6 @@ from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
-from consumer.ledger import backlogs
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
@@ -113,7 +112,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
         attempts=attempts,
         stored=stored.deliveries,
         group=backing.deployment.group,
-        owed=backlogs.of_subscription(backing.deployment.engine, item.id),
+        owed=backing.owed(caller, item.id),
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
         told=visit.told,

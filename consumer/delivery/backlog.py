@@ -209,7 +209,9 @@ class Backlog:
         return any(cursor.ending for cursor in several)
 
     def save(self, cursor: Cursor) -> None:
-        """Store a cursor's position, unless it has not moved."""
+        """Store a cursor's position, unless it has not moved, or its partition has left."""
+        if cursor.gone:
+            return
         place = cursor.due_key[:2]
         move = cursor.begin_save(self._retentions.get(place[0]), self._identity_of(place))
         if move is not None:
@@ -260,6 +262,7 @@ class Backlog:
         for partition in partitions:
             for several in self._cursors.pop(partition, {}).values():
                 for cursor in several:
+                    cursor.gone = True  # a request that is open may end later
                     self._count(cursor, -1)
                     self._parking.waits(-len(cursor.withdraw()))
             self._looked.pop(partition, None)

@@ -105,10 +105,14 @@ class DeliveryQuery(NamedTuple):
 
 
 class RedeliveryStep(NamedTuple):
-    """The rows to send again, and how many rows of the batch were skipped because their subscriptions are removed."""
+    """The rows to send again, and how many rows of the batch were skipped because their subscriptions are removed.
+
+    `held`: how many of the rows to send wait until their subscriptions are enabled, or resumed.
+    """
 
     ids: tuple[int, ...]
     skipped: int
+    held: int = 0
 
 
 class Adopted(NamedTuple):
@@ -226,7 +230,7 @@ def redeliver(
 
     `note` gets the rows of a step, in its transaction.
 
-    Exhausted, parked and held rows are sent again; those of a disabled subscription are held until it is enabled.
+    Exhausted, parked and held rows are sent again; those of a disabled or paused subscription are held until then.
     Blocked rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a
     transaction, and each row is in one step only.
     """
@@ -252,13 +256,14 @@ def _redeliver(
 ) -> RedeliveryStep:
     rows = connection.execute(_redeliverable(ids, selection)).all()
     chosen = [row for row in rows if row.enabled is not None]
+    held = {row.id for row in chosen if not row.enabled or row.paused_at is not None}
     if chosen:
         note(connection, chosen)
         binds = [
             {
                 "b_id": row.id,
                 "b_attempt": row.attempt,
-                "b_status": Status.PARKED if row.enabled else Status.HELD,
+                "b_status": Status.HELD if row.id in held else Status.PARKED,
                 "b_now": time_of(now),
             }
             for row in chosen
@@ -266,7 +271,7 @@ def _redeliver(
         connection.execute(_MAKE_DUE, binds)
         put_in_order(connection, chosen, now)
         marks.look_for(connection, chosen)
-    return RedeliveryStep(tuple(row.id for row in chosen), len(rows) - len(chosen))
+    return RedeliveryStep(tuple(row.id for row in chosen), len(rows) - len(chosen), len(held))
 
 
 def _ids(selection: DeliveryQuery) -> Select[int]:
@@ -308,7 +313,7 @@ def steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
 
 
 def _redeliverable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
-    """Select a selection's rows that can be sent again, and whether their subscriptions are enabled (null: removed)."""
+    """Select a selection's rows that can be sent again, and their subscriptions' states (enabled null: removed)."""
     statement = (
         _ids(selection)
         .add_columns(
@@ -317,6 +322,7 @@ def _redeliverable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
             ParkedDelivery.subscription_id,
             ParkedDelivery.order_key,
             Subscription.enabled,
+            Subscription.paused_at,
         )
         .outerjoin(Subscription, Subscription.id == ParkedDelivery.subscription_id)
     )

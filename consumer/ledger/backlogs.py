@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, literal, or_, select, update
 from sqlalchemy.orm import aliased
 
 from consumer.database.engine import reading
@@ -22,18 +22,22 @@ class OwedPart(NamedTuple):
     """A part of a partition that a subscription is owed, from `next` to before `end` (None: as far as events come).
 
     `replay` 0: of none. `record_at`: the timestamp (unix seconds) of the record at `next`, as far as known. `expires`:
-    when retention removes that record; None: not known, or never.
+    when retention removes that record; None: not known, or never. `for_tenant` hides the group and the offsets.
     """
 
-    group: str
+    group: str | None
     topic: str
     partition: int
     reason: CursorReason
     replay: int
-    next: int
+    next: int | None
     end: int | None
     record_at: float | None
     expires: float | None
+
+    def for_tenant(self) -> "OwedPart":
+        """The part as a tenant may see it: offsets show how many events all tenants have."""
+        return self._replace(group=None, next=None, end=None)
 
     def as_json(self, now: float) -> dict[str, object]:
         """The part for people, at `now` (unix seconds): how old its next record is, and how long Kafka keeps it."""
@@ -118,16 +122,19 @@ def topics(engine: Engine) -> list[tuple[str, str]]:
 def adopt(engine: Engine, from_group: str, to_group: str) -> int:
     """Give a group's cursors, and the replays that they belong to, to another group. Returns how many cursors moved.
 
-    A cursor that the other group has begun at the same place itself stays. No worker of `from_group` may be running.
+    A cursor that the other group has begun at the same place itself is deleted: that group owes all events from there
+    on. No worker of `from_group` may be running.
     """
     here, there = StoredCursor, aliased(StoredCursor)
     same = (getattr(there, column.key) == column for column in KEY[1:])
 
     def move(connection: Connection) -> int:
-        owed = here.group_id == from_group, ~exists().where(there.group_id == to_group, *same).correlate(here)
-        places = connection.execute(select(literal(to_group).label("group_id"), *PLACE[1:]).where(*owed).distinct())
+        owed = here.group_id == from_group
+        known = exists().where(there.group_id == to_group, *same).correlate(here)
+        connection.execute(delete(here).where(owed, known))
+        places = connection.execute(select(literal(to_group).label("group_id"), *PLACE[1:]).where(owed).distinct())
         found = places.all()
-        moved = connection.execute(update(here).where(*owed).values(group_id=to_group, version=here.version + 1))
+        moved = connection.execute(update(here).where(owed).values(group_id=to_group, version=here.version + 1))
         replays = update(StoredReplay).where(StoredReplay.group_id == from_group, StoredReplay.finished_at.is_(None))
         connection.execute(replays.values(group_id=to_group))
         look_for(connection, found)

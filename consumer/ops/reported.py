@@ -18,6 +18,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "disabled_reason": item.disabled_reason,
         "paused_at": None if item.paused_at is None else item.paused_at.isoformat(),
         "paused_reason": item.paused_reason,
+        "probed": item.probed,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else item.tls.as_json(),

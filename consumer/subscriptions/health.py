@@ -120,13 +120,13 @@ def paused(engine: Engine, most: int) -> list[ListedSubscription]:
 def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklog]:
     """At most `most` subscriptions that are not disabled and have events that retention removes before then.
 
-    The most urgent come first.
+    The most urgent come first. Replays do not count.
     """
     cursor = StoredCursor
     urgent = (
         select(*_SHOWN, cursor.expires_at)
         .join(cursor, cursor.subscription_id == Subscription.id)
-        .where(cursor.expires_at < before, Subscription.enabled == 1)
+        .where(cursor.expires_at < before, cursor.replay == 0, Subscription.enabled == 1)
         .where(or_(cursor.end_offset.is_(None), cursor.end_offset > cursor.next_offset))
         .order_by(cursor.expires_at)
     )

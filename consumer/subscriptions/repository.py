@@ -23,7 +23,7 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
 from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
-from consumer.subscriptions.subscribed import Subscribed
+from consumer.subscriptions.subscribed import Subscribed, is_probed
 from consumer.subscriptions.tls import StoredTls, summary_of
 from consumer.subscriptions.tls import stored as stored_tls
 from models import Subscription, SubscriptionSecret
@@ -232,14 +232,15 @@ def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, 
 def pause(bind: Engine | Connection, subscription_id: int, reason: str | None = None) -> bool:
     """Pause a subscription, with the `reason`: nothing is sent, and its events are owed. False: none has that id.
 
-    One that is paused stays paused since then; a new reason replaces the old one. A disabled one stays disabled, and
-    is owed no events until somebody enables it. Clears `failing_since`, and one that failures had paused is not probed
-    any more. Raises InvalidSubscription for a reason that is too long.
+    One that is paused stays paused since then; a new reason replaces the old one, and ends the probes of one that
+    failures had paused. A disabled one stays disabled, and is owed no events until somebody enables it. Clears
+    `failing_since`. Raises InvalidSubscription for a reason that is too long.
     """
+    again = Subscription.paused_at.is_not(None)
     changes = {
         "paused_at": func.coalesce(Subscription.paused_at, utc_now()),
-        "paused_reason": _checked(reason) or case((Subscription.paused_at.is_not(None), Subscription.paused_reason)),
-        "probed_at": None,
+        "paused_reason": _checked(reason) or case((again, Subscription.paused_reason)),
+        "probed_at": None if reason else case((again, Subscription.probed_at)),
         "failing_since": None,
     }
     return _switch(bind, subscription_id, changes)
@@ -303,8 +304,8 @@ _Found = tuple[Sequence[Row[*tuple[Any, ...]]], Mapping[int, StoredTls]]  # a ro
 
 
 def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
-    shown = Subscription.enabled, Subscription.disabled_reason, Subscription.paused_reason, Subscription.created_at
-    rows = connection.execute(endpoint_rows(*shown).where(condition)).all()
+    state = Subscription.enabled, Subscription.disabled_reason, Subscription.paused_reason, Subscription.probed_at
+    rows = connection.execute(endpoint_rows(*state, Subscription.created_at).where(condition)).all()
     return rows, stored_tls(connection, rows)
 
 
@@ -348,6 +349,7 @@ def _read(
             row.disabled_reason,
             row.paused_at,
             row.paused_reason,
+            is_probed(bool(row.enabled), row.paused_at, row.probed_at),
             None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
             None if row.failing_since == UNREADABLE else row.failing_since,
             written(row),

@@ -17,9 +17,10 @@ Mode = Literal["enabled", "paused", "disabled"]  # the states that people set
 class Subscribed:
     """A subscription as shown to people: without its secrets.
 
-    `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
-    `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own. `problems`: its
-    unusable or inadvisable values. `verified`: the receiver at its present URL has given permission.
+    `probed`: failures have paused it, and workers probe it. `options`: the stored value of each column of OPTIONS.
+    `secrets`: the number of its own signing secrets. `credentials`: the kinds of its other secrets. `tls`: its
+    certificates, if it has any of its own. `problems`: its unusable or inadvisable values. `verified`: the receiver at
+    its present URL has given permission.
     """
 
     id: int
@@ -27,6 +28,7 @@ class Subscribed:
     disabled_reason: str | None
     paused_at: datetime | None
     paused_reason: str | None
+    probed: bool
     created_at: datetime | None
     failing_since: datetime | None
     options: Mapping[str, Any]
@@ -75,7 +77,7 @@ class Subscribed:
         if since is None:
             return None
         moment = "" if since == UNREADABLE else f" since {since:%Y-%m-%dT%H:%M:%SZ}"
-        return _told(f"paused{moment}", self.paused_reason)
+        return _told(f"paused{moment}{', and probed' if self.probed else ''}", self.paused_reason)
 
     @property
     def broken(self) -> bool:
@@ -86,6 +88,11 @@ class Subscribed:
 def mode_of(enabled: bool, paused_at: datetime | None) -> Mode:  # noqa: FBT001 (as in the table)
     """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""
     return "disabled" if not enabled else "enabled" if paused_at is None else "paused"
+
+
+def is_probed(enabled: bool, paused_at: datetime | None, probed_at: datetime | None) -> bool:  # noqa: FBT001 (as in the table)
+    """Whether workers probe it, as `ledger.pauses` does: failures have paused it, and it is not disabled."""
+    return enabled and paused_at is not None and probed_at is not None and probed_at >= paused_at
 
 
 def _told(state: str, reason: str | None) -> str:

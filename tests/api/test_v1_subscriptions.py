@@ -115,7 +115,14 @@ def test_a_patch_sets_the_state(api: Api) -> None:
     assert (again := api.call("GET", path).headers["etag"]) != tag
     assert patch(state="paused") == ["paused", True, None, "moves"]
     assert api.call("GET", path).headers["etag"] == again
+    with api.engine.begin() as connection:  # as after days of failures
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET probed_at = paused_at")
+    probed = api.call("GET", path)
+    assert (probed.json()["probed"], probed.headers["etag"] != again) == (True, True)
+    assert patch(state="paused") == ["paused", True, None, "moves"]
+    assert api.call("GET", path).headers["etag"] == probed.headers["etag"]
     assert patch(state="paused", reason="still") == ["paused", True, None, "still"]
+    assert not api.call("GET", path).json()["probed"]
     assert api.call("GET", path).json()["paused_at"] == began
     assert patch(state="disabled", reason="gone") == ["disabled", False, "gone", "still"]
     assert patch(state="paused") == ["paused", True, None, "still"]

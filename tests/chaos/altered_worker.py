@@ -73,13 +73,13 @@ def settles_before_a_cursor_is_stored() -> None:
         begin(*values)
 
     _wrap(cursors, "begin", late)
-    _wrap(Cursor, "leave", lambda _leave, _self, left: left.record.settle_one())
+    _wrap(Cursor, "leave", lambda _leave, _self, left: left.record.settle_one() or 0)
 
 
 def forgets_the_end_of_a_cursor() -> None:
     """The live stream leaves deliveries to a cursor that ends before them, as long as the worker runs."""
     _wrap(Cursor, "covers", lambda _covers, self, offset: not self.replay and self.first <= offset)
-    _wrap(Backlog, "drop", lambda _drop, _self, _cursor: None)
+    _wrap(Backlog, "drop", lambda _drop, _self, _cursor: [])
 
 
 def drops_what_a_cursor_reads() -> None:

@@ -125,7 +125,7 @@ def test_redelivery_marks_the_selected_deliveries(
 ) -> None:
     """Options select exhausted deliveries unless they name a status.
 
-    Ids select any. Those of removed subscriptions are skipped.
+    Ids select any. Those of removed subscriptions are skipped, and those of paused ones are held.
     """
     gone = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
@@ -143,6 +143,12 @@ def test_redelivery_marks_the_selected_deliveries(
     none = called("deliveries", "redeliver", "4", "99", "--no-wait", **database)
     assert (none.returncode, none.stdout) == (1, "")
     assert "not sent again: 4, 99" in none.stderr
+    repository.pause(engine, sub)
+    held = called("deliveries", "redeliver", "2", "--no-wait", **database)
+    assert held.stdout == "1 delivery held: their subscriptions are disabled or paused\n"
+    held = called("deliveries", "redeliver", "2", **database)
+    assert (held.returncode, held.stdout.splitlines()[1:]) == (1, ["0 delivered, 1 held"])
+    assert "or `resume` if they are paused" in held.stderr
 
 
 def test_removing_asks_before_deliveries_are_given_up(
@@ -179,7 +185,10 @@ def test_removing_asks_before_deliveries_are_given_up(
 def test_adoption_moves_rows_and_reports_the_rest(
     called: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
-    """Rows that the new group has stored itself stay and are counted; a group cannot adopt its own."""
+    """Rows that the new group has stored itself stay and are counted; a group cannot adopt its own.
+
+    Cursors move too, and until then `subscriptions show` names their groups.
+    """
     keep(engine, sub, range(3), "parked")
     database |= {"KAFKA_GROUP_ID": "new", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     nothing = called("deliveries", "adopt", "--from-group", "other", "--yes", **database)
@@ -192,6 +201,17 @@ def test_adoption_moves_rows_and_reports_the_rest(
     again = called("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
     assert again.stdout.splitlines() == [
         "1 delivery moved to new",
+        f"3 deliveries left with {GROUP}: new has stored the same ones",
+    ]
+    owed = NewCursor(("t", 2, sub), 5, CursorReason.PAUSED)
+    for group in (GROUP, "new"):
+        cursors.begin(engine, group, [owed, owed._replace(due_key=("t", 3, sub), first=len(group))], AT)
+    columns = called("subscriptions", "show", str(sub), **database).stdout.splitlines()[-5].split()
+    assert columns[:2] == ["group", "topic"]
+    moved = called("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
+    assert moved.stdout.splitlines()[1:] == [
+        "1 cursor moved to new",
+        "1 cursor deleted: new has its own at the same place",
         f"3 deliveries left with {GROUP}: new has stored the same ones",
     ]
     own = called("deliveries", "adopt", "--from-group", "new", "--yes", **database)
@@ -223,6 +243,12 @@ def test_a_subscription_is_paused_and_resumed(called: Command, database: dict[st
     assert do("resume", "1") == "was not paused"
     assert do("pause", "1") == "is paused"
     assert do("pause", "1", "--reason", "moves") == "is paused already, since T; the reason is now: moves"
+    assert do("pause", "1", "--reason", "moves") == "is paused already, since T"
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(probed_at=Subscription.paused_at))  # as after days of failures
+    assert do("show", "1").splitlines()[0].split(maxsplit=1)[1] == "paused since T, and probed: moves"
+    probed = "; failures have paused it, and workers probe it: a --reason ends that"
+    assert do("pause", "1") == f"is paused already, since T{probed}"
     assert do("pause", "1", "--reason", "moves") == "is paused already, since T"
     assert do("show", "1").splitlines()[0].split(maxsplit=1)[1] == "paused since T: moves"
     assert "paused since T: moves" in do("list")
@@ -425,6 +451,7 @@ def test_a_replay_is_followed_to_its_end(called: Command, database: dict[str, st
     replays.finish(engine, AT)
     watched = called("replay", "--watch", str(number), **database)
     assert (watched.returncode, watched.stdout) == (0, "replay 1: 9 records read, and finished\n")
+    assert watched.stderr == ""
     row = parked(make_event(1), sub, replay=number, status="exhausted", next_attempt_at=None)
     store.park(engine, GROUP, [row], AT)
     watched = called("replay", "--watch", str(number), **database)

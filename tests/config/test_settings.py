@@ -114,6 +114,7 @@ def test_an_invalid_value_is_reported_with_a_valid_one(group: type[Any], name: s
         ("WEBHOOK_TIMEOUTS", "WEBHOOK_TIMEOUT"),
         ("WEBHOOK_ALOW_NETWORKS", "WEBHOOK_ALLOW_NETWORKS"),
         ("WEBHOOK_COLOUR", None),
+        ("WEBHOOK_DISABLE_AFTER", "WEBHOOK_PAUSE_AFTER"),  # it was renamed
         ("WEBHOOKS_SECRET", "WEBHOOK_SECRET"),
         ("DATABASE_URI", "DATABASE_URL"),
     ],

@@ -114,6 +114,10 @@ def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[
     pages = [browser.get(path).text for path in (here, "/subscriptions", "/subscriptions?state=paused")]
     for page in (*pages, console(None).get("/").text):  # signing in has opened the other console's overview
         assert all(text in page for text in (">paused</span>", "its database moves"))
+    assert "probed" not in browser.get(here).text
+    with engine.begin() as connection:  # as after days of failures
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET probed_at = paused_at")
+    assert ", and probed until it answers: its database moves" in browser.get(here).text
     assert "https://example.com/moves" not in browser.get("/subscriptions?state=enabled").text
     send(browser, here, f"{here}/disable")
     assert buttons() == ["Enable"]
@@ -240,6 +244,13 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
         assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
     for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}", f"/deliveries/{earlier}"):
         assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
+    owed = NewCursor(
+        ("orders", 0, mine), 41_234, CursorReason.PAUSED, end=777_888
+    )  # offsets are of all tenants' events
+    cursors.begin(engine, "secret-group", [owed], 0.0)
+    owing = browser.get(f"/subscriptions/{mine}").text
+    assert "orders[0]" in owing
+    assert not re.search("41,234|777,888|secret-group|From offset", owing)
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"

@@ -28,6 +28,7 @@ BINDS: dict[str, object] = {
     "event_type": "user.created",
     "id": 1,
     "subscription_id": 1,
+    "group_id": "webhooks",
     "webhook_id": "msg_0",
     "new_secret": "new",
     "in_a_day": NOW + timedelta(days=1),

@@ -327,7 +327,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
         "ledger.backlogs.topics": ("`check`: the groups and topics with cursors that owe events.",),
-        "ledger.backlogs.adopt": ("`adopt`: the due keys of the cursors.", "Move them.", "Move their replays."),
+        "ledger.backlogs.adopt": (
+            "`adopt`: delete cursors that the other group has itself.",
+            "The due keys of the others.",
+            "Move them.",
+            "Move their replays.",
+        ),
         "ledger.backlogs.of_subscription": ("What a subscription's cursors owe it.",),
         "ledger.backlogs.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),

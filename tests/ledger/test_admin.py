@@ -130,19 +130,20 @@ def test_redelivery_marks_existing_rows_once(engine: Engine, sub: int, monkeypat
 
 
 def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
-    """Rows of removed subscriptions are only counted; those of disabled ones stay held, with a new schedule."""
-    gone, off, on = (repository.add(engine, URL, "user.created") for _ in range(3))
-    park(engine, *(parked(make_event(number), number) for number in (gone, off, on)))
+    """Rows of removed subscriptions are only counted; those of disabled or paused ones are held, on a new schedule."""
+    gone, off, paused, on = (repository.add(engine, URL, "user.created") for _ in range(4))
+    park(engine, *(parked(make_event(number), number) for number in (gone, off, paused, on)))
     for row in find(engine):
         store.record(engine, GROUP, [result(row, "delivered" if row.endpoint.subscription_id == on else "exhausted")])
     repository.remove(engine, gone)
     repository.set_enabled(engine, off, enabled=False)
-    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((2,), 1)]
-    assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
+    repository.pause(engine, paused)
+    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((2, 3), 1, held=2)]
+    assert states(engine) == {gone: "exhausted", off: "held", paused: "held", on: "delivered"}
     repository.set_enabled(engine, off, enabled=True)
+    repository.resume(engine, paused)
     upkeep.reconcile(engine, 6000.0)
-    (row,) = find(engine, 6000.0)
-    assert (row.attempt, row.schedule_start) == (2, 2)
+    assert [(row.attempt, row.schedule_start) for row in find(engine, 6000.0)] == [(2, 2)] * 2
 
 
 def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:

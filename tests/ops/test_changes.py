@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.ledger import backlogs, cursors, marks, outbox, store
+from consumer.ledger import backlogs, cursors, marks, outbox, pauses, store, upkeep
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import DueKey
 from consumer.ops.changes import Changes, Deployment
@@ -114,6 +114,17 @@ def test_a_change_without_effect_is_not_reported(by: Changes) -> None:
         by.resume(added)
     kinds = [kind.removeprefix("subscription.") for kind, _ in told(by)]
     assert kinds == ["created", "changed", "paused", "resumed"]
+
+
+def test_a_reason_makes_a_pause_by_failures_an_operator_s(by: Changes) -> None:
+    """Without one, the pause and its probes stay, and nothing is reported; the event says that the probes end."""
+    added = by.add(URL, "a").id
+    upkeep.failing(by.deployment.engine, added, 1.0)
+    pauses.pause(by.deployment.engine, "webhooks", added, "it failed", 9.0, failing_before=2.0, url=URL)
+    assert by.pause(added).after.probed
+    assert not by.pause(added, "moves").after.probed
+    (_, (kind, data)) = told(by)
+    assert (kind, data["reason"], data["changed"]) == ("subscription.paused", "moves", ["paused_reason", "probed"])
 
 
 @pytest.mark.parametrize("before", ["enabled", "paused", "disabled", "both"])

@@ -152,6 +152,7 @@ class Deployment:
         self.records: dict[Offset, str] = {}
         self.offsets: dict[str, Offset] = {}  # by webhook id
         self.excused: set[Sent] = set()
+        self.probed: set[str] = set()  # URLs that failures have paused
         self.fault: str | None = None
         self._obstacle: Sequence[str] = ()  # names of triggers
         self._enabled_at = dict.fromkeys(urls, float("-inf"))
@@ -243,6 +244,7 @@ class Deployment:
 
     def pause(self, url: str, *, by_failure: bool = False) -> None:
         """Pause by SQL, or as failures do."""
+        self.probed |= {url} if by_failure else set()
         now = time_of(BORN + self.world.now)
         paused = {"paused_at": now} | ({"probed_at": now} if by_failure else {})
         with self.engine.begin() as connection:

@@ -246,7 +246,9 @@ class Watch:
             self.demand(counted, f"attempts are not counted one by one: {change}")
             # A delivery that may have failed because of another in its batch is tried once more, alone.
             most = 1 + len(SCHEDULE) + (change.delivery[1] in BATCHED)
-            self.demand(change.attempt - change.schedule_start <= most, f"too many attempts: {change}")
+            few = change.attempt - change.schedule_start <= most
+            probed = change.delivery[1] in self._deployment.probed  # no probe exhausts a delivery
+            self.demand(few or probed, f"too many attempts: {change}")
             if change.status == "exhausted" and change.was != "exhausted":
                 self._exhausted.add((change.delivery, change.attempt))
             yield change

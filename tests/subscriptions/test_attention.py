@@ -69,7 +69,7 @@ def test_paused_subscriptions_are_listed_with_their_reason(engine: Engine, subs:
 
 
 def test_subscriptions_whose_backlog_expires_are_listed(engine: Engine, subs: list[int]) -> None:
-    """Each is listed once, the most urgent first. Disabled ones, finished cursors and later ends are left out."""
+    """Each is listed once, the most urgent first. Disabled ones, finished cursors, replays and later ends are not."""
     due: list[tuple[int, int, float | None, int | None]] = [
         (0, 0, T + 50, None),
         (0, 1, T + 20, 9),
@@ -82,6 +82,9 @@ def test_subscriptions_whose_backlog_expires_are_listed(engine: Engine, subs: li
         new = NewCursor(("t", partition, subs[sub]), 5, CursorReason.PAUSED, end)
         cursors.begin(engine, GROUP, [new], T)
         expire(engine, subs[sub], expires, partition)
+    replayed = NewCursor(("t", 3, subs[1]), 5, CursorReason.REPLAY, 9, replay=1)  # perhaps a cancelled one
+    cursors.begin(engine, GROUP, [replayed], T)
+    expire(engine, subs[1], T + 1, 3)
     repository.set_enabled(engine, subs[3], False)
     found = health.expiring(engine, datetime.fromtimestamp(T + 65, UTC), 9)
     assert [(each.subscription_id, each.expires.timestamp() - T) for each in found] == [(subs[0], 20), (subs[2], 60)]

@@ -104,7 +104,7 @@ def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine)
 
 
 def test_a_pause_keeps_its_time_until_it_ends(engine: Engine) -> None:
-    """A new reason replaces the old one; without one it stays. Resumed, no reason and no failures are left."""
+    """A new reason replaces the old one, and ends probes; without one, both stay. Resumed, nothing of it is left."""
     added = repository.add(engine, URL, "t")
     set_by_sql(engine, paused_reason="left over", failing_since=T, probed_at=T)
     told = []
@@ -113,13 +113,16 @@ def test_a_pause_keeps_its_time_until_it_ends(engine: Engine) -> None:
         row = shown(engine, added)
         told.append((row.paused_at, row.paused_reason))
         assert (row.enabled, row.mode, row.failing_since) == (True, "paused", None)
-        assert pauses.count(engine) == 0
+        assert (pauses.count(engine), row.probed) == ((0, False) if reason or len(told) == 1 else (1, True))
         set_by_sql(engine, failing_since=T, paused_at=T, probed_at=T)  # now failures have paused it
-        assert pauses.count(engine) == 1
+        assert (pauses.count(engine), shown(engine, added).probed) == (1, True)
+    repository.set_enabled(engine, added, enabled=False)
+    assert (pauses.count(engine), shown(engine, added).probed) == (0, False)
+    repository.set_enabled(engine, added, enabled=True)
     assert [reason for _, reason in told] == [None, "moving", "moving", "moving", "gone"]
     assert {at for at, _ in told[1:]} == {T}
     assert told[0][0] is not None
-    assert shown(engine, added).state == "paused since 1970-01-01T00:00:50Z: gone"
+    assert shown(engine, added).state == "paused since 1970-01-01T00:00:50Z, and probed: gone"
     assert repository.resume(engine, added)
     row = shown(engine, added)
     assert (row.mode, row.paused_at, row.paused_reason, row.failing_since) == ("enabled", None, None, None)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
 from consumer.errors import DatabaseUnavailable
+from consumer.events.event import TopicPartition
 from consumer.intake.offsets import encode
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor
@@ -155,6 +156,21 @@ def test_what_is_left_to_a_removed_subscription_settles(rig: Rig) -> None:
     assert (rig.settled, rig.parking.backlog) == ([MANY], 1)
     rig.store()
     assert rig.rows("id") == []
+
+
+def test_an_event_that_settles_after_its_partition_has_left_moves_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request was open when the partition was lost. Its topic's identity is not known here any more."""
+    rig.slow[rig.subscription] = 1.0
+    rig.owe(rig.subscription)
+    rig.sent_in(0)
+    rig.turn(0.05, 3)
+    rig.send()
+    rig.catch_up.forget([HERE])
+    monkeypatch.setattr(rig.backlog, "_identity_of", dict[TopicPartition, str]().__getitem__)
+    assert rig.sent_in(3)
+    assert rig.catch_up._feeder.unsaved == 0
 
 
 def test_events_of_an_earlier_assignment_release_no_memory(rig: Rig) -> None:

@@ -205,7 +205,8 @@ SELECT
   webhook_deliveries.partition_no,
   webhook_deliveries.subscription_id,
   webhook_deliveries.order_key,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
 FROM webhook_deliveries
 LEFT OUTER JOIN webhook_subscriptions
   ON webhook_subscriptions.id = webhook_deliveries.subscription_id
@@ -261,7 +262,8 @@ SELECT
   webhook_deliveries.partition_no,
   webhook_deliveries.subscription_id,
   webhook_deliveries.order_key,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
 FROM webhook_deliveries
 JOIN webhook_payloads
   ON webhook_payloads.group_id = webhook_deliveries.group_id
@@ -408,16 +410,11 @@ ORDER BY
 ;
 
 -- ledger.backlogs.adopt
--- `adopt`: the due keys of the cursors.
-SELECT DISTINCT
-  :param_1 AS group_id,
-  webhook_cursors.topic,
-  webhook_cursors.partition_no,
-  webhook_cursors.subscription_id
-FROM webhook_cursors
+-- `adopt`: delete cursors that the other group has itself.
+DELETE FROM webhook_cursors
 WHERE
   webhook_cursors.group_id = :group_id_1
-  AND NOT (
+  AND (
     EXISTS(
       SELECT
         *
@@ -434,26 +431,24 @@ WHERE
 ;
 
 -- ledger.backlogs.adopt
+-- The due keys of the others.
+SELECT DISTINCT
+  :param_1 AS group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+;
+
+-- ledger.backlogs.adopt
 -- Move them.
 UPDATE webhook_cursors SET group_id = :group_id, version = (
   webhook_cursors.version + :version_1
 )
 WHERE
   webhook_cursors.group_id = :group_id_1
-  AND NOT (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_cursors webhook_cursors_1
-      WHERE
-        webhook_cursors_1.group_id = :group_id_2
-        AND webhook_cursors_1.topic = webhook_cursors.topic
-        AND webhook_cursors_1.partition_no = webhook_cursors.partition_no
-        AND webhook_cursors_1.subscription_id = webhook_cursors.subscription_id
-        AND webhook_cursors_1.replay = webhook_cursors.replay
-        AND webhook_cursors_1.first_offset = webhook_cursors.first_offset
-    )
-  )
 ;
 
 -- ledger.backlogs.adopt

@@ -335,6 +335,7 @@ SELECT
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.paused_reason,
+  webhook_subscriptions.probed_at,
   SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -384,6 +385,7 @@ SELECT
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.paused_reason,
+  webhook_subscriptions.probed_at,
   SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -515,6 +517,7 @@ JOIN webhook_cursors
   ON webhook_cursors.subscription_id = webhook_subscriptions.id
 WHERE
   webhook_cursors.expires_at < :expires_at_1
+  AND webhook_cursors.replay = :replay_1
   AND webhook_subscriptions.enabled = :enabled_1
   AND (
     webhook_cursors.end_offset IS NULL
@@ -658,7 +661,12 @@ UPDATE webhook_subscriptions SET paused_at = COALESCE(webhook_subscriptions.paus
     webhook_subscriptions.paused_at IS NOT NULL
   )
   THEN webhook_subscriptions.paused_reason
-END, probed_at = :probed_at, failing_since = :failing_since
+END, probed_at = CASE
+  WHEN (
+    webhook_subscriptions.paused_at IS NOT NULL
+  )
+  THEN webhook_subscriptions.probed_at
+END, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
 ;
