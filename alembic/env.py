@@ -4,7 +4,7 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
-from alembic.ddl.base import AddColumn, DropColumn
+from alembic.ddl.base import AddColumn, ColumnNullable, DropColumn
 from alembic.ddl.oracle import OracleImpl
 from sqlalchemy import (
     Column,
@@ -66,7 +66,7 @@ class RepeatableOracle(OracleImpl):
             return None  # another process has executed it meanwhile
 
     def _is_done(self, construct: Any) -> bool:
-        """Whether an earlier attempt has created or dropped the object. WebhooksError if its name is taken."""
+        """Whether an earlier attempt has made the change. WebhooksError if the name of a new object is taken."""
         done = False
         match construct:
             case CreateTable(element=Table() as made):
@@ -77,6 +77,8 @@ class RepeatableOracle(OracleImpl):
                 done = column.name in self._columns(table) and self._is_ours(table, column)
             case DropColumn(table_name=table, column=column):
                 done = column.name not in self._columns(table)
+            case ColumnNullable(table_name=table, column_name=name, nullable=nullable):  # else ORA-01442, ORA-01451
+                done = self._columns(table)[name]["nullable"] == nullable
             case CreateIndex(element=part) | AddConstraint(element=part):
                 done = self._has(part)
             case DropIndex(element=part) | DropConstraint(element=part):

@@ -26,7 +26,6 @@ NOW = utc_now()
 WIDER = {"url": (255, 2048), "event_type": (50, 255)}  # columns of 0001: their lengths before and after
 RULES = {
     "ck_webhook_subs_enabled": "enabled IN (0, 1)",
-    "ck_webhook_subs_starts": "starts IN (0, 1)",
     "ck_webhook_subs_ordering": "ordering IN ('none', 'key')",
     "ck_webhook_subs_in_flight": "max_in_flight >= 1",
     "ck_webhook_subs_rate_limit": "rate_limit > 0",
@@ -38,12 +37,10 @@ RULES = {
     "ck_webhook_subs_http": "http_version IN ('1.1', '2')",
 }
 RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
-TABLES = ("secrets", "tls", "payloads", "deliveries", "operations", "replays", "cursors", "marks", "request_keys")
+TABLES = ("secrets", "tls", "payloads", "deliveries", "operations", "replays", "marks", "request_keys")
 INDEXES = (
     ("ix_webhook_subs_match", SUBSCRIPTIONS, ("event_type", "tenant", "enabled")),
     ("ix_webhook_subs_failing", SUBSCRIPTIONS, ("failing_since",)),
-    ("ix_webhook_subs_paused", SUBSCRIPTIONS, ("paused_at",)),
-    ("ix_webhook_subs_probed", SUBSCRIPTIONS, ("probed_at",)),
     ("ix_webhook_subs_tenant", SUBSCRIPTIONS, ("tenant", "id")),
     ("ix_webhook_secrets_sub", "webhook_secrets", ("subscription_id",)),
     (
@@ -58,8 +55,6 @@ INDEXES = (
     ),
     ("ix_webhook_deliveries_receiver", "webhook_deliveries", ("subscription_id", "status", "id")),
     ("ix_webhook_deliveries_state", "webhook_deliveries", ("status", "id", "subscription_id")),
-    ("ix_webhook_cursors_sub", "webhook_cursors", ("subscription_id",)),
-    ("ix_webhook_cursors_expires", "webhook_cursors", ("expires_at",)),
     ("ix_webhook_marks_time", "webhook_marks", ("group_id", "marked_at")),
     ("ix_webhook_request_keys_age", "webhook_request_keys", ("created_at",)),
 )
@@ -160,10 +155,6 @@ def _options() -> tuple[sa.Column[Any], ...]:
     columns = (
         must("enabled", FLAG, "1"),
         may("disabled_reason", 1000),
-        may("paused_at", TIME),
-        may("paused_reason", 1000),
-        may("probed_at", TIME),
-        must("starts", FLAG, "0"),
         must("ordering", 10, "'none'"),
         may("max_in_flight", sa.Integer),
         may("rate_limit", DECIMAL),
@@ -297,44 +288,18 @@ def _create_tables() -> None:
         must("until_at", TIME),
         may("event_type", 1000),
         must("rate", DECIMAL),
-        must("ordered", FLAG, "0"),
-        must("record_count", sa.BigInteger),
+        must("matched", sa.BigInteger, "0"),
         must("created_at", TIME, NOW),
-        may("created_by", 100),
         may("finished_at", TIME),
+        must("positions", sa.Text),
+        may("record_count", sa.BigInteger),
         may("cancelled_at", TIME),
-        sa.CheckConstraint("ordered IN (0, 1)", name="ck_webhook_replays_ordered"),
-    )
-    _create(
-        "webhook_cursors",
-        ("id",),
-        _id(),
-        must("group_id", 255),
-        must("topic", 249),
-        must("partition_no", sa.Integer),
-        must("subscription_id", ID),
-        must("replay", sa.Integer, "0"),
-        must("reason", 10),
-        must("first_offset", sa.BigInteger),
-        must("next_offset", sa.BigInteger),
-        may("end_offset", sa.BigInteger),
-        may("settled_runs", 4000),
-        must("version", sa.Integer, "0"),
-        may("record_ts", sa.BigInteger),
-        may("expires_at", TIME),
-        may("topic_identity", 60),
-        must("created_at", TIME, NOW),
-        must("updated_at", TIME, NOW),
-        sa.ForeignKeyConstraint(
-            ["subscription_id"], [f"{SUBSCRIPTIONS}.id"], name="fk_webhook_cursors_sub", ondelete="CASCADE"
-        ),
-        sa.UniqueConstraint(
-            *("group_id", "topic", "partition_no", "subscription_id", "replay", "first_offset"),
-            name="uq_webhook_cursors_place",
-        ),
-        sa.CheckConstraint("reason IN ('paused', 'behind', 'start', 'replay')", name="ck_webhook_cursors_reason"),
-        sa.CheckConstraint("next_offset >= first_offset", name="ck_webhook_cursors_next"),
-        sa.CheckConstraint("end_offset >= next_offset", name="ck_webhook_cursors_end"),
+        must("background", FLAG, "0"),
+        may("lease_until", TIME),
+        may("last_error", 1000),
+        may("created_by", 100),
+        sa.CheckConstraint("background IN (0, 1)", name="ck_webhook_replays_background"),
+        _is_json("positions", "ck_webhook_replays_positions", nullable=False),
     )
     _create(
         "webhook_marks",

@@ -21,6 +21,7 @@ _ANTLR = "org.antlr.v4.runtime"
 _UNKNOWN = {
     r"\sRETURNING\s.*\sINTO\s+:.*": "",
     r" IS JSON\b": " IS NOT NULL",
+    r"\bJSON_TABLE\(.*?'\s*\)\s*\)": "dual",
     r"\sSPLIT PARTITION\s.*": " DROP COLUMN a",
 }
 

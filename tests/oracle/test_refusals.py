@@ -267,6 +267,17 @@ def test_the_utc_of_an_instant(connect: Connect, tables: oracledb.Cursor) -> Non
         assert abs(datetime.now(UTC) - now.replace(tzinfo=UTC)) < timedelta(seconds=5)
 
 
+def test_json_table(tables: oracledb.Cursor) -> None:
+    """It gives a row for each element, in which a value of another type is null; its names are checked."""
+    columns = "x VARCHAR2(249) PATH '$[0]', y NUMBER PATH '$[1]'"
+    found = f"FROM t, JSON_TABLE(t.body, '$[*]' COLUMNS ({columns})) j"
+    tables.execute("""UPDATE t SET body = '[["a.b", 9007199254740993], ["c", "d"], ["e"], 7]'""")
+    tables.execute(f"SELECT t.id, j.x AS x, j.y AS y {found} WHERE j.x IS NOT NULL ORDER BY j.x")
+    assert tables.fetchall() == [(1, "a.b", 9007199254740993), (1, "c", None), (1, "e", None)]
+    assert tables.execute(f"SELECT COUNT(*) {found}").fetchone() == (4,)
+    assert code_of(tables, f"SELECT j.z AS z {found}") == 904
+
+
 def test_an_unknown_statement_is_a_failure(start_oracle: Start) -> None:
     """It is answered as invalid SQL, and recorded with its user."""
     oracle = start_oracle(PROFILE_23AI)

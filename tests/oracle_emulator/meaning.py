@@ -22,7 +22,7 @@ from tests.oracle_emulator.tokens import Token, tokens_of
 Columns: TypeAlias = tuple[tuple[str, str], ...]  # names and types of a table's columns
 
 LONGEST_LITERAL = 4000  # bytes
-_CALLED = {"CAST", "EXTRACT", "TRIM"}  # functions with words between their arguments
+_CALLED = {"CAST", "EXTRACT", "JSON_TABLE", "TRIM"}  # functions with words between their arguments
 _NO_NAMES = {"ROWNUM", "ROWID", "SYSDATE", "USER", "DEFAULT"}  # reserved words that sqlglot takes for columns
 _KINDS = {
     **dict.fromkeys(values.TEXTS, Kind.CHAR),

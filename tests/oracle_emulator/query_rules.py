@@ -52,6 +52,11 @@ def source(item: exp.Expr, scope: Scope) -> Source:
                 if not columns:
                     raise refused(942)
             return Source(name or own, columns)
+        case exp.Table() if isinstance(item.this, exp.JSONTable):
+            convert(Kind.CLOB, item.this.this, scope)  # of a table before it in FROM
+            kinds = {exp.DType.VARCHAR: Kind.CHAR, exp.DType.DECIMAL: Kind.NUMBER}
+            found = item.this.args["schema"].expressions
+            return Source(name, [Output(name_of(each.this), kinds[each.args["kind"].this]) for each in found])
         case exp.Subquery():
             columns = scope.query(item, Scope(scope.world, scope.query, scope.parent, withs=scope.withs))
             return Source(name, _renamed(columns, alias))

@@ -35,6 +35,13 @@ _DDL = tuple(
         ),
     )
 )
+# Behind another table in FROM. H2 reads an element by its place.
+_JSON_TABLE = re.compile(
+    r",\s*JSON_TABLE\s*\(\s*(?P<text>[\w.]+)\s*,\s*'\$\[\*\]'\s+COLUMNS\s*\((?P<columns>.*?')\s*\)\s*\)\s*(?P<alias>\w+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_JSON_COLUMN = re.compile(r"(\w+)\s+(VARCHAR2\(\d+\)|NUMBER)\s+PATH\s+'\$\[(\d+)\]'", re.IGNORECASE)
+_MOST_ELEMENTS = 1000
 _TABLE = re.compile(r"(?:CREATE|ALTER)\s+(?:GLOBAL\s+TEMPORARY\s+)?TABLE\s+(?:\S+\.)?\"?([\w$#]+)", re.IGNORECASE)
 DOMAIN = "CREATE DOMAIN"  # the beginning of what all schemas share
 _VARCHAR2 = re.compile(
@@ -49,6 +56,7 @@ def for_h2(tokens: Sequence[Token]) -> str:
     changed = text
     for pattern, replacement in _FIXED:
         changed = pattern.sub(replacement, changed)
+    changed = _JSON_TABLE.sub(_range, _json_values(changed))
     return _expressions(tokens if changed == text else tokens_of(changed)).strip()
 
 
@@ -94,6 +102,24 @@ def _expressions(tokens: Sequence[Token], *, division: bool = True) -> str:
             parts.append(token.text)
         position += 1
     return "".join(parts)
+
+
+def _json_values(sql: str) -> str:
+    """Replaces the columns of each JSON_TABLE, a text or an integer of an element that is an array; null if neither."""
+    for table in _JSON_TABLE.finditer(sql):
+        for name, kind, place in _JSON_COLUMN.findall(table["columns"]):
+            is_number = kind.upper() == "NUMBER"
+            wanted = '^"?(-?[0-9]+)"?$' if is_number else '^"?([^"{\\[].*?)"?$'
+            element = f"CAST(({table['text']} FORMAT JSON)[{table['alias']}.X][{int(place) + 1}] AS VARCHAR)"
+            text = f"REGEXP_SUBSTR({element}, '{wanted}', 1, 1, '', 1)"
+            value = f"CAST({text} AS DECFLOAT(40))" if is_number else text
+            sql = re.sub(rf"\b{table['alias']}\.{name}\b", value.replace("\\", r"\\"), sql, flags=re.IGNORECASE)
+    return sql
+
+
+def _range(table: re.Match[str]) -> str:
+    element = f"({table['text']} FORMAT JSON)[{table['alias']}.X]"
+    return f" JOIN SYSTEM_RANGE(1, {_MOST_ELEMENTS}) {table['alias']} ON {element} IS NOT NULL"
 
 
 def _opening(tokens: Sequence[Token], position: int) -> int | None:

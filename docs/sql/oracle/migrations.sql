@@ -53,38 +53,6 @@ COMMENT ON COLUMN webhook_subscriptions.disabled_reason IS 'Why it was disabled.
 
 /
 
-ALTER TABLE webhook_subscriptions ADD paused_at TIMESTAMP
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.paused_at IS 'Since when nothing is sent, while its events are owed. Null: it is not paused.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD paused_reason VARCHAR2(1000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
-
-/
-
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -246,10 +214,6 @@ COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answer
 /
 
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
@@ -675,14 +639,18 @@ CREATE TABLE webhook_replays (
     until_at TIMESTAMP NOT NULL, 
     event_type VARCHAR2(1000 CHAR), 
     rate NUMERIC(9, 3) NOT NULL, 
-    ordered NUMBER(1) DEFAULT 0 NOT NULL, 
-    record_count NUMBER(19) NOT NULL, 
+    matched NUMBER(19) DEFAULT 0 NOT NULL, 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    created_by VARCHAR2(100 CHAR), 
     finished_at TIMESTAMP, 
+    positions CLOB NOT NULL, 
+    record_count NUMBER(19), 
     cancelled_at TIMESTAMP, 
+    background NUMBER(1) DEFAULT 0 NOT NULL, 
+    lease_until TIMESTAMP, 
+    last_error VARCHAR2(1000 CHAR), 
+    created_by VARCHAR2(100 CHAR), 
     CONSTRAINT pk_webhook_replays PRIMARY KEY (id), 
-    CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
+    CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
 )
 
 /
@@ -719,19 +687,7 @@ COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
-
-/
-
 COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
 
@@ -739,7 +695,182 @@ COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and deliver
 
 /
 
+COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
+
+/
+
 COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
+
+/
+
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
+
+/
+
+CREATE TABLE webhook_marks (
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    topic VARCHAR2(249 CHAR) NOT NULL, 
+    partition_no INTEGER NOT NULL, 
+    record_offset NUMBER(19) NOT NULL, 
+    subscription_id NUMBER(19) NOT NULL, 
+    kind VARCHAR2(20 CHAR) NOT NULL, 
+    asked INTEGER DEFAULT 1 NOT NULL, 
+    marked_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    CONSTRAINT pk_webhook_marks PRIMARY KEY (group_id, topic, partition_no, record_offset, subscription_id), 
+    CONSTRAINT ck_webhook_marks_kind CHECK (kind IN ('look', 'refused', 'published'))
+)
+
+/
+
+COMMENT ON TABLE webhook_marks IS 'What workers and commands tell each other about the rows of a partition.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.group_id IS 'Kafka consumer group of the worker.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.topic IS 'Kafka topic.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.partition_no IS 'Partition of the topic.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record. -1: about stored deliveries that are due.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.subscription_id IS 'Id of the subscription. 0: all subscriptions.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.kind IS 'look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.asked IS 'How often a look was asked for.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.marked_at IS 'When the look was last asked for, the delivery first refused, or the dead letter last published.'
+
+/
+
+CREATE TABLE webhook_request_keys (
+    key_digest VARCHAR2(64 CHAR) NOT NULL, 
+    request_digest VARCHAR2(64 CHAR) NOT NULL, 
+    resource_id NUMBER(19) NOT NULL, 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    CONSTRAINT pk_webhook_request_keys PRIMARY KEY (key_digest)
+)
+
+/
+
+COMMENT ON TABLE webhook_request_keys IS 'Idempotency keys of the last day, so that a repeated request creates nothing twice.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.key_digest IS 'SHA-256 of the caller, the path and the key, in hex.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.request_digest IS 'HMAC-SHA256 of the body, keyed by the key, in hex.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.resource_id IS 'Id of the resource that it created.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
+
+/
+
+CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
+
+/
+
+CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
+
+/
+
+CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
+
+/
+
+CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id)
+
+/
+
+CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id)
+
+/
+
+CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset)
+
+/
+
+CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id)
+
+/
+
+CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id)
+
+/
+
+CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
+
+/
+
+CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
+
+/
+
+-- Running upgrade 0002 -> 0003
+
+ALTER TABLE webhook_subscriptions ADD paused_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.paused_at IS 'Since when nothing is sent, while its events are owed. Null: it is not paused.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD paused_reason VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
@@ -843,124 +974,11 @@ COMMENT ON COLUMN webhook_cursors.updated_at IS 'When it last moved.'
 
 /
 
-CREATE TABLE webhook_marks (
-    group_id VARCHAR2(255 CHAR) NOT NULL, 
-    topic VARCHAR2(249 CHAR) NOT NULL, 
-    partition_no INTEGER NOT NULL, 
-    record_offset NUMBER(19) NOT NULL, 
-    subscription_id NUMBER(19) NOT NULL, 
-    kind VARCHAR2(20 CHAR) NOT NULL, 
-    asked INTEGER DEFAULT 1 NOT NULL, 
-    marked_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    CONSTRAINT pk_webhook_marks PRIMARY KEY (group_id, topic, partition_no, record_offset, subscription_id), 
-    CONSTRAINT ck_webhook_marks_kind CHECK (kind IN ('look', 'refused', 'published'))
-)
-
-/
-
-COMMENT ON TABLE webhook_marks IS 'What workers and commands tell each other about the rows of a partition.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.group_id IS 'Kafka consumer group of the worker.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.topic IS 'Kafka topic.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.partition_no IS 'Partition of the topic.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record. -1: about stored deliveries that are due.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.subscription_id IS 'Id of the subscription. 0: all subscriptions.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.kind IS 'look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.asked IS 'How often a look was asked for.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.marked_at IS 'When the look was last asked for, the delivery first refused, or the dead letter last published.'
-
-/
-
-CREATE TABLE webhook_request_keys (
-    key_digest VARCHAR2(64 CHAR) NOT NULL, 
-    request_digest VARCHAR2(64 CHAR) NOT NULL, 
-    resource_id NUMBER(19) NOT NULL, 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    CONSTRAINT pk_webhook_request_keys PRIMARY KEY (key_digest)
-)
-
-/
-
-COMMENT ON TABLE webhook_request_keys IS 'Idempotency keys of the last day, so that a repeated request creates nothing twice.'
-
-/
-
-COMMENT ON COLUMN webhook_request_keys.key_digest IS 'SHA-256 of the caller, the path and the key, in hex.'
-
-/
-
-COMMENT ON COLUMN webhook_request_keys.request_digest IS 'HMAC-SHA256 of the body, keyed by the key, in hex.'
-
-/
-
-COMMENT ON COLUMN webhook_request_keys.resource_id IS 'Id of the resource that it created.'
-
-/
-
-COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
-
-/
-
-CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
-
-/
-
-CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
-
-/
-
 CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
 
 /
 
 CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
-
-/
-
-CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
-
-/
-
-CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id)
-
-/
-
-CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id)
-
-/
-
-CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset)
-
-/
-
-CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id)
-
-/
-
-CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id)
 
 /
 
@@ -972,15 +990,143 @@ CREATE INDEX ix_webhook_cursors_expires ON webhook_cursors (expires_at)
 
 /
 
-CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
+INSERT INTO webhook_cursors
+    (group_id, topic, partition_no, subscription_id, replay, reason, first_offset, next_offset, end_offset)
+SELECT r.group_id, s.topic, s.partition_no, r.subscription_id, r.id,
+    'replay', s.next_offset, s.next_offset, s.end_offset
+FROM webhook_replays r JOIN (
+    SELECT r.id, j.topic AS topic,
+        j.partition_no AS partition_no,
+        j.next_offset AS next_offset,
+        j.end_offset AS end_offset
+    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
+        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
+        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s ON s.id = r.id
+WHERE r.finished_at IS NULL AND s.topic IS NOT NULL AND s.partition_no >= 0 AND s.next_offset >= 0
+AND s.next_offset < s.end_offset
+AND EXISTS (SELECT 1 FROM webhook_subscriptions w WHERE w.id = r.subscription_id)
+AND NOT EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = r.id
+    AND c.topic = s.topic AND c.partition_no = s.partition_no)
 
 /
 
-CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
+UPDATE webhook_replays SET cancelled_at = SYS_EXTRACT_UTC(SYSTIMESTAMP) WHERE finished_at IS NULL AND cancelled_at IS NULL
+AND (background = 0 AND EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = webhook_replays.id)
+    OR EXISTS (SELECT 1 FROM (
+    SELECT r.id, j.topic AS topic,
+        j.partition_no AS partition_no,
+        j.next_offset AS next_offset,
+        j.end_offset AS end_offset
+    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
+        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
+        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s WHERE s.id = webhook_replays.id
+        AND (s.topic IS NULL OR s.partition_no IS NULL OR s.next_offset IS NULL OR s.end_offset IS NULL)))
 
 /
 
-UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
+UPDATE webhook_replays SET record_count = matched + COALESCE((SELECT SUM(c.end_offset - c.next_offset)
+    FROM webhook_cursors c WHERE c.replay = webhook_replays.id), 0)
+WHERE record_count IS NULL
+
+/
+
+ALTER TABLE webhook_replays ADD ordered NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
+
+/
+
+ALTER TABLE webhook_replays MODIFY record_count NOT NULL
+
+/
+
+ALTER TABLE webhook_replays DROP CONSTRAINT ck_webhook_replays_positions
+
+/
+
+ALTER TABLE webhook_replays DROP CONSTRAINT ck_webhook_replays_background
+
+/
+
+ALTER TABLE webhook_replays DROP COLUMN positions
+
+/
+
+ALTER TABLE webhook_replays DROP COLUMN last_error
+
+/
+
+ALTER TABLE webhook_replays DROP COLUMN lease_until
+
+/
+
+ALTER TABLE webhook_replays DROP COLUMN background
+
+/
+
+ALTER TABLE webhook_replays DROP COLUMN matched
+
+/
+
+COMMENT ON TABLE webhook_replays IS 'Replays: the request of each, and when it ended.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.id IS 'Key, given by the database. Never used again: deliveries name it.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers read and send.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.subscription_id IS 'Id of its subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.since_at IS 'Records from then on, by their own timestamps.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.until_at IS 'Records before then.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.event_type IS 'Only events of this type. Null: that of the subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_version.version_num = '0002'
 
 /
 
