@@ -125,6 +125,13 @@ def test_cursors(full: Engine, work: Callable[[Engine], object], columns: str) -
         assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns})" in plan, plan
 
 
+def test_stored_deliveries_of_cursors(full: Engine) -> None:
+    """The rows of their subscriptions are read, and not those of all others at higher offsets."""
+    (plan,) = used(full, lambda: cursors.stored(full, GROUP, [("t", 0, 1), ("t", 0, 2)]))
+    columns = "group_id=? AND status=? AND topic=? AND partition_no=? AND subscription_id=?"
+    assert f"ix_webhook_deliveries_head ({columns})" in plan, plan
+
+
 def test_writing(full: Engine) -> None:
     """Parking searches the unique key; results address rows by id."""
     for plan in used(full, lambda: store.park(full, GROUP, [parked(ordered(500, 1).event, 1)], 96.0)):

@@ -185,6 +185,13 @@ class Rig(Desk):
                 return
             self.answer()
 
+    def load_rows(self, first: int) -> None:
+        """The ordering keys with stored deliveries from this offset on are known."""
+        self.parking.load_stored(HERE, first, lambda _settled: None)
+        self.store()
+        self.parking.poll(0.0)
+        self.answer()
+
     def looked(self) -> None:
         """The answers of looks come, if it is time."""
         while self._looks and self._looks[0][0] <= self.monotonic.now:
