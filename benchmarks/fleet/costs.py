@@ -49,12 +49,12 @@ class Costs:
     repair_statements: int = 4  # repairing a partition's keys, if all are in order
     prune_statements: int = 3  # finding a partition's delivered rows, marks and finished cursors,
     prune_found_statements: int = 2  # and a transaction that deletes a thousand
-    topics_statements: int = 4  # finding topics with rows, if none has any,
+    topics_statements: int = 5  # finding topics with rows or cursors, if none has any,
     topics_found_statements: int = 1  # and for each topic and state
     reconcile_statements: int = 2  # comparing SEEKS subscriptions with their rows,
     reconcile_leap_statements: int = 1  # and finding them
     expire_statements: int = 2  # expiring operational events and marks
-    count_statements: int = 2  # finding the next partition with rows, and counting its waiting rows
+    count_statements: int = 3  # finding the next partition with rows or cursors, and counting its waiting rows
     relay_statements: int = 1  # a query for operational events
     cursor_begun_statements: int = 2  # a transaction that begins cursors
     cursor_saved_statements: int = 1  # one that saves positions

@@ -32,7 +32,7 @@ ACCOUNTS = {
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
     r"|ledger\.(backlogs\.(of_subscription|covering|look_at)|cursors\.begin)",
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
-    r"|ledger\.(backlogs\.(count|adopt)|cursors\.begin)"
+    r"|ledger\.(backlogs\.(count|adopt|topics)|cursors\.begin)"
     r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
     r"|subscriptions\.repository\._found",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
