@@ -7,8 +7,10 @@ import tomllib
 from email import message_from_bytes
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from zipfile import ZipFile
 
+import consumer
 from tests.kafka_broker import KAFKA_VERSION
 from tests.processes import ROOT, environment
 
@@ -38,17 +40,20 @@ def test_compose_starts_the_kafka_that_is_tested() -> None:
     assert set(images) == {KAFKA_VERSION}
 
 
-def test_bases_of_compiled_classes_are_compiled() -> None:
-    """If one of our bases stayed interpreted, most of mypyc's gain would be lost."""
+def test_bases_and_heirs_of_compiled_classes_are_compiled() -> None:
+    """If one of our bases stayed interpreted, most of mypyc's gain would be lost; and such an heir stops the start."""
     hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
     compiled = {path.removeprefix("/").removesuffix(".py").replace("/", ".") for path in hooks["mypyc"]["include"]}
-    bases = {
-        base.__module__
-        for module in map(import_module, compiled)
+    names = [each.name for each in walk_packages(consumer.__path__, "consumer.") if each.name != "consumer.__main__"]
+    pairs = {
+        (each.__module__, base.__module__)
+        for module in map(import_module, names)
         for each in vars(module).values()
-        if isinstance(each, type) and each.__module__ in compiled
+        if isinstance(each, type) and each.__module__ == module.__name__
         for base in each.__mro__
-        if base.__module__.startswith("consumer.")
+        if base.__module__.startswith("consumer.") and not issubclass(base, tuple | Exception)
     }
+    bases = {base for heir, base in pairs if heir in compiled}
     assert "consumer.loop.part" in bases
     assert bases <= compiled
+    assert {heir for heir, base in pairs if base in compiled} <= compiled
