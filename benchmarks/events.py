@@ -41,17 +41,27 @@ def fill(bootstrap: str, topic: str, number: int, pad: int = PAD, types: Sequenc
     producer.flush()
 
 
-def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: int = PAD, *, linger_ms: int = 0) -> int:
+def stream(
+    bootstrap: str,
+    topic: str,
+    per_second: float,
+    seconds: float,
+    pad: int = PAD,
+    *,
+    linger_ms: int = 0,
+    event_type: str = TYPE,
+) -> int:
     """Publishes at a steady rate; returns the number published.
 
     An event's `at` is its scheduled time, so that a late publisher does not improve the latency.
     """
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": linger_ms})
+    producer.list_topics(topic)  # so that the first events do not wait for its connection
     origin, begin, sent = time.time_ns(), time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begin) < seconds:
         while sent < elapsed * per_second:
             at = origin + int(sent / per_second * 1e9)
-            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % KEYS}")
+            producer.produce(topic, orjson.dumps(event(sent, pad, at, event_type)), key=f"user-{sent % KEYS}")
             sent += 1
         producer.poll(0.001)
     producer.flush()

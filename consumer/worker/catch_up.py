@@ -17,7 +17,7 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.limits import Memory
-from consumer.errors import FatalKafkaError, RegistryUnavailable, WebhooksError
+from consumer.errors import FatalKafkaError, RegistryUnavailable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.record import AssignedPartition, Record
@@ -26,21 +26,23 @@ from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.matching.subscribers import Subscriber
+from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
+from consumer.worker.meeting import Meeting
 from consumer.worker.reading_pass import Pass
 from consumer.worker.replaying import Replays
 from consumer.worker.saver import Saver
 
 log = structlog.get_logger(__name__)
 
-SAVE_AFTER = 100  # events of all cursors that have settled since their positions were saved
+SAVE_AFTER = 150  # events of all cursors that have settled since their positions were saved
 PASSES = 8  # partitions that are read at once
-RECORDS = 100  # of one turn, so that catching up does not slow the live stream
-SECONDS = 0.005  # that filters may take in a turn
+RECORDS, SECONDS = 64, 0.004  # records that are read in a turn, and the time in which events are offered
+# The same while the live stream queues events, whose latency is that of a turn: RECENT seconds after the last one.
+RECORDS_BESIDE, SECONDS_BESIDE, RECENT = 8, 0.0005, 1.0
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
-LATER = 5.0  # seconds until another client is made for one that has failed
 BEGUN = 4  # passes that are begun in a turn: each goes through 256 due keys
 IDLE = 5.0  # seconds until the client is polled though nothing is to be read, for its statistics and tokens
 LOOK_EVERY = 16  # members between two checks of the clock
@@ -57,7 +59,7 @@ class CatchUp(Part):
         replaying: Replays,
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
-        open_reader: Callable[[], CursorReader],
+        client: CursorClient,
         read_event: Callable[[Record], Event | None],
         selector: Selector,
         memory: Memory,
@@ -65,41 +67,38 @@ class CatchUp(Part):
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
+        live_queued_at: Callable[[], float],
         retentions: Mapping[str, float],
         losses: Losses,
-        remove: Callable[[int], None],
         finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
-        `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
-        one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there. `retentions` and `finish_replays` as for the Saver. `remove` deletes the row of a cursor.
-        `subscription_cache`: seconds until the live stream knows a new subscription.
+        `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
+        `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
+        `settled_to`, `retentions` and `finish_replays` as for the Saver, `live_at` and `subscription_cache` as for the
+        Meeting.
         """
         self._losses = losses
-        self._remove = remove
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
-        self.looks = CursorLooks(backlog, look, job, replaying, self._end_at_live, self._changed)
-        self._open_reader = open_reader
-        self._reader: CursorReader | None = None
+        self.looks = CursorLooks(backlog, look, job, replaying, self._disabled, self._changed)
+        self._client = client
         self._read_event = read_event
         self._selector = selector
         self._memory = memory
         self._owns = owns
         self._given_out = given_out
-        self._live_at = live_at
+        self._live_queued_at = live_queued_at
+        self._records = RECORDS
         self._passes = OrderedDict[TopicPartition, Pass]()
         self._not_before: dict[Cursor | TopicPartition, float] = {}
-        self._subscription_cache = subscription_cache
-        self._meets_from: dict[Cursor, float] = {}
         self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
+        self._meeting = Meeting(backlog, self._saver, live_at, subscription_cache)
         self._more = False
-        self._polled = self._opens_from = -inf
-        self._unopened: str | None = None  # why there is no client
+        self._polled = -inf
 
     @property
     def ready(self) -> bool:
@@ -114,28 +113,21 @@ class CatchUp(Part):
     @property
     def fault(self) -> str | None:
         """Why cursors make no progress."""
-        reader = self._reader
-        return self.looks.fault or self._unopened or (reader.fault if reader is not None and self._passes else None)
+        return self.looks.fault or (self._client.fault if self._passes or self._client.reader is None else None)
 
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
         lost = self._backlog.load(partition.topic_partition, kept, partition.first)
-        self.give_up(lost, "the topic was deleted and made anew")
+        self._losses.give_up(lost, "the topic was deleted and made anew")
         self._saver.moved(each for each in self._backlog.here_of(partition.topic_partition) if each.ending)
         self.looks.assigned(partition.topic_partition)
-
-    def give_up(self, lost: Iterable[KeptCursor], reason: str) -> None:
-        """Report and delete cursors whose records are gone. One without an end owes an unknown number of them."""
-        for each in lost:
-            self._losses.report(each.due_key, each.next, each.next + 1 if each.end is None else each.end, reason)
-            self._remove(each.id)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
         for partition in partitions:
             self._end(partition)
-        if self._reader is not None:
-            self._reader.drop(partitions)
+        if (reader := self._client.reader) is not None:
+            reader.drop(partitions)
 
     def probe(self, due_key: DueKey, now: float) -> None:
         """Let the first event out that the due key's cursors owe to a paused subscription."""
@@ -152,13 +144,15 @@ class CatchUp(Part):
         self.looks.forget(partitions)
         self._feeder.forget(partitions)
         self._saver.forget(partitions)
-        self._meets_from = {each: at for each, at in self._meets_from.items() if each.due_key[:2] not in partitions}
+        self._meeting.forget(partitions)
 
     def poll(self, now: float) -> None:
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
         self.looks.poll(now)
         self._feeder.count(now)
-        self._selector.begin(SECONDS)
+        beside = now < self._live_queued_at() + RECENT
+        self._records = RECORDS_BESIDE if beside else RECORDS
+        self._selector.begin(SECONDS_BESIDE if beside else SECONDS)
         left: dict[TopicPartition, Pass] = {}  # passes that have ended before they had offered all that was read
         for partition, each in list(self._passes.items()):
             self._passes.move_to_end(partition)  # the next turn begins with another one
@@ -171,21 +165,20 @@ class CatchUp(Part):
             self._begin_passes(left, now)
             self._read(now)
         except (KafkaException, FatalKafkaError) as error:
-            self._give_up_reader(error, now)
+            for partition in list(self._passes):
+                self._end(partition)
+            self._client.failed(error, now)
         self._save(now)
 
     def close(self) -> None:
-        """Close the reader."""
-        if self._reader is not None:
-            self._reader.close()
+        """Close the client."""
+        self._client.close()
 
     # Passes.
 
     def _begin_passes(self, left: Mapping[TopicPartition, Pass], now: float) -> None:
         partitions = self.looks.partitions()
-        if not partitions or not self._memory.room or now < self._opens_from:
-            return
-        if (reader := self._reader or self._open(now)) is None:
+        if not partitions or not self._memory.room or (reader := self._client.open(now)) is None:
             return
         begun = 0
         for partition in partitions:
@@ -194,15 +187,6 @@ class CatchUp(Part):
             if partition not in self._passes and now >= self._not_before.get(partition, -inf):
                 begun += 1
                 self._begin_pass(reader, partition, left.get(partition), now)
-
-    def _open(self, now: float) -> CursorReader | None:
-        try:
-            self._reader, self._unopened = self._open_reader(), None
-        except WebhooksError as error:
-            self._opens_from = now + LATER
-            self._unopened = f"subscriptions that are behind wait: {error}"
-            log.warning("the cursors have no Kafka client; another one is made", error=str(error))
-        return self._reader
 
     def _begin_pass(self, reader: CursorReader, partition: TopicPartition, before: Pass | None, now: float) -> None:
         """Begin a pass with the first cursor that has its turn, and those that are further on, which it will reach.
@@ -251,20 +235,26 @@ class CatchUp(Part):
             self._saver.moved(each.advance(0, 0.0, at_once=True))
 
     def _read(self, now: float) -> None:
-        reader, self._more = self._reader, False
+        reader, self._more = self._client.reader, False
         if reader is None:
             return
-        room, there = self._memory.room > 0, reader.positions
-        reads = {place: each for place, each in self._passes.items() if room and each.has_room(reads=place in there)}
-        if not reads and now < self._polled + IDLE:  # what was fetched may be of use again in the next turn
+        there = reader.positions
+        wanted = (
+            self._memory.room > 0
+            and self._feeder.may_take
+            and not any(each.has_more for each in self._passes.values())
+            and not all(each.is_full for each in self._passes.values())
+        )
+        if not wanted and now < self._polled + IDLE:  # what was fetched may be of use again in the next turn
             return
         self._polled = now
+        reads = {place: each for place, each in self._passes.items() if wanted and not each.is_full}
         reader.drop([partition for partition in there if partition not in reads])
         for partition, each in reads.items():
-            if partition not in there:
+            if partition not in there and not each.pending:
                 reader.seek(partition, each.next_to_read)
-        records = reader.read(RECORDS)
-        self._more = len(records) == RECORDS
+        records = reader.read(self._records)
+        self._more = len(records) == self._records
         for record in records:
             if (reading := self._passes.get(record.partition.topic_partition)) is not None:
                 reading.add(record, now)
@@ -296,16 +286,6 @@ class CatchUp(Part):
                 log.warning("the log ends before a cursor; it begins again", cursor=cursor.id, from_offset=cursor.first)
                 self._backlog.rewind(cursor)
 
-    def _give_up_reader(self, error: Exception, now: float) -> None:
-        """The client of the cursors cannot go on: another one does, a little later."""
-        log.error("the cursors' Kafka client has failed; another one is made", error=str(error))
-        for partition in list(self._passes):
-            self._end(partition)
-        self._opens_from = now + LATER
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
-
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> bool:
         """Offer the events that were read. False: the pass has ended."""
         while each.pending and each.members and not self._selector.is_spent():
@@ -315,15 +295,15 @@ class CatchUp(Part):
                 except RegistryUnavailable:
                     self._not_before[partition] = now + AGAIN
                     return False
-            if not self._give(each, now):
+            if each.owing and not self._give(each, now):
                 break
             each.took(now)
-        reader, live = self._reader, self._live_at(partition)
+        reader, live = self._client.reader, self._meeting.live_at(partition)
         reached = each.position if reader is None or each.pending else reader.positions.get(partition, 0)
         told = each.advance(reached, now, at_once=live is not None and reached >= live)
         self._saver.moved(cursor for cursor in told if cursor.read_all)
-        if told and live is not None:
-            self._meet_all(partition, each, live, now)
+        if told and live is not None and reader is not None and partition in reader.answered:
+            self._meeting.meet(each.members, live, now)
         return not each.is_over(now)
 
     def _give(self, each: Pass, now: float) -> bool:
@@ -368,32 +348,10 @@ class CatchUp(Part):
         self._saver.moved([cursor])
         self._not_before[cursor] = until
 
-    # Meeting the live stream, and saving.
+    # Subscriptions that change, and saving.
 
-    def _meet_all(self, partition: TopicPartition, each: Pass, live: int, now: float) -> None:
-        """End the cursors that have read all that the live stream has fanned out."""
-        if self._reader is None or partition not in self._reader.answered:  # else the log may end before them
-            return
-        for cursor in each.members:
-            has_met = cursor.read_to >= max(live, cursor.may_end_at)
-            if cursor.end is None and has_met and self._may_meet(cursor, now):
-                self._meet(cursor, cursor.read_to)
-
-    def _meet(self, cursor: Cursor, offset: int) -> None:
-        cursor.meet(offset)
-        self._saver.moved([cursor])
-        self._backlog.save(cursor)
-
-    def _may_meet(self, cursor: Cursor, now: float) -> bool:
-        """The live stream knows the cursor's subscription, even one that has just begun."""
-        return not cursor.is_start or now >= self._meets_from.setdefault(cursor, now + self._subscription_cache)
-
-    def _end_at_live(self, due_key: DueKey) -> None:
-        """A disabled subscription wants no events: it is owed those from before, as its stored deliveries are."""
-        live = self._live_at(due_key[:2])
-        for cursor in self._backlog.here(due_key):
-            if cursor.end is None and cursor.id is not None and live is not None:
-                self._meet(cursor, max(cursor.may_end_at, live))
+    def _disabled(self, due_key: DueKey) -> None:
+        self._meeting.end_at_live(due_key)
 
     def _changed(self, due_key: DueKey) -> None:
         """The due key's cursors may be others now, or idle."""
@@ -406,7 +364,7 @@ class CatchUp(Part):
 
     def _dropped(self, cursor: Cursor) -> None:
         """A finished cursor is forgotten."""
-        self._meets_from.pop(cursor, None)
+        self._meeting.dropped(cursor)
         self.looks.dropped(cursor)
 
     def _save(self, now: float) -> None:

@@ -4,6 +4,7 @@ A turn of the loop advances an event by some subscriptions. Deliveries that wait
 """
 
 from collections.abc import Callable
+from math import inf
 
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, OpenRecord
@@ -26,10 +27,23 @@ LEAVING = 1.0  # seconds that filters may take while a partition is revoked: all
 class Fanout:
     """A cursor over an event's subscriptions. Those before `position` are queued or stored, or a filter `refused` them.
 
+    `queued`: some are queued, and not stored or left to cursors.
+
     A refused delivery is settled at once. After a crash the filter is evaluated again.
     """
 
-    __slots__ = ("_answer", "_backlog", "_covered", "_selector", "endpoints", "event", "position", "record", "refused")
+    __slots__ = (
+        "_answer",
+        "_backlog",
+        "_covered",
+        "_selector",
+        "endpoints",
+        "event",
+        "position",
+        "queued",
+        "record",
+        "refused",
+    )
 
     def __init__(
         self,
@@ -45,6 +59,7 @@ class Fanout:
         self.endpoints = endpoints
         self.record = record
         self.position = 0
+        self.queued = False
         self.refused = 0
         self._answer = (-1, FilterResult.WANTED)  # the last evaluated position and its result, for the next turn
         self._selector = selector
@@ -83,6 +98,7 @@ class Fanout:
             admission = Admission.STORE if lane is None or slow else lanes.admit(lane, size, now)
             if lane is not None and admission is Admission.QUEUE:
                 lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
+                self.queued = True
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
             elif not self._backlog.takes(event, endpoint, self.record, lane):
@@ -134,7 +150,10 @@ class Fanout:
 
 
 class Dispatch(Part):
-    """Fans events out, one after the other; at most one is fanned out in part."""
+    """Fans events out, one after the other; at most one is fanned out in part.
+
+    `queued_at`: when the last event was fanned out to a subscription that is not behind (monotonic seconds).
+    """
 
     def __init__(
         self,
@@ -162,6 +181,7 @@ class Dispatch(Part):
         self._fanout: Fanout | None = None
         self._stored = False  # some of its deliveries are stored: it has matched
         self._pressed = False
+        self.queued_at = -inf
 
     @property
     def ready(self) -> bool:
@@ -188,6 +208,8 @@ class Dispatch(Part):
                 self._pressed = self._selector.spent
                 return
             fanout, self._fanout = self._fanout, None
+            if fanout.queued:
+                self.queued_at = now
             self._ended(fanout.event, fanout.position - fanout.refused, fanout.refused)
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:

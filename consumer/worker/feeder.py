@@ -18,7 +18,7 @@ from consumer.worker.replaying import Replays
 
 REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are for new events
 MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
-MOST_OF_ONE = 200  # of one cursor
+MOST_OF_ONE = 300  # of one cursor
 MOST_AT_RISK = 500  # of one cursor, with its events on their way: they may settle when no position can be saved
 STUCK = 1.0  # seconds after which a save counts as refused, if others could succeed; that cursor alone waits then
 
@@ -135,10 +135,15 @@ class Feeder:
             self._lanes.enqueue(Delivery(event, lane, record, key), now)
         return True
 
+    @property
+    def may_take(self) -> bool:
+        """A cursor may take an event: not too many have settled since the last saves."""
+        return self.unsaved < MOST_UNSAVED
+
     def _may_take(self, cursor: Cursor) -> bool:
         """The cursor's events would not make too many that a crash sends again."""
         at_risk = cursor.unsaved + cursor.open
-        return self.unsaved < MOST_UNSAVED and cursor.unsaved < MOST_OF_ONE and at_risk < MOST_AT_RISK
+        return self.may_take and cursor.unsaved < MOST_OF_ONE and at_risk < MOST_AT_RISK
 
     def _may_queue(self, cursor: Cursor, lane: Lane, event: Event, now: float) -> bool:
         if cursor.replay and self._replayed[cursor.due_key[2]] >= max(1, lane.capacity // REPLAYS_PART):

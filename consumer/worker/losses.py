@@ -1,11 +1,13 @@
 """Events that were owed to subscriptions and that the log no longer has: counted, logged, and an operational event."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import structlog
 
 from consumer.delivery.failing import Notes
-from consumer.ledger import outbox
+from consumer.ledger import cursors, outbox
+from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import DueKey, OperationalEvent, in_transaction
 
 log = structlog.get_logger(__name__)
@@ -40,3 +42,9 @@ class Losses:
         operation = OperationalEvent("subscription.events_lost", identity, data)
         write = partial(outbox.add, group=self._group, operations=[operation])
         self._notes.add(lambda engine: in_transaction(engine, write))
+
+    def give_up(self, lost: Iterable[KeptCursor], reason: str) -> None:
+        """Report and delete cursors whose records are gone. One without an end owes an unknown number of them."""
+        for each in lost:
+            self.report(each.due_key, each.next, each.next + 1 if each.end is None else each.end, reason)
+            self._notes.add(partial(cursors.remove, ids=[each.id]))

@@ -117,8 +117,9 @@ class Ownership:
         return None if assigned is None else assigned.tracker.low_water_mark
 
     def identity_of(self, partition: TopicPartition) -> str | None:
-        """The identity of an assigned partition's topic, as commits name it; None: it is not known."""
-        return self.partitions[partition].tracker.identity
+        """The identity of a partition's topic, as commits name it; None: it is not known, or the partition is gone."""
+        assigned = self.partitions.get(partition)
+        return None if assigned is None else assigned.tracker.identity
 
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from itertools import chain
 
 from consumer.delivery.cursors import Cursor
 from consumer.events.event import Event
@@ -14,8 +15,7 @@ LENGTH = 20_000  # records of a pass before another one has its turn
 REST = 0.5  # seconds without a record after which a pass ends
 LONGEST = 5.0  # seconds; its subscriptions are read again before the next one
 PATIENCE = 0.25  # seconds for which a pass waits in all for members whose lanes have no room
-PENDING = 500  # records that may come meanwhile
-PENDING_BYTES = 4 * 2**20
+MOST, MOST_BYTES = 500, 4 * 2**20  # records that may come meanwhile, for it and before the ones of other passes
 FAR = 1_000  # records that nobody owes: another pass of the partition goes first, and begins anew behind them
 ADVANCE_EVERY = 0.05  # seconds between two updates of the members' positions
 
@@ -41,6 +41,7 @@ class Pass:
         self._waits_since: float | None = None
         self._waited = 0.0
         self._nearest = begin  # where the member that is the furthest behind has read to
+        self._chosen: dict[tuple[str, str | None], tuple[Cursor, ...]] = {}  # members by an event's type and tenant
         self._by_pattern: dict[Pattern, list[Cursor]] = {}
         for cursor, subscriber in members.items():
             self._by_pattern.setdefault(subscriber.pattern, []).append(cursor)
@@ -56,17 +57,19 @@ class Pass:
         self.event, self.owing = event, deque()
         if event is None:
             return
-        offset = event.record.offset
-        for pattern in patterns_of((event.type, event.tenant)):
-            for cursor in self._by_pattern.get(pattern, ()):
-                if cursor.owes(offset):
-                    self.owing.append(cursor)
+        offset, chosen = event.record.offset, (event.type, event.tenant)
+        if (cursors := self._chosen.get(chosen)) is None:
+            several = (self._by_pattern.get(pattern, ()) for pattern in patterns_of(chosen))
+            cursors = self._chosen[chosen] = tuple(chain.from_iterable(several))
+        for cursor in cursors:
+            if cursor.owes(offset):
+                self.owing.append(cursor)
 
     def may_wait(self, now: float) -> bool:
         """Whether to wait for members that have no room now: not for long, as others wait behind them."""
         if self._waits_since is None:
             self._waits_since = now
-        return self._waited + now - self._waits_since < PATIENCE and self.has_room(reads=True)
+        return self._waited + now - self._waits_since < PATIENCE and not self.is_full
 
     def took(self, now: float) -> None:
         """All members have the first pending record."""
@@ -108,10 +111,15 @@ class Pass:
         """The offset behind all records that were read."""
         return self.pending[-1].offset + 1 if self.pending else self.position
 
-    def has_room(self, *, reads: bool) -> bool:
-        """More records may be read for it. If it does not read now, a part of the pending ones has to go first."""
-        part = 1 if reads else 2
-        return len(self.pending) < PENDING // part and self._bytes < PENDING_BYTES // part
+    @property
+    def has_more(self) -> bool:
+        """It has records to offer, and does not wait for a lane."""
+        return bool(self.pending) and self._waits_since is None
+
+    @property
+    def is_full(self) -> bool:
+        """No more records may be read for it."""
+        return len(self.pending) >= MOST or self._bytes >= MOST_BYTES
 
     def reaches(self, cursor: Cursor) -> bool:
         """The pass will come to what a member owes."""

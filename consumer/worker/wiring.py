@@ -29,7 +29,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
-from consumer.ledger import cursors, replays
+from consumer.ledger import replays
 from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
@@ -47,6 +47,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.catch_up import CatchUp
+from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.feeder import Feeder
@@ -262,7 +263,7 @@ class WorkerParts:
             replaying,
             partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
-            partial(CursorReader, kafka, monotonic),
+            CursorClient(partial(CursorReader, kafka, monotonic), upkeep.submit),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
             selector,
             self.memory,
@@ -270,10 +271,10 @@ class WorkerParts:
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
+            live_queued_at=lambda: dispatch.queued_at,
             subscription_cache=delivery.subscription_cache,
             retentions=self.topics.retentions,
             losses=self.losses,
-            remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
             finish_replays=lambda ids: self.notes.add(lambda engine: replays.finish(engine, clock(), ids)),
         )
 
@@ -294,7 +295,7 @@ class WorkerParts:
             monotonic=monotonic,
             drain=delivery.drain,
         )
-        self.housekeeping = Housekeeping(engine, upkeep, group, self.catch_up.give_up, clock=clock, monotonic=monotonic)
+        self.housekeeping = Housekeeping(engine, upkeep, group, self.losses.give_up, clock=clock, monotonic=monotonic)
         self.maintenance = Maintenance(
             self.source,
             self.topics,

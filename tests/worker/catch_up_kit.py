@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from sqlalchemy import Engine, update
@@ -22,6 +23,7 @@ from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.catch_up import CatchUp
+from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
@@ -85,8 +87,9 @@ class Rig(Desk):
     """A CatchUp on a real database, of one subscription; its requests end when the test says so.
 
     Each look reads at once, and its answer comes `look_seconds` later. `live`: the live stream has fanned out what is
-    before this offset. `slow`: subscriptions whose receivers take so many seconds for each event. `writes`: the
-    database stores what it is given.
+    before this offset, and queued an event at `live_queued_at`. `slow`: subscriptions whose receivers take so many
+    seconds for each event. `writes`: the database stores what it is given. `client_fails`: why no Kafka client can be
+    made.
     """
 
     def __init__(self, engine: Engine, records: int = 5000, most_rows: int = 1000) -> None:
@@ -100,6 +103,8 @@ class Rig(Desk):
         self.keys: dict[int, bytes] = {}  # of records, by offset; else k
         self.settled_to = 0  # the live stream has settled what is before this offset
         self.log = Log(records)
+        self.client_fails: Exception | None = None
+        self.live_queued_at = -inf
         replaying, selector = Replays(), Selector(Metrics(), clock=lambda: 0.0)
         self.retentions: dict[str, float] = {}  # seconds, by topic
         self.backlog = Backlog(self.parking, self.settling, most_rows, lambda _partition: None, self.retentions)
@@ -110,17 +115,17 @@ class Rig(Desk):
             replaying,
             partial(look_up, engine, GROUP, find),
             ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
-            lambda: self.log,
+            CursorClient(lambda: self.log, self._make),
             self._event,
             selector,
             self.memory,
             owns=lambda _: True,
             given_out=lambda _: lambda offset: offset < self.live,
             live_at=lambda _: self.live,
+            live_queued_at=lambda: self.live_queued_at,
             settled_to=lambda _: self.settled_to,
             retentions=self.retentions,
             losses=Losses(GROUP, self.notes),
-            remove=lambda _: None,
             finish_replays=lambda ids: replays.finish(engine, 1.0, ids),
             subscription_cache=5.0,
         )
@@ -131,6 +136,9 @@ class Rig(Desk):
         for place in places or (HERE,):
             kept = cursors.of_partition(self.engine, GROUP, place)
             self.catch_up.assigned(AssignedPartition(*place), kept)
+
+    def _make(self, make: Callable[[], CursorReader], made: Callable[[CursorReader | Exception], None]) -> None:
+        made(make() if self.client_fails is None else self.client_fails)
 
     def _begin_look(self, work: Callable[[], LookUp], answered: Callable[[LookUp | Exception], None]) -> None:
         self._looks.append((self.monotonic.now + self.look_seconds, partial(answered, work())))

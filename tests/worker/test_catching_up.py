@@ -9,12 +9,12 @@ from sqlalchemy import Engine, delete, update
 from consumer.delivery.parking import BACKLOG
 from consumer.errors import KafkaUnavailable
 from consumer.events.event import Event
-from consumer.intake.cursor_reader import CursorReader
 from consumer.matching.selection import FilterResult
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.worker.catch_up import RECORDS, RECORDS_BESIDE
 from consumer.worker.cursor_looks import COUNT_EVERY
-from consumer.worker.reading_pass import LENGTH, PENDING
+from consumer.worker.reading_pass import LENGTH, MOST
 from models import ParkedDelivery, Subscription
 from tests.ledger.rows_kit import make_event, ordered, ordering_key, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
@@ -120,7 +120,7 @@ def test_cursors_whose_positions_are_not_saved_wait(engine: Engine, rigs: list[R
         rig.owe(each)
     rig.writes = False
     sent = len(rig.sent_in(10))
-    bound = min(cursors * 200, 400)
+    bound = min(cursors * 300, 400)
     assert bound <= sent <= bound + cursors * 20
     rig.writes = True
     assert len(rig.sent_in(2)) > 100
@@ -206,13 +206,40 @@ def test_restarts_add_no_rows_for_a_receiver_that_is_down(engine: Engine, rigs: 
 # Reading.
 
 
-def test_a_pass_reads_no_more_than_it_may_keep(rig: Rig) -> None:
-    """Its filters have no time left in many turns, while another partition is read."""
+def test_nothing_is_read_while_records_can_be_offered(rig: Rig) -> None:
+    """Filters have no time left in many turns."""
     rig.owe(rig.subscription)
     rig.catch_up._selector.is_spent = lambda: True  # type: ignore[method-assign]
     rig.turn(0.01, 20)
     (each,) = rig.catch_up._passes.values()
-    assert len(each.pending) == PENDING
+    assert len(each.pending) == RECORDS
+
+
+def test_a_pass_that_waits_keeps_few_records_while_others_are_read(rig: Rig) -> None:
+    """Kafka returns the records of all partitions in one stream."""
+    slow, fast = rig.add("slow", max_in_flight=1), rig.subscription
+    rig.slow[slow] = 1.0
+    rig.assigned(THERE)
+    rig.owe(slow)
+    rig.owe(fast, place=THERE)
+    most, sent = 0, 0
+    for _ in range(200):
+        rig.turn(0.001, 1)
+        sent += len(by(rig.send(), fast))
+        most = max(most, *(len(each.pending) for each in rig.catch_up._passes.values()))
+    assert sent > MOST
+    assert RECORDS < most < MOST + RECORDS
+
+
+def test_little_is_read_beside_the_live_stream(rig: Rig) -> None:
+    """Each event waits for a turn of the loop, which is short until the live stream has been quiet for a second."""
+    rig.owe(rig.subscription)
+    rig.live_queued_at = rig.monotonic.now
+    rig.turn(0.05, 10)
+    beside = len(rig.send())
+    rig.turn(0.1, 10)
+    assert beside <= 10 * RECORDS_BESIDE
+    assert len(rig.send()) > 3 * RECORDS
 
 
 def test_a_far_and_a_near_cursor_share_the_partition(rig: Rig) -> None:
@@ -247,16 +274,11 @@ def test_an_idle_client_is_polled(rig: Rig) -> None:
 
 def test_a_client_that_cannot_be_made_is_tried_again(rig: Rig) -> None:
     """The worker goes on, and /readyz says why subscriptions that are behind wait."""
-    opened = rig.catch_up._open_reader
-
-    def fails() -> CursorReader:
-        raise KafkaUnavailable("no token")
-
-    rig.catch_up._open_reader = fails
+    rig.client_fails = KafkaUnavailable("no token")
     rig.owe(rig.subscription)
     rig.turn(0.1, 10)
     assert rig.catch_up.fault == "subscriptions that are behind wait: no token"
-    rig.catch_up._open_reader = opened
+    rig.client_fails = None
     assert by(rig.sent_in(6), rig.subscription)
     assert rig.catch_up.fault is None
 
