@@ -3,7 +3,18 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Integer, String, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+    or_,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Id, UtcTimestamp, utc_now
@@ -87,3 +98,7 @@ class StoredCursor(Base):
     )
     created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=utc_now(), comment="When it began.")
     updated_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=utc_now(), comment="When it last moved.")
+
+
+UNFINISHED = or_(StoredCursor.end_offset.is_(None), StoredCursor.end_offset > StoredCursor.next_offset)
+"""The cursor owes events."""

@@ -97,7 +97,7 @@ class Backlog:
                 self._take_up(each)
             elif known.astray:
                 left += self.drop(known)
-                self._add(Cursor(each))
+                self._add(Cursor(each, self._parking.waits))
             elif known.id is None and known.stored:
                 known.is_row(each)
         for cursor in here.values():
@@ -112,7 +112,7 @@ class Backlog:
 
     def _take_up(self, kept: KeptCursor) -> None:
         if kept.id not in self._dropped:
-            self._add(Cursor(kept))
+            self._add(Cursor(kept, self._parking.waits))
 
     def here_of(self, partition: TopicPartition) -> list[Cursor]:
         """All cursors of a partition."""
@@ -149,7 +149,7 @@ class Backlog:
             if identity is not None and each.identity not in {None, identity}:
                 lost.append(each)
             else:
-                self._add(Cursor(rewound(each, cut)))
+                self._add(Cursor(rewound(each, cut), self._parking.waits))
                 looked.add(each.due_key[2])
         for subscription in looked:
             self._part((*partition, subscription))
@@ -173,8 +173,8 @@ class Backlog:
 
         False: none covers it, and the live stream makes the delivery.
         """
-        cursor = self._covering(event, endpoint)
-        if cursor is None:
+        covering = (cursor for cursor in self._of(event, endpoint) if cursor.covers(event.record.offset))
+        if (cursor := next(covering, None)) is None:
             if not self._may_begin(event, endpoint):
                 return False
             if endpoint.paused:
@@ -186,7 +186,7 @@ class Backlog:
             else:
                 return False
         self.met[cursor.due_key] = endpoint.paused
-        self._parking.waits(cursor.leave(Left(event, endpoint, record)))
+        cursor.leave(Left(event, endpoint, record))
         if not cursor.confirmed:
             self.save(cursor)
         return True
@@ -199,14 +199,12 @@ class Backlog:
             return False
         if not self._may_begin(event, endpoint):
             return False
-        cursor = self._begin(event, endpoint, CursorReason.BEHIND)
-        self._parking.waits(cursor.leave(Left(event, endpoint, record)))
+        self._begin(event, endpoint, CursorReason.BEHIND).leave(Left(event, endpoint, record))
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
         """A cursor has met the live stream, and its end is not stored yet: store deliveries behind it."""
-        several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
-        return any(cursor.ending for cursor in several)
+        return any(cursor.ending for cursor in self._of(event, endpoint))
 
     def save(self, cursor: Cursor) -> None:
         """Store a cursor's position, unless it has not moved, or its partition has left."""
@@ -221,7 +219,7 @@ class Backlog:
 
     def _was_saved(self, cursor: Cursor) -> None:
         self.saves += 1
-        self._parking.waits(-cursor.end_save())
+        cursor.end_save()
 
     def _went_astray(self, cursor: Cursor) -> None:
         """Another owner has moved the cursor, or it is gone: read its row again."""
@@ -231,7 +229,7 @@ class Backlog:
     def rewind(self, cursor: Cursor) -> None:
         """The log has other records than before: the cursor owes what it covers from its beginning on."""
         self.drop(cursor)
-        self._add(Cursor(rewound(cursor.kept(), cursor.first)))
+        self._add(Cursor(rewound(cursor.kept(), cursor.first), self._parking.waits))
 
     def drop(self, cursor: Cursor) -> list[Left]:
         """Forget a cursor whose row is gone. Returns the deliveries that were left to it and are not settled."""
@@ -247,14 +245,12 @@ class Backlog:
             covered[cursor.due_key[2]] = left
         else:
             covered.pop(cursor.due_key[2], None)
-        waiting = cursor.withdraw()
-        self._parking.waits(-len(waiting))
-        return waiting
+        return cursor.withdraw()
 
     def drop_all(self, due_key: DueKey) -> None:
         """Forget the cursors of a subscription that was removed: nobody gets what was left to them."""
         for cursor in list(self.here(due_key)):
-            self._parking.waits(-cursor.confirm())
+            cursor.confirm()
             self.drop(cursor)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
@@ -264,7 +260,7 @@ class Backlog:
                 for cursor in several:
                     cursor.gone = True  # a request that is open may end later
                     self._count(cursor, -1)
-                    self._parking.waits(-len(cursor.withdraw()))
+                    cursor.withdraw()
             self._looked.pop(partition, None)
 
     def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
@@ -278,19 +274,18 @@ class Backlog:
             if cursor.replay == replay
         )
 
-    def _covering(self, event: Event, endpoint: Endpoint) -> Cursor | None:
-        several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
-        return next((cursor for cursor in several if cursor.covers(event.record.offset)), None)
+    def _of(self, event: Event, endpoint: Endpoint) -> Sequence[Cursor]:
+        return self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
 
     def _may_begin(self, event: Event, endpoint: Endpoint) -> bool:
         """Not where a cursor began and has met the live stream at once: until its end is stored, both are one row."""
-        several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())
-        return not any(cursor.ending and cursor.first == event.record.offset for cursor in several)
+        offset = event.record.offset
+        return not any(cursor.ending and cursor.first == offset for cursor in self._of(event, endpoint))
 
     def _begin(self, event: Event, endpoint: Endpoint, reason: CursorReason) -> Cursor:
         due_key, offset = due_key_of(event, endpoint.subscription_id), event.record.offset
         # After a crash, records before another cursor's may come again.
-        later = (each.first for each in self.of(due_key[:2]).get(due_key[2], ()) if not each.replay)
+        later = (each.first for each in self.here(due_key) if not each.replay)
         new = NewCursor(
             due_key,
             offset,
@@ -299,14 +294,14 @@ class Backlog:
             timestamp=event.record.timestamp,
             identity=self._identity_of(due_key[:2]),
         )
-        cursor = Cursor.new(new)
+        cursor = Cursor.new(new, self._parking.waits)
         self._add(cursor)
         self._parking.begin(new, partial(self._begun, cursor), partial(self._went_astray, cursor))
         return cursor
 
     def _begun(self, cursor: Cursor) -> None:
         """A new cursor is stored: its deliveries are settled, and its row can be looked up."""
-        self._parking.waits(-cursor.confirm())
+        cursor.confirm()
         self.news[cursor.due_key] = None
 
     def _count(self, cursor: Cursor, change: int) -> None:

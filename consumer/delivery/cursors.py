@@ -5,7 +5,7 @@ cursor's events pass the lanes as those of the live stream do, and settle its ow
 stream, one offset becomes its end: below it the cursor owes, from it on the live stream does.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ class Cursor:
         "_timestamp",
         "_tracker",
         "_version",
+        "_waits",
         "astray",
         "confirmed",
         "due_key",
@@ -62,7 +63,9 @@ class Cursor:
         "waiting",
     )
 
-    def __init__(self, kept: KeptCursor, *, stored: bool = True) -> None:
+    def __init__(self, kept: KeptCursor, waits: Callable[[int], None], *, stored: bool = True) -> None:
+        """`waits` counts the deliveries that are left to it and not settled: so many more, or fewer."""
+        self._waits = waits
         self.id: int | None = kept.id if stored else None
         self.due_key = kept.due_key
         self.replay = kept.replay
@@ -83,12 +86,12 @@ class Cursor:
         self.waiting: list[Left] = []
 
     @classmethod
-    def new(cls, new: NewCursor) -> "Cursor":
+    def new(cls, new: NewCursor, waits: Callable[[int], None]) -> "Cursor":
         """A cursor that is about to be stored."""
         kept = KeptCursor(
             0, new.due_key, new.replay, new.reason, new.first, new.first, new.end, "", new.timestamp, new.identity, 0
         )
-        return cls(kept, stored=False)
+        return cls(kept, waits, stored=False)
 
     @property
     def next(self) -> int:
@@ -164,27 +167,26 @@ class Cursor:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
         return not self.replay and self.first <= offset and (self.end is None or offset < self.end)
 
-    def leave(self, left: Left) -> int:
-        """The live stream leaves a delivery: it is settled once the cursor is confirmed. Returns how many more wait."""
+    def leave(self, left: Left) -> None:
+        """The live stream leaves a delivery: it is settled once the cursor is confirmed."""
         if self._timestamp is None:  # it began at the end of the log
             self._timestamp = left.event.record.timestamp
         if self.confirmed:
             left.record.settle_one()
-            return 0
+            return
         self.waiting.append(left)
-        return 1
+        self._waits(1)
 
-    def confirm(self) -> int:
-        """The database has the cursor as it is here: settle the deliveries that were left to it. Returns how many."""
+    def confirm(self) -> None:
+        """The database has the cursor as it is here: settle the deliveries that were left to it."""
         self.stored = self.confirmed = True
-        waiting = self.withdraw()
-        for left in waiting:
+        for left in self.withdraw():
             left.record.settle_one()
-        return len(waiting)
 
     def withdraw(self) -> list[Left]:
         """Take the deliveries back that were left to it and are not settled."""
         waiting, self.waiting = self.waiting, []
+        self._waits(-len(waiting))
         return waiting
 
     def kept(self) -> KeptCursor:
@@ -241,10 +243,10 @@ class Cursor:
         self._saving = mark, self.end
         return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, identity)
 
-    def end_save(self) -> int:
-        """The save that was begun is stored. Returns how many deliveries that were left to it are settled now."""
+    def end_save(self) -> None:
+        """The save that was begun is stored, so that the deliveries that were left to it are settled."""
         assert self._saving is not None  # noqa: S101 (for mypy)
         self._saved, self._saving, self._saving_settled = self._saving, None, 0
         self._version += 1
         self.ending = self.ending and self.end != self._saved[1]
-        return self.confirm()
+        self.confirm()

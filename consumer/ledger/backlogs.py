@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, literal, or_, select, update
+from sqlalchemy import Connection, Engine, delete, exists, func, literal, or_, select, update
 from sqlalchemy.orm import aliased
 
 from consumer.database.engine import reading
@@ -14,6 +14,7 @@ from consumer.ledger.cursors import KEY, PLACE
 from consumer.ledger.marks import look_for
 from consumer.ledger.rows import in_transaction, unix
 from models import CursorReason, StoredCursor, StoredReplay
+from models.cursor import UNFINISHED
 
 MOST_SHOWN = 1_000  # cursors of one subscription
 
@@ -66,7 +67,7 @@ def of_subscription(bind: Engine | Connection, subscription_id: int, most: int =
     shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts, cursor.expires_at
     place = cursor.topic, cursor.partition_no
     mine = select(cursor.group_id, *place, *shown).where(
-        cursor.subscription_id == subscription_id, _unfinished(), ~cancelled
+        cursor.subscription_id == subscription_id, UNFINISHED, ~cancelled
     )
     with reading(bind) as connection:
         rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
@@ -99,7 +100,7 @@ def look_at(connection: Connection, subscription_id: int) -> None:
 
     Call it last in a transaction, as `marks.look`.
     """
-    mine = StoredCursor.subscription_id == subscription_id, _unfinished()
+    mine = StoredCursor.subscription_id == subscription_id, UNFINISHED
     places = select(*PLACE).where(*mine).distinct()
     look_for(connection, connection.execute(places).all())
 
@@ -115,7 +116,7 @@ def topics(engine: Engine) -> list[tuple[str, str]]:
     """The groups whose cursors owe events, each with the topics of these."""
     places = StoredCursor.group_id, StoredCursor.topic
     with reading(engine) as connection:
-        owing = connection.execute(select(*places).where(_unfinished()).distinct().order_by(*places))
+        owing = connection.execute(select(*places).where(UNFINISHED).distinct().order_by(*places))
         return [(row.group_id, row.topic) for row in owing]
 
 
@@ -155,7 +156,3 @@ def _owed(row: AnyRow) -> OwedPart:
         row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
         unix(row.expires_at),
     )
-
-
-def _unfinished() -> ColumnElement[bool]:
-    return or_(StoredCursor.end_offset.is_(None), StoredCursor.end_offset > StoredCursor.next_offset)

@@ -19,6 +19,7 @@ from consumer.ledger.ordering import is_first
 from consumer.ledger.rows import DUE_KEY, DueKey, OperationalEvent, cut, due_key_of_row, in_transaction, time_of
 from models import ParkedDelivery, Status, StoredCursor, Subscription
 from models.base import BEFORE_IDS
+from models.cursor import UNFINISHED
 from models.subscription import REASON_LENGTH
 
 LOOKED_AT = 16  # subscriptions of one look: a seek for each and each partition, twice
@@ -171,7 +172,7 @@ def _owed(
         StoredCursor.group_id == group,
         StoredCursor.replay == 0,
         any_of(StoredCursor.subscription_id.expression, subscriptions),
-        or_(StoredCursor.end_offset.is_(None), StoredCursor.next_offset < StoredCursor.end_offset),
+        UNFINISHED,
     )
     at: dict[DueKey, int] = {}
     for cursor in connection.execute(owing):

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, or_, select
+from sqlalchemy import Engine, Row, func, select
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
@@ -17,6 +17,7 @@ from consumer.subscriptions.repository import walk
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
 from models import StoredCursor, Subscription
 from models.base import UNREADABLE
+from models.cursor import UNFINISHED
 
 EXPIRES_SOON = 6 * 3600.0  # seconds: time for an operator to do something
 
@@ -126,8 +127,7 @@ def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklo
     urgent = (
         select(*_SHOWN, cursor.expires_at)
         .join(cursor, cursor.subscription_id == Subscription.id)
-        .where(cursor.expires_at < before, cursor.replay == 0, Subscription.enabled == 1)
-        .where(or_(cursor.end_offset.is_(None), cursor.end_offset > cursor.next_offset))
+        .where(cursor.expires_at < before, cursor.replay == 0, Subscription.enabled == 1, UNFINISHED)
         .order_by(cursor.expires_at)
     )
     found: dict[int, ExpiringBacklog] = {}
@@ -153,8 +153,7 @@ def untimed(engine: Engine, topics: Collection[str] | None, most: int) -> list[i
     owed = (
         select(Subscription.id)
         .join(cursor, cursor.subscription_id == Subscription.id)
-        .where(cursor.expires_at.is_(None), cursor.replay == 0, Subscription.enabled == 1)
-        .where(or_(cursor.end_offset.is_(None), cursor.end_offset > cursor.next_offset))
+        .where(cursor.expires_at.is_(None), cursor.replay == 0, Subscription.enabled == 1, UNFINISHED)
     )
     if topics is not None:
         owed = owed.where(any_of(cursor.topic.expression, sorted(topics)))

@@ -16,13 +16,17 @@ from tests.ledger.rows_kit import URL, make_event
 KEPT = KeptCursor(7, ("t", 0, 1), 0, CursorReason.BEHIND, 10, 10, None, "", None, None, 3)
 
 
+def uncounted(_deliveries: int) -> None:
+    """How many deliveries wait does not matter here."""
+
+
 def test_the_live_stream_leaves_what_a_cursor_covers() -> None:
     """From its first offset on, and below its end once that is known; a replay takes nothing from the live stream."""
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     assert [cursor.covers(offset) for offset in (9, 10, 10**9)] == [False, True, True]
     cursor.meet(20)
     assert [cursor.covers(offset) for offset in (19, 20)] == [True, False]
-    assert not Cursor(KEPT._replace(replay=3)).covers(10)
+    assert not Cursor(KEPT._replace(replay=3), uncounted).covers(10)
 
 
 def left(settled: list[int], offset: int) -> Left:
@@ -33,7 +37,7 @@ def left(settled: list[int], offset: int) -> Left:
 def test_deliveries_wait_for_a_new_cursor_to_be_stored() -> None:
     """Nothing that is left to a cursor is settled before the database has it."""
     settled: list[int] = []
-    cursor = Cursor.new(NewCursor(("t", 0, 1), 10, CursorReason.BEHIND))
+    cursor = Cursor.new(NewCursor(("t", 0, 1), 10, CursorReason.BEHIND), uncounted)
     cursor.leave(left(settled, 10))
     assert (settled, cursor.stored, cursor.begin_save()) == ([], False, None)
     cursor.confirm()
@@ -44,7 +48,7 @@ def test_deliveries_wait_for_a_new_cursor_to_be_stored() -> None:
 def test_a_loaded_cursor_is_confirmed_by_its_next_owner() -> None:
     """An earlier owner may still be about to end it: nothing that is left to it settles before a save of this one."""
     settled: list[int] = []
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     cursor.leave(left(settled, 10))
     assert (settled, cursor.begin_save()) == ([], CursorMove(7, 3, 10, None, "", 1_700_000_000_010))
     cursor.end_save()
@@ -55,7 +59,7 @@ def test_a_loaded_cursor_is_confirmed_by_its_next_owner() -> None:
 
 def test_a_position_is_saved_once() -> None:
     """A save names the version that it replaces; the next one begins when it is stored, and tells the end too."""
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     assert cursor.begin_save() is None
     cursor.passed(15)
     assert cursor.begin_save() == CursorMove(7, 3, 15, None, "", None)
@@ -72,7 +76,7 @@ def test_a_position_is_saved_once() -> None:
 
 def test_a_cursor_that_went_astray_does_not_move() -> None:
     """Another owner has moved it: no save overwrites that before its row is read again."""
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     cursor.passed(15)
     cursor.astray = True
     assert cursor.begin_save() is None
@@ -80,7 +84,7 @@ def test_a_cursor_that_went_astray_does_not_move() -> None:
 
 def test_a_stored_delivery_is_not_sent_again() -> None:
     """After a crash its row is there, but not in the position: it is skipped; another record of that offset is not."""
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     assert not cursor.knows_rows
     cursor.has_rows({(10, 500), (11, 500)})
     assert cursor.knows_rows
@@ -94,7 +98,7 @@ def test_a_stored_delivery_is_not_sent_again() -> None:
 
 def test_a_position_says_when_its_next_event_expires() -> None:
     """It is saved once that is known, or has changed, though the cursor rests; while it is not known, it stays."""
-    cursor = Cursor(KEPT._replace(timestamp=5_000, expires=30.0))
+    cursor = Cursor(KEPT._replace(timestamp=5_000, expires=30.0), uncounted)
     assert cursor.begin_save() is None
     assert cursor.begin_save(25.0) is None
     for retention, expires in ((60.0, 65.0), (inf, None)):
@@ -114,7 +118,7 @@ steps = st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), ma
 @given(steps)
 def test_a_restart_takes_what_was_not_settled_and_nothing_else(steps: list[tuple[int, bool, bool]]) -> None:
     """Whatever was taken, skipped and settled: the saved position claims the settled events, and only these."""
-    cursor = Cursor(KEPT)
+    cursor = Cursor(KEPT, uncounted)
     offset, owed, settled = 10, set[int](), set[int]()
     for gap, wanted, ends in steps:
         offset += gap
@@ -130,7 +134,7 @@ def test_a_restart_takes_what_was_not_settled_and_nothing_else(steps: list[tuple
     if move is None:
         assert not settled
         return
-    again = Cursor(KEPT._replace(next=move.next, runs=move.runs))
+    again = Cursor(KEPT._replace(next=move.next, runs=move.runs), uncounted)
     assert again.read_to == move.next <= min(owed - settled, default=offset + 1)
     taken = {each for each in sorted(owed) if each >= move.next and again.take(each, 0)}
     assert taken == owed - settled

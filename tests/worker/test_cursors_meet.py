@@ -43,7 +43,8 @@ def test_a_cursor_does_not_meet_the_live_stream_below_what_it_has_settled(rig: R
 
 def test_an_end_that_another_cursor_decides_forgets_what_was_settled_behind_it() -> None:
     """Else the position would be behind the end, and the database would refuse it for ever."""
-    cursor = Cursor(KeptCursor(1, (*HERE, 1), 0, CursorReason.PAUSED, 5, 5, None, encode(5, [(7, 20)]), None, None, 0))
+    runs = encode(5, [(7, 20)])
+    cursor = Cursor(KeptCursor(1, (*HERE, 1), 0, CursorReason.PAUSED, 5, 5, None, runs, None, None, 0), lambda _: None)
     cursor.meet(10)
     assert cursor.take(5, 0)
     cursor.settle(5)

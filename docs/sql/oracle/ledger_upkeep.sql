@@ -198,7 +198,7 @@ WHERE
   AND webhook_cursors.subscription_id IN (:subscription_id_1_1)
   AND (
     webhook_cursors.end_offset IS NULL
-    OR webhook_cursors.next_offset < webhook_cursors.end_offset
+    OR webhook_cursors.end_offset > webhook_cursors.next_offset
   )
 ;
 
