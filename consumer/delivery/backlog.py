@@ -94,7 +94,8 @@ class Backlog:
         for each in kept:
             known = here.pop((each.replay, each.first), None)
             if known is None:
-                self._take_up(each)
+                if each.id not in self._dropped:
+                    self._add(Cursor(each, self._parking.waits))
             elif known.astray:
                 left += self.drop(known)
                 self._add(Cursor(each, self._parking.waits))
@@ -106,17 +107,12 @@ class Backlog:
         self._looked.setdefault(due_key[:2], set()).add(due_key[2])
         for cursor in self._part(due_key):
             self.save(cursor)
+        self._leave_anew(left)
+
+    def _leave_anew(self, left: Iterable[Left]) -> None:
         for event, endpoint, record in left:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
-
-    def _take_up(self, kept: KeptCursor) -> None:
-        if kept.id not in self._dropped:
-            self._add(Cursor(kept, self._parking.waits))
-
-    def here_of(self, partition: TopicPartition) -> list[Cursor]:
-        """All cursors of a partition."""
-        return [cursor for several in self.of(partition).values() for cursor in several]
 
     def __iter__(self) -> Iterator[Cursor]:
         return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
@@ -228,8 +224,9 @@ class Backlog:
 
     def rewind(self, cursor: Cursor) -> None:
         """The log has other records than before: the cursor owes what it covers from its beginning on."""
-        self.drop(cursor)
+        left = self.drop(cursor)
         self._add(Cursor(rewound(cursor.kept(), cursor.first), self._parking.waits))
+        self._leave_anew(left)
 
     def drop(self, cursor: Cursor) -> list[Left]:
         """Forget a cursor whose row is gone. Returns the deliveries that were left to it and are not settled."""

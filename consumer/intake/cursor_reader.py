@@ -105,6 +105,8 @@ class CursorReader:
             self._unreadable.forget(self._partitions.pop(partition))
             self._lost.discard(partition)
             self.answered.discard(partition)
+        for topic in {topic for topic, _ in there} - {topic for topic, _ in self.positions}:
+            self._reported.answers(topic)
         self._consumer.incremental_unassign([KafkaTopicPartition(*partition) for partition in there])
 
     def read(self, limit: int) -> list[Record]:

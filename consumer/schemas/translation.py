@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock, Thread
+from threading import Lock
 
 import structlog
 
@@ -15,6 +15,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.loop.backoff import seconds_after
+from consumer.loop.beside import beside
 from consumer.loop.part import Part
 from consumer.schemas.wire_format import Decode, Framed, SchemaId, framed, in_json
 
@@ -114,16 +115,7 @@ def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], 
     """An `ask` that runs each `load` in a thread of its own, and answers on the loop by `post`."""
 
     def ask(schema_id: SchemaId, done: Callable[[Answer], None]) -> None:
-        def work() -> None:
-            answer: Answer
-            try:
-                answer = load(schema_id)
-            except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which raises bugs)
-                answer = error
-            post(partial(done, answer))
-
-        # A daemon: a request that hangs must not keep a stopped process alive.
-        Thread(target=work, name=f"schema-{schema_id}", daemon=True).start()
+        beside(partial(load, schema_id), done, post, f"schema-{schema_id}")
 
     return ask
 

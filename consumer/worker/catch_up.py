@@ -92,18 +92,16 @@ class CatchUp(Part):
         self._owns = owns
         self._given_out = given_out
         self._live_queued_at = live_queued_at
-        self._records = RECORDS
         self._passes = OrderedDict[TopicPartition, Pass]()
         self._not_before: dict[Cursor | TopicPartition, float] = {}
         self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
         self._meeting = Meeting(backlog, self._saver, live_at, subscription_cache)
-        self._more = False
         self._polled = -inf
 
     @property
     def ready(self) -> bool:
-        """More records have come than were read."""
-        return self._more
+        """Records can be offered at once."""
+        return any(each.has_more for each in self._passes.values())
 
     @property
     def busy(self) -> bool:
@@ -113,25 +111,26 @@ class CatchUp(Part):
     @property
     def fault(self) -> str | None:
         """Why cursors make no progress."""
-        return self.looks.fault or (self._client.fault if self._passes or self._client.reader is None else None)
+        return self.looks.fault or (self._client.fault if self.looks.move else None)
 
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
         lost = self._backlog.load(partition.topic_partition, kept, partition.first)
         self._losses.give_up(lost, "the topic was deleted and made anew")
-        self._saver.moved(each for each in self._backlog.here_of(partition.topic_partition) if each.ending)
+        here = chain.from_iterable(self._backlog.of(partition.topic_partition).values())
+        self._saver.moved(each for each in here if each.ending)
         self.looks.assigned(partition.topic_partition)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
         for partition in partitions:
             self._end(partition)
-        if (reader := self._client.reader) is not None:
+        if (reader := self._client.reader) is None:
+            return
+        try:
             reader.drop(partitions)
-
-    def probe(self, due_key: DueKey, now: float) -> None:
-        """Let the first event out that the due key's cursors owe to a paused subscription."""
-        self.looks.probe(due_key, now)
+        except KafkaException as error:  # it must not end a rebalance
+            self._client.failed(error)
 
     def save(self, partitions: Collection[TopicPartition]) -> bool:
         """Store the positions of partitions that are given up. False: all of them are stored."""
@@ -150,9 +149,8 @@ class CatchUp(Part):
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
         self.looks.poll(now)
         self._feeder.count(now)
-        beside = now < self._live_queued_at() + RECENT
-        self._records = RECORDS_BESIDE if beside else RECORDS
-        self._selector.begin(SECONDS_BESIDE if beside else SECONDS)
+        is_beside = now < self._live_queued_at() + RECENT
+        self._selector.begin(SECONDS_BESIDE if is_beside else SECONDS)
         left: dict[TopicPartition, Pass] = {}  # passes that have ended before they had offered all that was read
         for partition, each in list(self._passes.items()):
             self._passes.move_to_end(partition)  # the next turn begins with another one
@@ -163,11 +161,11 @@ class CatchUp(Part):
                 break
         try:
             self._begin_passes(left, now)
-            self._read(now)
+            self._read(RECORDS_BESIDE if is_beside else RECORDS, now)
         except (KafkaException, FatalKafkaError) as error:
             for partition in list(self._passes):
                 self._end(partition)
-            self._client.failed(error, now)
+            self._client.failed(error)
         self._save(now)
 
     def close(self) -> None:
@@ -178,7 +176,7 @@ class CatchUp(Part):
 
     def _begin_passes(self, left: Mapping[TopicPartition, Pass], now: float) -> None:
         partitions = self.looks.partitions()
-        if not partitions or not self._memory.room or (reader := self._client.open(now)) is None:
+        if not partitions or not self._memory.room or (reader := self._client.open()) is None:
             return
         begun = 0
         for partition in partitions:
@@ -205,7 +203,7 @@ class CatchUp(Part):
                 waits = AGAIN
         if not able:
             rested = (self._not_before.get(cursor, inf) - now for cursor in unable)
-            self._not_before[partition] = now + min(waits, *(each for each in rested if each > 0), waits)
+            self._not_before[partition] = now + min((waits, *(each for each in rested if each > 0)))
             self.looks.served(partition, [cursor.due_key for cursor in unable])
             return
         begin = next(iter(able)).read_to
@@ -234,28 +232,23 @@ class CatchUp(Part):
         if (each := self._passes.pop(partition, None)) is not None:
             self._saver.moved(each.advance(0, 0.0, at_once=True))
 
-    def _read(self, now: float) -> None:
-        reader, self._more = self._client.reader, False
+    def _read(self, records: int, now: float) -> None:
+        """Read so many records, if a pass has none: they come in one stream, also for passes that have some."""
+        reader = self._client.reader
         if reader is None:
             return
-        there = reader.positions
         wanted = (
-            self._memory.room > 0
-            and self._feeder.may_take
-            and not any(each.has_more for each in self._passes.values())
-            and not all(each.is_full for each in self._passes.values())
+            self._memory.room > 0 and self._feeder.may_take and any(not each.pending for each in self._passes.values())
         )
         if not wanted and now < self._polled + IDLE:  # what was fetched may be of use again in the next turn
             return
-        self._polled = now
+        self._polled, there = now, reader.positions
         reads = {place: each for place, each in self._passes.items() if wanted and not each.is_full}
         reader.drop([partition for partition in there if partition not in reads])
         for partition, each in reads.items():
             if partition not in there and not each.pending:
-                reader.seek(partition, each.next_to_read)
-        records = reader.read(self._records)
-        self._more = len(records) == self._records
-        for record in records:
+                reader.seek(partition, each.position)
+        for record in reader.read(records):
             if (reading := self._passes.get(record.partition.topic_partition)) is not None:
                 reading.add(record, now)
         self._note_losses(reader)
@@ -270,6 +263,8 @@ class CatchUp(Part):
                     first = max(cursor.read_to, removed.first)
                     stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
                     self._losses.report(cursor.due_key, first, stop, "retention removed their records")
+                    if cursor.read_to >= removed.first:  # else records before these are still to be offered
+                        cursor.passed(removed.stop)
         reader.removed.clear()
 
     def _restarted(self, partition: TopicPartition, now: float) -> None:
@@ -316,14 +311,13 @@ class CatchUp(Part):
             # Its end may have been decided since the event was first offered.
             owes = cursor in each.members and cursor.owes(event.record.offset)
             if owes and not self._takes(cursor, each, event, now):
-                owing.append(cursor)
+                if each.may_wait(now):
+                    owing.append(cursor)
+                else:
+                    self._leave(each, cursor, now + AGAIN)
             if number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent():
                 return False
-        if owing and each.may_wait(now):
-            return False
-        for cursor in owing:
-            self._leave(each, cursor, now + AGAIN)
-        return True
+        return not owing
 
     def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:
         """Whether a member takes an event, or need not."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
 
 import structlog
 
@@ -12,58 +11,47 @@ log = structlog.get_logger(__name__)
 
 LATER = 5.0  # seconds until another client is made for one that has failed
 
-
-class Submit(Protocol):
-    """As `DatabaseThread.submit`."""
-
-    def __call__(
-        self, job: Callable[[], CursorReader], done: Callable[[CursorReader | Exception], None], /
-    ) -> None: ...
+Made = Callable[[CursorReader | Exception], None]
 
 
 class CursorClient:
     """`reader`: the client, if there is one."""
 
-    def __init__(self, make: Callable[[], CursorReader], submit: Submit) -> None:
-        """`submit` runs `make` beside the loop: a client with OAuth waits some seconds for its first token."""
-        self._make, self._submit = make, submit
+    def __init__(self, make: Callable[[Made], None], monotonic: Callable[[], float]) -> None:
+        """`make` gives a new client, or why there is none, on the loop; it may take seconds, as for a first token."""
+        self._make, self._monotonic = make, monotonic
         self.reader: CursorReader | None = None
         self._not_before = -inf
         self._failure: str | None = None
-        self._closed = False
 
     @property
     def fault(self) -> str | None:
         """Why there is no client, or why it reads nothing."""
         return self._failure if self.reader is None else self.reader.fault
 
-    def open(self, now: float) -> CursorReader | None:
+    def open(self) -> CursorReader | None:
         """The client; None: it is being made, or is made a little later."""
-        if self.reader is None and now >= self._not_before:
+        if self.reader is None and self._monotonic() >= self._not_before:
             self._not_before = inf
-            self._submit(self._make, lambda answer: self._made(answer, now))
+            self._make(self._made)
         return self.reader
 
-    def failed(self, error: Exception, now: float) -> None:
-        """The client cannot go on."""
-        log.error("the cursors' Kafka client has failed; another one is made", error=str(error))
-        self._not_before = now + LATER
+    def failed(self, error: Exception) -> None:
+        """The client cannot be made, or cannot go on."""
+        self._not_before = self._monotonic() + LATER
+        if self._failure is None:
+            log.error("the cursors have no Kafka client; another one is made", error=str(error))
+        self._failure = f"subscriptions that are behind wait: {error}"
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
         reader, self.reader = self.reader, None
         if reader is not None:
             reader.close()
 
-    def close(self) -> None:
-        """Close the client, also one that is being made."""
-        self._closed = True
-        if self.reader is not None:
-            self.reader.close()
-
-    def _made(self, answer: CursorReader | Exception, now: float) -> None:
+    def _made(self, answer: CursorReader | Exception) -> None:
         if isinstance(answer, Exception):
-            self._not_before = now + LATER
-            self._failure = f"subscriptions that are behind wait: {answer}"
-            log.warning("the cursors have no Kafka client; another one is made", error=str(answer))
-        elif self._closed:
-            answer.close()
+            self.failed(answer)
         else:
             self.reader, self._failure = answer, None

@@ -183,6 +183,11 @@ class CursorLooks:
             self._urgent[due_key] = None
         return subscriber if now < looked + FRESH else None
 
+    @property
+    def move(self) -> bool:
+        """Some cursors may move. Safe to call from another thread."""
+        return bool(self._moving)
+
     def is_wanted(self, due_key: DueKey) -> bool:
         """The subscription is not known as disabled. Safe to call from another thread."""
         return due_key not in self._unwanted

@@ -27,7 +27,7 @@ LEAVING = 1.0  # seconds that filters may take while a partition is revoked: all
 class Fanout:
     """A cursor over an event's subscriptions. Those before `position` are queued or stored, or a filter `refused` them.
 
-    `queued`: some are queued, and not stored or left to cursors.
+    `queued`: the last advance has queued some.
 
     A refused delivery is settled at once. After a crash the filter is evaluated again.
     """
@@ -70,7 +70,7 @@ class Fanout:
         It waits for room, or for the next turn if the selector's time is spent.
         """
         event, endpoints = self.event, self.endpoints
-        size = event.size
+        size, self.queued = event.size, False
         while self.position < len(endpoints):
             if not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
@@ -152,7 +152,7 @@ class Fanout:
 class Dispatch(Part):
     """Fans events out, one after the other; at most one is fanned out in part.
 
-    `queued_at`: when the last event was fanned out to a subscription that is not behind (monotonic seconds).
+    `queued_at`: when the last delivery was queued (monotonic seconds).
     """
 
     def __init__(
@@ -204,12 +204,14 @@ class Dispatch(Part):
                     return
                 self._fanout = self._opened(matched)
                 continue
-            if not self._fanout.advance(self._lanes, self._settling, now):
-                self._pressed = self._selector.spent
-                return
-            fanout, self._fanout = self._fanout, None
+            fanout = self._fanout
+            is_over = fanout.advance(self._lanes, self._settling, now)
             if fanout.queued:
                 self.queued_at = now
+            if not is_over:
+                self._pressed = self._selector.spent
+                return
+            self._fanout = None
             self._ended(fanout.event, fanout.position - fanout.refused, fanout.refused)
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:

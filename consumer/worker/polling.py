@@ -13,7 +13,7 @@ from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped, RecordLog, bug, decode, traceparent_of
+from consumer.intake.decode import Mapped, RecordLog, bug, decode, decoded, traceparent_of
 from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
@@ -26,7 +26,11 @@ from consumer.telemetry.tracer import Attributes, Tracer
 log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
+SKIPPED = "a cursor skips a record that cannot be decoded"
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
+
+
+_skipped = RecordLog()
 
 
 class Polling(Part):
@@ -245,18 +249,12 @@ def event_of(record: Record, translation: Translation | None, tenant_name: str, 
     if translation is not None and not translation.knows(record):
         raise RegistryUnavailable("the schema is not known yet")
     try:
-        return decode(record if translation is None else translation.json_of(record), tenant_name, mapped)
+        return decoded(
+            lambda each: decode(translation.json_of(each) if translation else each, tenant_name, mapped), record
+        )
     except Tombstone:
         return None
     except Undecodable as error:
         # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
-        log.warning("a cursor skips a record that cannot be decoded", **_place(record), error=str(error))
+        _skipped.write(logging.WARNING, SKIPPED, record, error.reason, error=str(error))
         return None
-    except Exception:
-        log.exception("a cursor skips a record that cannot be decoded", **_place(record))
-        return None
-
-
-def _place(record: Record) -> dict[str, object]:
-    topic, partition = record.partition.topic_partition
-    return {"topic": topic, "partition": partition, "offset": record.offset}

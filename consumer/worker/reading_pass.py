@@ -17,6 +17,7 @@ LONGEST = 5.0  # seconds; its subscriptions are read again before the next one
 PATIENCE = 0.25  # seconds for which a pass waits in all for members whose lanes have no room
 MOST, MOST_BYTES = 500, 4 * 2**20  # records that may come meanwhile, for it and before the ones of other passes
 FAR = 1_000  # records that nobody owes: another pass of the partition goes first, and begins anew behind them
+MOST_CHOSEN = 1_000  # types and tenants whose members are remembered
 ADVANCE_EVERY = 0.05  # seconds between two updates of the members' positions
 
 
@@ -36,7 +37,7 @@ class Pass:
         self.event: Event | None = None
         self.owing: deque[Cursor] | None = None
         self._until = begin + LENGTH
-        self._bytes = sum(map(_size, pending))
+        self._bytes = sum(record.size for record in pending)
         self._began_at = self._moved_at = self._advanced_at = now
         self._waits_since: float | None = None
         self._waited = 0.0
@@ -49,7 +50,7 @@ class Pass:
     def add(self, record: Record, now: float) -> None:
         """A record was read."""
         self.pending.append(record)
-        self._bytes += _size(record)
+        self._bytes += record.size
         self._moved_at = now
 
     def look(self, event: Event | None) -> None:
@@ -60,6 +61,8 @@ class Pass:
         offset, chosen = event.record.offset, (event.type, event.tenant)
         if (cursors := self._chosen.get(chosen)) is None:
             several = (self._by_pattern.get(pattern, ()) for pattern in patterns_of(chosen))
+            if len(self._chosen) >= MOST_CHOSEN:
+                self._chosen.clear()
             cursors = self._chosen[chosen] = tuple(chain.from_iterable(several))
         for cursor in cursors:
             if cursor.owes(offset):
@@ -74,7 +77,7 @@ class Pass:
     def took(self, now: float) -> None:
         """All members have the first pending record."""
         record = self.pending.popleft()
-        self._bytes -= _size(record)
+        self._bytes -= record.size
         self.position, self.event, self.owing = record.offset + 1, None, None
         if self._waits_since is not None:
             self._waited += now - self._waits_since
@@ -107,11 +110,6 @@ class Pass:
         return told
 
     @property
-    def next_to_read(self) -> int:
-        """The offset behind all records that were read."""
-        return self.pending[-1].offset + 1 if self.pending else self.position
-
-    @property
     def has_more(self) -> bool:
         """It has records to offer, and does not wait for a lane."""
         return bool(self.pending) and self._waits_since is None
@@ -130,7 +128,3 @@ class Pass:
         rests = not self.pending and now >= self._moved_at + REST
         is_far = not self.pending and self._nearest > self.position + FAR
         return not self.members or rests or is_far or self.position >= self._until or now >= self._began_at + LONGEST
-
-
-def _size(record: Record) -> int:
-    return len(record.value or b"")

@@ -31,6 +31,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger import replays
 from consumer.ledger.due import fetch, fetch_to_probe
+from consumer.loop.beside import beside
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -263,7 +264,9 @@ class WorkerParts:
             replaying,
             partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
-            CursorClient(partial(CursorReader, kafka, monotonic), upkeep.submit),
+            CursorClient(
+                lambda made: beside(partial(CursorReader, kafka, monotonic), made, post, "cursors"), monotonic
+            ),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
             selector,
             self.memory,
@@ -328,7 +331,7 @@ class WorkerParts:
                 self.recall,
                 self.parking.ordering_keys,
                 self.failing,
-                self.catch_up.probe,
+                self.catch_up.looks.probe,
                 self.ownership.topic_partitions,
                 clock,
                 monotonic,

@@ -13,7 +13,7 @@ from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
 from consumer.events.event import Event, TopicPartition
-from consumer.intake.cursor_reader import CursorReader
+from consumer.intake.cursor_reader import CursorReader, RemovedRecords
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import NewCursor
@@ -49,6 +49,7 @@ class Log(CursorReader):
         self.answers = True
         self.reads = 0
         self.at_once = 1000  # records that one call returns at most
+        self.begins = 0  # retention has removed what is before it
 
     @property
     def fault(self) -> str | None:
@@ -68,7 +69,10 @@ class Log(CursorReader):
         if not self.positions:
             return found
         part = min(self.at_once, limit // len(self.positions))
-        for place, first in self.positions.items():
+        for place, sought in self.positions.items():
+            first = max(sought, self.begins)
+            if sought < first:
+                self.removed.append(RemovedRecords(place, sought, first))
             self.positions[place] = max(first, min(first + part, self.records))
             offsets = range(first, self.positions[place])
             found += [Record(AssignedPartition(*place), offset, 0, b"k", b"", None) for offset in offsets]
@@ -115,7 +119,7 @@ class Rig(Desk):
             replaying,
             partial(look_up, engine, GROUP, find),
             ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
-            CursorClient(lambda: self.log, self._make),
+            CursorClient(lambda made: made(self.client_fails or self.log), self.monotonic),
             self._event,
             selector,
             self.memory,
@@ -136,9 +140,6 @@ class Rig(Desk):
         for place in places or (HERE,):
             kept = cursors.of_partition(self.engine, GROUP, place)
             self.catch_up.assigned(AssignedPartition(*place), kept)
-
-    def _make(self, make: Callable[[], CursorReader], made: Callable[[CursorReader | Exception], None]) -> None:
-        made(make() if self.client_fails is None else self.client_fails)
 
     def _begin_look(self, work: Callable[[], LookUp], answered: Callable[[LookUp | Exception], None]) -> None:
         self._looks.append((self.monotonic.now + self.look_seconds, partial(answered, work())))

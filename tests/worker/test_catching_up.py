@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, update
@@ -16,6 +17,7 @@ from consumer.worker.catch_up import RECORDS, RECORDS_BESIDE
 from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST
 from models import ParkedDelivery, Subscription
+from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import make_event, ordered, ordering_key, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
@@ -261,6 +263,82 @@ def test_replays_of_a_subscription_do_not_wait_for_each_other(rig: Rig) -> None:
     assert sent.count(long) > 500
 
 
+def test_slow_filters_of_a_partition_do_not_keep_another_one_from_being_read(rig: Rig) -> None:
+    """Their pass has records to offer in each turn, and they take all of its time. It keeps few."""
+    fast = rig.add("fast", ordering="none")
+    rig.assigned(THERE)
+    rig.owe(fast, place=THERE)
+    for number in range(20):
+        rig.owe(rig.add(f"filtered-{number}", ordering="none", event_filter="event.offset < 0"))
+    clock, selector = Clock(0.0), rig.catch_up._selector
+    ask = selector.ask
+
+    def slow(endpoint: Endpoint, event: Event) -> FilterResult:
+        clock.now += 50e-6
+        return ask(endpoint, event)
+
+    selector._clock, selector.ask = clock, slow  # type: ignore[method-assign]
+    sent, most = 0, 0
+    for _ in range(200):
+        rig.turn(0.002, 1)
+        sent += len(by(rig.send(), fast))
+        most = max(most, *(len(each.pending) for each in rig.catch_up._passes.values()))
+    assert sent > 100 * RECORDS / 2
+    assert most < MOST + RECORDS
+    assert rig.catch_up.ready  # the loop does not wait while there are records to offer
+
+
+def test_members_leave_a_pass_though_one_turn_cannot_ask_all_of_them(rig: Rig) -> None:
+    """A hundred receivers hang: their pass lets go of them after a quarter of a second in all."""
+    hanging = [rig.add(str(number), ordering="none", max_in_flight=1) for number in range(100)]
+    rig.slow = dict.fromkeys(hanging, 1e9)
+    rig.lanes.slots.total = 2000
+    for each in hanging:
+        rig.owe(each)
+    clock, takes = Clock(0.0), rig.catch_up._feeder.takes
+
+    def slow(*about: Any) -> bool:
+        clock.now += 1e-4
+        return takes(*about)
+
+    rig.catch_up._selector._clock = clock
+    rig.catch_up._feeder.takes = slow  # type: ignore[method-assign, assignment]
+    turns = Counter[int]()  # at each position
+    for _ in range(2000):
+        rig.turn(0.005, 1)
+        rig.send()
+        turns.update(each.position for each in rig.catch_up._passes.values())
+    assert max(turns.values()) < 1.0 / 0.005
+
+
+def test_a_loss_is_counted_once(engine: Engine, rigs: list[Rig]) -> None:
+    """Though its cursor cannot go on: an earlier event of the key waits."""
+    rigs.append(rig := Rig(engine, MANY, most_rows=5))
+    rig.begun(rig.subscription, 10)
+    rig.assigned()
+    rig.others_park(*(ordered(each, rig.subscription) for each in range(4, 10)))
+    rig.load_rows(0)
+    rig.log.begins = 100
+    rig.look()
+    rig.turn(0.05, 200)
+    assert rig.catch_up._losses.offsets == 90
+
+
+def test_deliveries_that_were_left_to_a_cursor_are_left_to_the_one_that_begins_again(rig: Rig) -> None:
+    """The topic was made anew before the cursor was confirmed: their offsets must not wait for ever."""
+    rig.begun(rig.subscription, 10)
+    rig.assigned()
+    rig.look()
+    rig.writes = False
+    assert rig.backlog.leaves(make_event(50), rig.endpoint, rig.record(50))
+    rig.turn(0.01, 2)
+    rig.log.restarted.add(HERE)
+    rig.turn(0.01, 1)
+    rig.writes = True
+    rig.turn(0.1, 20)
+    assert rig.settled == [50]
+
+
 def test_an_idle_client_is_polled(rig: Rig) -> None:
     """Its statistics are queued until then."""
     rig.owe(rig.subscription, 0)
@@ -278,6 +356,11 @@ def test_a_client_that_cannot_be_made_is_tried_again(rig: Rig) -> None:
     rig.owe(rig.subscription)
     rig.turn(0.1, 10)
     assert rig.catch_up.fault == "subscriptions that are behind wait: no token"
+    repository.pause(rig.engine, rig.subscription)
+    rig.look()
+    assert rig.catch_up.fault is None  # nobody waits for the client
+    repository.resume(rig.engine, rig.subscription)
+    rig.look()
     rig.client_fails = None
     assert by(rig.sent_in(6), rig.subscription)
     assert rig.catch_up.fault is None
@@ -300,7 +383,7 @@ def test_a_filter_is_asked_once_for_each_event(rig: Rig, monkeypatch: pytest.Mon
         return ask(endpoint, event)
 
     monkeypatch.setattr(rig.catch_up._selector, "ask", count)
-    for _ in range(50):
+    for _ in range(100):
         rig.turn(0.004, 1)
     assert len(asked) > 1000
     assert set(asked.values()) == {1}
