@@ -141,8 +141,8 @@ def statements(engine: Engine) -> dict[str, int]:
     begun = [NewCursor(key, 5, CursorReason.BEHIND) for key in keys]
     count("cursor_begun", lambda: cursors.begin(engine, GROUP, begun, 1.0))
     find = partial(find_subscribers, engine, SECRETS, Vault().decrypt)
-    count("cursor_look", lambda: look_up(engine, GROUP, find, keys, (), None, 0))
-    count("cursor_look_new", lambda: look_up(engine, GROUP, find, keys, keys, None, 0))
+    count("cursor_look", lambda: look_up(engine, GROUP, find, keys, (), None))
+    count("cursor_look_new", lambda: look_up(engine, GROUP, find, keys, keys, None))
     count("cursor_saved", lambda: cursors.save(engine, [CursorMove(1, 0, 6, None, "", None)], 2.0))
     return counts
 

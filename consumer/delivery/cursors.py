@@ -39,7 +39,7 @@ class Cursor:
     __slots__ = (
         "_expires",
         "_last_stored",
-        "_saved",
+        "_saved_end",
         "_saving",
         "_saving_settled",
         "_settled",
@@ -77,7 +77,7 @@ class Cursor:
         self._version = kept.version
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp, self._expires = kept.timestamp, kept.expires
-        self._saved = kept.next, kept.end
+        self._saved_end = kept.end
         self._saving: tuple[int, int | None] | None = None
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None
@@ -112,7 +112,7 @@ class Cursor:
     @property
     def moved(self) -> bool:
         """The database does not have its position or its end."""
-        return self._tracker.moved > 0 or self._saving is not None or self._saved[1] != self.end
+        return self._tracker.moved > 0 or self._saving is not None or self._saved_end != self.end
 
     @property
     def read_all(self) -> bool:
@@ -246,7 +246,7 @@ class Cursor:
     def end_save(self) -> None:
         """The save that was begun is stored, so that the deliveries that were left to it are settled."""
         assert self._saving is not None  # noqa: S101 (for mypy)
-        self._saved, self._saving, self._saving_settled = self._saving, None, 0
+        self._saved_end, self._saving, self._saving_settled = self._saving[1], None, 0
         self._version += 1
-        self.ending = self.ending and self.end != self._saved[1]
+        self.ending = self.ending and self.end != self._saved_end
         self.confirm()

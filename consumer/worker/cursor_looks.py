@@ -37,17 +37,14 @@ Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
 class LookUp(NamedTuple):
     """The cursors and subscriptions of due keys, and the stored deliveries of the ones for which these were not known.
 
-    `requests`: those of the cursors' replays that have not ended. `rows`: how many open rows due keys have. `began`:
-    the number of the last assignment before it.
+    `requests`: those of the cursors' replays that have not ended. `rows`: how many open rows due keys have.
     """
 
-    due_keys: Sequence[DueKey]
     kept: Mapping[DueKey, list[KeptCursor]]
     subscribers: Mapping[int, Subscriber]
     stored: Mapping[DueKey, set[tuple[int, int, int]]]
     requests: Mapping[int, Request]
     rows: Mapping[DueKey, int]
-    began: int
 
 
 def look_up(
@@ -57,7 +54,6 @@ def look_up(
     due_keys: Sequence[DueKey],
     new: Collection[DueKey],
     assigned: TopicPartition | None,
-    began: int,
 ) -> LookUp:
     """Read what is known of due keys, in a few statements; `new` ones with their stored deliveries.
 
@@ -65,13 +61,13 @@ def look_up(
     """
     rows = {} if assigned is None else cursors.open_rows(engine, group, assigned)
     if not due_keys:
-        return LookUp((), {}, {}, {}, {}, rows, began)
+        return LookUp({}, {}, {}, {}, rows)
     kept: dict[DueKey, list[KeptCursor]] = {}
     for cursor in cursors.of_due_keys(engine, group, due_keys):
         kept.setdefault(cursor.due_key, []).append(cursor)
     subscribers = find(sorted({due_key[2] for due_key in due_keys}))
     requests = replays.requests(engine, {each.replay for several in kept.values() for each in several if each.replay})
-    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), requests, rows, began)
+    return LookUp(kept, subscribers, cursors.stored(engine, group, new), requests, rows)
 
 
 class CursorLooks:
@@ -80,7 +76,7 @@ class CursorLooks:
     def __init__(
         self,
         backlog: Backlog,
-        look: Callable[[Sequence[DueKey], Collection[DueKey], TopicPartition | None, int], LookUp],
+        look: Callable[[Sequence[DueKey], Collection[DueKey], TopicPartition | None], LookUp],
         job: ThreadJob[LookUp],
         replaying: Replays,
         on_disabled: Callable[[DueKey], None],
@@ -162,8 +158,8 @@ class CursorLooks:
         if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
             self._backlog.looking()
-            look = partial(self._look, wanted, new, counted, self._assignments)
-            self._job.start(look, partial(self._found, counted), lambda _error: self.look_at(wanted))
+            found = partial(self._found, wanted, counted, self._assignments)
+            self._job.start(partial(self._look, wanted, new, counted), found, lambda _error: self.look_at(wanted))
 
     def partitions(self) -> list[TopicPartition]:
         """The partitions with cursors that may move, the one that has waited longest for its turn first."""
@@ -219,16 +215,19 @@ class CursorLooks:
             if due_key in moving:
                 moving.move_to_end(due_key)
 
-    def _found(self, counted: TopicPartition | None, answer: LookUp) -> None:
-        if counted is not None and self._assigned_at.get(counted, inf) <= answer.began:
+    def _found(
+        self, due_keys: Sequence[DueKey], counted: TopicPartition | None, assignments: int, answer: LookUp
+    ) -> None:
+        """The answer about these due keys; `assignments`: how many there had been when it was asked for."""
+        if counted is not None and self._assigned_at.get(counted, inf) <= assignments:
             self._uncounted.pop(counted, None)
             self._backlog.counted(counted, answer.rows)
-        for due_key in answer.due_keys:
+        for due_key in due_keys:
             self._idle.pop(due_key, None)
             assigned_at = self._assigned_at.get(due_key[:2])
             if assigned_at is None:
                 continue
-            if assigned_at > answer.began:  # read for an earlier assignment
+            if assigned_at > assignments:  # read for an earlier assignment
                 self._urgent[due_key] = None
                 continue
             if due_key[2] not in answer.subscribers:  # it was removed, and its cursors with it

@@ -31,7 +31,7 @@ DATABASES: dict[str, Callable[[Shape], Shape]] = {
     "Oracle 23ai": lambda shape: on_oracle(replace(shape, per_second=ORACLE_RATE), "23ai"),
 }
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 500)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3 * SECONDS + 500)]
 
 
 @pytest.mark.parametrize("run", range(RUNS))
