@@ -265,7 +265,7 @@ class WorkerParts:
             partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             CursorClient(
-                lambda made: beside(partial(CursorReader, kafka, monotonic), made, post, "cursors"), monotonic
+                partial(beside, partial(CursorReader, kafka, monotonic), post=post, name="cursors"), monotonic
             ),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
             selector,

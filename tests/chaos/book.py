@@ -355,6 +355,7 @@ class Book:
             since = (each.unwritten_since if stored else each.since) - by_cursor * CURSORS_SAVED
             if (
                 each.at <= request.at
+                and not (by_cursor and each.of_cursors >= each.most_of_cursors)  # then an earlier one has to explain it
                 and self._concerns(each, request.path, number)
                 and before <= each.until
                 and story.explained[index] < each.times * (1 if each.replay else 1 + replays)
@@ -363,8 +364,6 @@ class Book:
                 story.explained[index] += 1
                 each.repeated += 1
                 each.of_cursors += by_cursor
-                if each.of_cursors > each.most_of_cursors:
-                    self.violated(Rule.DUPLICATE, f"{each.what} at {each.at:.3f}: {each.of_cursors} of cursors")
                 self.repeats.append(Repeat(request.at, before, partition, each.what))
                 return
         self.repeats.append(Repeat(request.at, before, partition, "nothing"))

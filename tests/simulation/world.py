@@ -101,6 +101,7 @@ class World:
             patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
             patch.setattr("consumer.worker.wiring.CursorReader", partial(SimulatedReader, self))
+            patch.setattr("consumer.worker.wiring.beside", lambda work, done, **_about: done(work()))
             # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = Worker(
