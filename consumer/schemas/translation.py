@@ -15,8 +15,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.loop.backoff import seconds_after
-from consumer.loop.beside import beside
-from consumer.loop.part import Part
+from consumer.loop.part import Part, beside
 from consumer.schemas.wire_format import Decode, Framed, SchemaId, framed, in_json
 
 log = structlog.get_logger(__name__)

@@ -31,8 +31,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger import replays
 from consumer.ledger.due import fetch, fetch_to_probe
-from consumer.loop.beside import beside
-from consumer.loop.part import Part
+from consumer.loop.part import Part, beside
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
