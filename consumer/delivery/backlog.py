@@ -102,7 +102,7 @@ class Backlog:
             elif known.id is None and known.stored:
                 known.is_row(each)
         for cursor in here.values():
-            if cursor.id is not None:
+            if cursor.id is not None or cursor.astray:  # else it is about to be stored
                 left += self.drop(cursor)
         self._looked.setdefault(due_key[:2], set()).add(due_key[2])
         for cursor in self._part(due_key):
@@ -112,7 +112,8 @@ class Backlog:
     def _leave_anew(self, left: Iterable[Left]) -> None:
         for event, endpoint, record in left:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
-                self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
+                asked = endpoint.selection is None  # deliveries are left before their filter is asked
+                self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint), asked=asked)
 
     def __iter__(self) -> Iterator[Cursor]:
         return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)

@@ -39,6 +39,7 @@ class Cursor:
     __slots__ = (
         "_expires",
         "_last_stored",
+        "_lost_to",
         "_saved_end",
         "_saving",
         "_saving_settled",
@@ -83,6 +84,7 @@ class Cursor:
         self._stored: Collection[tuple[int, int]] | None = None
         self._last_stored = -1
         self._settled = self._saving_settled = 0  # events since the last save began, and with the one under way
+        self._lost_to = 0
         self.waiting: list[Left] = []
 
     @classmethod
@@ -216,6 +218,11 @@ class Cursor:
         """Nothing below this offset, or before its end, is left to read for the subscription."""
         self.read_to = max(self.read_to, offset if self.end is None else min(offset, self.end))
         self._tracker.skip_to(self.read_to)
+
+    def loses(self, first: int, stop: int) -> int:
+        """The log no longer has these offsets. Returns where the ones begin that were not known to be lost."""
+        first, self._lost_to = max(first, self._lost_to), max(stop, self._lost_to)
+        return first
 
     def meet(self, offset: int) -> None:
         """It ends here: the live stream owes the events from `offset` on."""

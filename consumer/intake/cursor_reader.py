@@ -90,7 +90,8 @@ class CursorReader:
         """Read a partition from this offset on, and not where it was read before."""
         if self.positions.get(partition) == offset:
             return
-        self.drop((partition,))
+        if partition in self.positions:
+            self._leave((partition,))
         self.positions[partition] = offset
         self._partitions[partition] = AssignedPartition(*partition)
         self._consumer.incremental_assign([KafkaTopicPartition(*partition, offset)])
@@ -100,13 +101,16 @@ class CursorReader:
         there = [each for each in partitions if each in self.positions]
         if not there:
             return
+        self._leave(there)
+        for topic in {topic for topic, _ in there} - {topic for topic, _ in self.positions}:
+            self._reported.answers(topic)
+
+    def _leave(self, there: Collection[TopicPartition]) -> None:
         for partition in there:
             del self.positions[partition]
             self._unreadable.forget(self._partitions.pop(partition))
             self._lost.discard(partition)
             self.answered.discard(partition)
-        for topic in {topic for topic, _ in there} - {topic for topic, _ in self.positions}:
-            self._reported.answers(topic)
         self._consumer.incremental_unassign([KafkaTopicPartition(*partition) for partition in there])
 
     def read(self, limit: int) -> list[Record]:

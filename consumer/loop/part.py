@@ -71,7 +71,7 @@ def beside(
         answer: T | Exception
         try:
             answer = work()
-        except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which raises bugs)
+        except Exception as error:  # noqa: BLE001 (every failure is handed to the loop)
             answer = error
         post(partial(done, answer))
 

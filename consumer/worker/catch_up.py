@@ -130,7 +130,7 @@ class CatchUp(Part):
         try:
             reader.drop(partitions)
         except KafkaException as error:  # it must not end a rebalance
-            self._client.failed(error)
+            self._client_failed(error)
 
     def save(self, partitions: Collection[TopicPartition]) -> bool:
         """Store the positions of partitions that are given up. False: all of them are stored."""
@@ -163,9 +163,7 @@ class CatchUp(Part):
             self._begin_passes(left, now)
             self._read(RECORDS_BESIDE if is_beside else RECORDS, now)
         except (KafkaException, FatalKafkaError) as error:
-            for partition in list(self._passes):
-                self._end(partition)
-            self._client.failed(error)
+            self._client_failed(error)
         self._save(now)
 
     def close(self) -> None:
@@ -185,6 +183,11 @@ class CatchUp(Part):
             if partition not in self._passes and now >= self._not_before.get(partition, -inf):
                 begun += 1
                 self._begin_pass(reader, partition, left.get(partition), now)
+
+    def _client_failed(self, error: Exception) -> None:
+        for partition in list(self._passes):
+            self._end(partition)
+        self._client.failed(error)
 
     def _begin_pass(self, reader: CursorReader, partition: TopicPartition, before: Pass | None, now: float) -> None:
         """Begin a pass with the first cursor that has its turn, and those that are further on, which it will reach.
@@ -260,8 +263,8 @@ class CatchUp(Part):
         for removed in reader.removed:
             if (each := self._passes.get(removed.partition)) is not None:
                 for cursor in each.members:
-                    first = max(cursor.read_to, removed.first)
                     stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
+                    first = cursor.loses(max(cursor.read_to, removed.first), stop)
                     self._losses.report(cursor.due_key, first, stop, "retention removed their records")
                     if cursor.read_to >= removed.first:  # else records before these are still to be offered
                         cursor.passed(removed.stop)
@@ -315,8 +318,9 @@ class CatchUp(Part):
                     owing.append(cursor)
                 else:
                     self._leave(each, cursor, now + AGAIN)
-            if number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent():
-                return False
+            # A filter checks the clock too.
+            if self._selector.spent or (number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent()):
+                return not owing
         return not owing
 
     def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from math import inf
 
 import structlog
+from confluent_kafka import KafkaException
 
+from consumer.errors import WebhooksError
 from consumer.intake.cursor_reader import CursorReader
 
 log = structlog.get_logger(__name__)
@@ -27,7 +29,8 @@ class CursorClient:
     @property
     def fault(self) -> str | None:
         """Why there is no client, or why it reads nothing."""
-        return self._failure if self.reader is None else self.reader.fault
+        reader = self.reader  # another thread may ask
+        return self._failure if reader is None else reader.fault
 
     def open(self) -> CursorReader | None:
         """The client; None: it is being made, or is made a little later."""
@@ -40,7 +43,8 @@ class CursorClient:
         """The client cannot be made, or cannot go on."""
         self._not_before = self._monotonic() + LATER
         if self._failure is None:
-            log.error("the cursors have no Kafka client; another one is made", error=str(error))
+            bug = None if isinstance(error, KafkaException | WebhooksError) else error
+            log.error("the cursors have no Kafka client; another one is made", error=str(error), exc_info=bug)
         self._failure = f"subscriptions that are behind wait: {error}"
         self.close()
 

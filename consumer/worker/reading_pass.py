@@ -70,9 +70,12 @@ class Pass:
 
     def may_wait(self, now: float) -> bool:
         """Whether to wait for members that have no room now: not for long, as others wait behind them."""
-        if self._waits_since is None:
-            self._waits_since = now
-        return self._waited + now - self._waits_since < PATIENCE and not self.is_full
+        since = now if self._waits_since is None else self._waits_since
+        if self._waited + now - since < PATIENCE and not self.is_full:
+            self._waits_since = since
+            return True
+        self._waited, self._waits_since = self._waited + now - since, None
+        return False
 
     def took(self, now: float) -> None:
         """All members have the first pending record."""
@@ -111,7 +114,7 @@ class Pass:
 
     @property
     def has_more(self) -> bool:
-        """It has records to offer, and does not wait for a lane."""
+        """It has records to offer, and waits for no member."""
         return bool(self.pending) and self._waits_since is None
 
     @property

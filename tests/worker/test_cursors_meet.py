@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.delivery.cursors import Cursor
@@ -14,10 +14,12 @@ from consumer.events.event import TopicPartition
 from consumer.intake.offsets import encode
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor
+from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import repository
-from models import CursorReason, Subscription
+from models import CursorReason, ParkedDelivery, Subscription
 from models.cursor import RUNS_LENGTH
-from tests.ledger.rows_kit import GROUP, make_event, parked
+from tests.crypto.vaults import in_the_clear
+from tests.ledger.rows_kit import DEFAULT, GROUP, make_event, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
 # Meeting the live stream.
@@ -267,3 +269,36 @@ def test_stored_deliveries_are_not_sent_by_a_cursor_that_a_look_did_not_know(rig
     sent = by(rig.sent_in(5), rig.subscription)
     assert {104, 106} < set(sent)
     assert 105 not in sent
+
+
+def test_deliveries_that_no_cursor_covers_any_more_are_stored_before_their_filter_is_asked(rig: Rig) -> None:
+    """They are left to a cursor before that; its earlier owner had ended it."""
+    filtered = rig.add("filtered", ordering="none", event_filter="event.offset < 0")
+    rig.live = 0
+    rig.begun(filtered, 10)
+    rig.assigned()
+    rig.look(filtered)
+    (cursor,) = rig.backlog.here((*HERE, filtered))
+    endpoint = find_subscribers(rig.engine, DEFAULT, in_the_clear, [filtered])[filtered].endpoint
+    assert endpoint is not None
+    assert not cursors.save(rig.engine, [CursorMove(cursor.id or 0, 0, 20, 20, "", None)], 1.0)
+    assert rig.backlog.leaves(make_event(50), endpoint, rig.record(50))
+    rig.turn(0.1, 20)
+    with rig.engine.connect() as connection:
+        stored = connection.execute(select(ParkedDelivery.record_offset, ParkedDelivery.filter_pending)).all()
+    assert stored == [(50, 1)]
+
+
+def test_a_new_cursor_whose_row_is_gone_begins_again(rig: Rig) -> None:
+    """Another owner had ended the row, and it was deleted before it was looked at: what was left must not wait."""
+    key = (*HERE, rig.subscription)
+    rig.begun(rig.subscription, 11)
+    (kept,) = cursors.of_partition(rig.engine, GROUP, HERE)
+    assert not cursors.save(rig.engine, [CursorMove(kept.id, 0, 12, 12, "", None)], 1.0)
+    assert rig.backlog.leaves(make_event(11), replace(rig.endpoint, paused=True), rig.record(11))
+    rig.store()
+    assert cursors.remove(rig.engine, [kept.id])
+    rig.look()
+    rig.turn(0.1, 20)
+    assert rig.settled == [11]
+    assert [each.confirmed for each in rig.backlog.here(key)] == [True]
