@@ -286,7 +286,8 @@ class CatchUp(Part):
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> bool:
         """Offer the events that were read. False: the pass has ended."""
-        while each.pending and each.members and not self._selector.is_spent():
+        # Nobody waits for a member while all wait for positions to be saved.
+        while each.pending and each.members and self._feeder.may_take and not self._selector.is_spent():
             if each.owing is None:
                 try:
                     each.look(self._read_event(each.pending[0]))

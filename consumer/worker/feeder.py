@@ -59,6 +59,8 @@ class Feeder:
         self._event: Event | None = None  # the last one that was taken
         self._held = _Held()
         self._saving: dict[Cursor, float] = {}  # since when saves are under way
+        # What filters have answered about events that wait: their time is charged once.
+        self._asked: dict[Cursor, tuple[Event, Endpoint, FilterResult]] = {}
         self._saves, self._saved_at = 0, -inf
         self.unsaved = 0
         self.dirty: dict[Cursor, None] = {}
@@ -67,7 +69,7 @@ class Feeder:
         """Partitions have left: their events are held no more, settled or not."""
         for partition in partitions:
             self._memory.leave(self._assignments.pop(partition, None))
-        for several in (self.dirty, self._replaying, self._saving):
+        for several in (self.dirty, self._replaying, self._saving, self._asked):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -102,10 +104,23 @@ class Feeder:
 
     def takes(self, cursor: Cursor, endpoint: Endpoint, event: Event, now: float) -> bool:
         """Queue an event for a cursor's subscription, unless its filter refuses it. False: the cursor has to wait."""
-        answer = self._selector.ask(endpoint, event)
+        asked = self._asked.pop(cursor, None)
+        if asked is not None and asked[0] is event and asked[1] is endpoint:
+            answer = asked[2]
+        else:
+            answer = self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
-        if answer is FilterResult.NOT_ASKED or not self._may_take(cursor):
+        if answer is FilterResult.NOT_ASKED:
+            return False
+        if self._takes(cursor, endpoint, event, answer, now):
+            return True
+        if endpoint.selection is not None:
+            self._asked[cursor] = event, endpoint, answer
+        return False
+
+    def _takes(self, cursor: Cursor, endpoint: Endpoint, event: Event, answer: FilterResult, now: float) -> bool:
+        if not self._may_take(cursor):
             return False
         lane = self._lanes.lane(endpoint)
         is_ordered = not cursor.replay or self._replays.is_ordered(cursor.replay)

@@ -14,7 +14,7 @@ from consumer.matching.subscribers import Subscriber
 LENGTH = 20_000  # records of a pass before another one has its turn
 REST = 0.5  # seconds without a record after which a pass ends
 LONGEST = 5.0  # seconds; its subscriptions are read again before the next one
-PATIENCE = 0.25  # seconds for which a pass waits in all for members whose lanes have no room
+PATIENCE = 0.05  # seconds for which a pass waits in all for members whose lanes have no room: a key may be blocked
 MOST, MOST_BYTES = 500, 4 * 2**20  # records that may come meanwhile, for it and before the ones of other passes
 FAR = 1_000  # records that nobody owes: another pass of the partition goes first, and begins anew behind them
 MOST_CHOSEN = 1_000  # types and tenants whose members are remembered

@@ -369,6 +369,24 @@ def test_a_client_that_cannot_be_made_is_tried_again(rig: Rig) -> None:
 # Filters.
 
 
+def test_a_filter_is_asked_once_about_an_event_that_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is charged: asked in each turn, it would be over its budget, and its subscription rest."""
+    slow = rig.add("slow", ordering="none", event_filter="event.offset >= 0", max_in_flight=1)
+    rig.slow[slow] = 1e9
+    rig.owe(slow)
+    asked = Counter[Event]()
+    ask = rig.catch_up._selector.ask
+
+    def count(endpoint: Endpoint, event: Event) -> FilterResult:
+        asked[event] += 1
+        return ask(endpoint, event)
+
+    monkeypatch.setattr(rig.catch_up._selector, "ask", count)
+    rig.turn(0.001, 100)
+    assert len(asked) > 1
+    assert max(asked.values()) == 1
+
+
 def test_a_filter_is_asked_once_for_each_event(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not again in each turn in which another member of the pass has no room."""
     slow, other = rig.add("slow", max_in_flight=1), rig.add("filtered", event_filter="event.offset < 0")
