@@ -335,7 +335,7 @@ class CatchUp(Part):
                 return True
             if not self._given_out(cursor.due_key[:2])(event.record.offset):  # a replay follows the live stream
                 return False
-        if endpoint is None or not self._feeder.takes(cursor, endpoint, event, now):
+        if endpoint is None or not self._feeder.takes(cursor, endpoint, event, each.answers, now):
             return False
         if endpoint.paused and cursor.open:
             self.looks.probed(cursor.due_key)

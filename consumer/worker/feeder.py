@@ -59,8 +59,6 @@ class Feeder:
         self._event: Event | None = None  # the last one that was taken
         self._held = _Held()
         self._saving: dict[Cursor, float] = {}  # since when saves are under way
-        # What filters have answered about events that wait: their time is charged once.
-        self._asked: dict[Cursor, tuple[Event, Endpoint, FilterResult]] = {}
         self._saves, self._saved_at = 0, -inf
         self.unsaved = 0
         self.dirty: dict[Cursor, None] = {}
@@ -69,7 +67,7 @@ class Feeder:
         """Partitions have left: their events are held no more, settled or not."""
         for partition in partitions:
             self._memory.leave(self._assignments.pop(partition, None))
-        for several in (self.dirty, self._replaying, self._saving, self._asked):
+        for several in (self.dirty, self._replaying, self._saving):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -102,21 +100,21 @@ class Feeder:
             and self._lanes.room(subscription_id, now) > 0
         )
 
-    def takes(self, cursor: Cursor, endpoint: Endpoint, event: Event, now: float) -> bool:
-        """Queue an event for a cursor's subscription, unless its filter refuses it. False: the cursor has to wait."""
-        asked = self._asked.pop(cursor, None)
-        if asked is not None and asked[0] is event and asked[1] is endpoint:
-            answer = asked[2]
-        else:
-            answer = self._selector.ask(endpoint, event)
+    def takes(
+        self, cursor: Cursor, endpoint: Endpoint, event: Event, answers: dict[Cursor, FilterResult], now: float
+    ) -> bool:
+        """Queue an event for a cursor's subscription, unless its filter refuses it. False: the cursor has to wait.
+
+        `answers`: those of the filters of cursors that wait with this event. Their time is charged once.
+        """
+        answer = answers.pop(cursor, None) or self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
         if answer is FilterResult.NOT_ASKED:
             return False
         if self._takes(cursor, endpoint, event, answer, now):
             return True
-        if endpoint.selection is not None:
-            self._asked[cursor] = event, endpoint, answer
+        answers[cursor] = answer
         return False
 
     def _takes(self, cursor: Cursor, endpoint: Endpoint, event: Event, answer: FilterResult, now: float) -> bool:

@@ -9,6 +9,7 @@ from consumer.events.event import Event
 from consumer.intake.record import Record
 from consumer.ledger.rows import DueKey
 from consumer.matching.catalog import Pattern, patterns_of
+from consumer.matching.selection import FilterResult
 from consumer.matching.subscribers import Subscriber
 
 LENGTH = 20_000  # records of a pass before another one has its turn
@@ -36,6 +37,7 @@ class Pass:
         self.position = begin
         self.event: Event | None = None
         self.owing: deque[Cursor] | None = None
+        self.answers: dict[Cursor, FilterResult] = {}  # of the filters of members that wait with the event
         self._until = begin + LENGTH
         self._bytes = sum(record.size for record in pending)
         self._began_at = self._moved_at = self._advanced_at = now
@@ -82,6 +84,7 @@ class Pass:
         record = self.pending.popleft()
         self._bytes -= record.size
         self.position, self.event, self.owing = record.offset + 1, None, None
+        self.answers.clear()
         if self._waits_since is not None:
             self._waited += now - self._waits_since
             self._waits_since = None
