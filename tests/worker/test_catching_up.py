@@ -27,7 +27,7 @@ THERE = ("t", 1)
 # Turns.
 
 
-def test_a_pass_waits_a_quarter_of_a_second_in_all(engine: Engine, rigs: list[Rig]) -> None:
+def test_a_pass_waits_a_moment_in_all(engine: Engine, rigs: list[Rig]) -> None:
     """A receiver that takes ten events a second keeps its lane full, and others of the partition get their turn."""
     rigs.append(rig := Rig(engine, MANY, most_rows=10))
     rig.log.at_once = 1
@@ -289,7 +289,7 @@ def test_slow_filters_of_a_partition_do_not_keep_another_one_from_being_read(rig
 
 
 def test_members_leave_a_pass_though_one_turn_cannot_ask_all_of_them(rig: Rig) -> None:
-    """A hundred receivers hang: their pass lets go of them after a quarter of a second in all."""
+    """A hundred receivers hang: their pass waits for them for a moment in all."""
     hanging = [rig.add(str(number), ordering="none", max_in_flight=1) for number in range(100)]
     rig.slow = dict.fromkeys(hanging, 1e9)
     rig.lanes.slots.total = 2000
