@@ -33,6 +33,7 @@ from consumer.database import migrations
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS
 from consumer.intake.cursor_reader import CursorReader
+from consumer.intake.decode import decode
 from consumer.ledger import assigned, cursors, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
@@ -43,9 +44,8 @@ from consumer.matching.subscribers import find_subscribers
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.worker.catch_up import RECORDS
+from consumer.worker.catch_up import ALONE
 from consumer.worker.cursor_looks import look_up
-from consumer.worker.polling import event_of
 from models import CursorReason, Subscription
 from tests.databases import database
 
@@ -323,8 +323,8 @@ def record_cost() -> float:
 
         def run() -> None:
             while reader.positions[topic, 0] < RECORDS_READ:
-                for record in reader.read(RECORDS):
-                    event_of(record, None, "", None)
+                for record in reader.read(ALONE.records):
+                    decode(record)
 
         took = cpu(run, RECORDS_READ)
         reader.close()

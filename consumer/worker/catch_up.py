@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from math import inf
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import KafkaException
@@ -39,14 +40,26 @@ log = structlog.get_logger(__name__)
 
 SAVE_AFTER = 150  # events of all cursors that have settled since their positions were saved
 PASSES = 8  # partitions that are read at once
-RECORDS, SECONDS = 64, 0.004  # records that are read in a turn, and the time in which events are offered
-# The same while the live stream queues events, whose latency is that of a turn: RECENT seconds after the last one.
-RECORDS_BESIDE, SECONDS_BESIDE, RECENT = 8, 0.0005, 1.0
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
-BEGUN = 4  # passes that are begun in a turn: each goes through 256 due keys
 IDLE = 5.0  # seconds until the client is polled though nothing is to be read, for its statistics and tokens
 LOOK_EVERY = 16  # members between two checks of the clock
 PAUSE = 1.0  # seconds until a partition of which no cursor may read is looked at again
+
+
+class Share(NamedTuple):
+    """Of a turn: the records that are read, the seconds for offering events, and the passes that are begun.
+
+    A pass that begins goes through up to 256 due keys.
+    """
+
+    records: int
+    seconds: float
+    passes: int
+
+
+ALONE = Share(64, 0.004, 4)
+BESIDE = Share(8, 0.0005, 1)  # while the live stream queues events, whose latency is that of a turn
+RECENT = 1.0  # seconds after the last of these
 
 
 class CatchUp(Part):
@@ -73,7 +86,7 @@ class CatchUp(Part):
         finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
-        """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
+        """`look` and `job` as for CursorLooks, `read_event` as `Polling.event_of`.
 
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
@@ -149,8 +162,8 @@ class CatchUp(Part):
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
         self.looks.poll(now)
         self._feeder.count(now)
-        is_beside = now < self._live_queued_at() + RECENT
-        self._selector.begin(SECONDS_BESIDE if is_beside else SECONDS)
+        share = BESIDE if now < self._live_queued_at() + RECENT else ALONE
+        self._selector.begin(share.seconds)
         left: dict[TopicPartition, Pass] = {}  # passes that have ended before they had offered all that was read
         for partition, each in list(self._passes.items()):
             self._passes.move_to_end(partition)  # the next turn begins with another one
@@ -160,8 +173,8 @@ class CatchUp(Part):
             if self._selector.is_spent():
                 break
         try:
-            self._begin_passes(left, now)
-            self._read(RECORDS_BESIDE if is_beside else RECORDS, now)
+            self._begin_passes(left, share.passes, now)
+            self._read(share.records, now)
         except (KafkaException, FatalKafkaError) as error:
             self._client_failed(error)
         self._save(now)
@@ -172,13 +185,13 @@ class CatchUp(Part):
 
     # Passes.
 
-    def _begin_passes(self, left: Mapping[TopicPartition, Pass], now: float) -> None:
+    def _begin_passes(self, left: Mapping[TopicPartition, Pass], most: int, now: float) -> None:
         partitions = self.looks.partitions()
         if not partitions or not self._memory.room or (reader := self._client.open()) is None:
             return
         begun = 0
         for partition in partitions:
-            if len(self._passes) >= PASSES or begun >= BEGUN:
+            if len(self._passes) >= PASSES or begun >= most:
                 return
             if partition not in self._passes and now >= self._not_before.get(partition, -inf):
                 begun += 1
@@ -311,17 +324,20 @@ class CatchUp(Part):
         if event is None or owing is None:
             return True
         for number in range(len(owing)):
+            # A filter checks the clock too.
+            if self._selector.spent or (number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent()):
+                each.wait_no_more(now)
+                return False
             cursor = owing.popleft()
             # Its end may have been decided since the event was first offered.
             owes = cursor in each.members and cursor.owes(event.record.offset)
             if owes and not self._takes(cursor, each, event, now):
                 if each.may_wait(now):
+                    each.wait(now)
                     owing.append(cursor)
                 else:
+                    each.wait_no_more(now)
                     self._leave(each, cursor, now + AGAIN)
-            # A filter checks the clock too.
-            if self._selector.spent or (number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent()):
-                return not owing
         return not owing
 
     def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:

@@ -30,9 +30,6 @@ SKIPPED = "a cursor skips a record that cannot be decoded"
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
 
 
-_skipped = RecordLog()
-
-
 class Polling(Part):
     """Takes records in, as many as there is room for.
 
@@ -127,13 +124,32 @@ class Polling(Part):
         if records:
             self._take_in(records)
 
+    def event_of(self, record: Record) -> Event | None:
+        """The event of a record that a cursor reads. None: it was skipped or dead-lettered when it was first read.
+
+        RegistryUnavailable: its schema is not known yet; the registry is asked.
+        """
+        if self._translation is not None and not self._translation.knows(record):
+            raise RegistryUnavailable("the schema is not known yet")
+        try:
+            return decoded(self._event_of, record)
+        except Tombstone:
+            return None
+        except Undecodable as error:
+            # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
+            self._log.write(logging.WARNING, SKIPPED, record, error.reason, error=str(error))
+            return None
+
+    def _event_of(self, record: Record) -> Event:
+        read = record if self._translation is None else self._translation.json_of(record)
+        return decode(read, self._tenant_name, self._mapped)
+
     def _take_in(self, records: Sequence[Record]) -> None:
         self.received_at = now = self._monotonic()
         keys = set()
         for record in records:
             try:
-                read = record if self._translation is None else self._translation.json_of(record)
-                event = decode(read, self._tenant_name, self._mapped)
+                event = self._event_of(record)
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
@@ -239,22 +255,3 @@ class Polling(Part):
     def _settled(self, partition: AssignedPartition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)
         self._memory.release(partition, size)
-
-
-def event_of(record: Record, translation: Translation | None, tenant_name: str, mapped: Mapped | None) -> Event | None:
-    """The event of a record that a cursor reads. None: it was skipped or dead-lettered when it was first read.
-
-    RegistryUnavailable: its schema is not known yet; the registry is asked.
-    """
-    if translation is not None and not translation.knows(record):
-        raise RegistryUnavailable("the schema is not known yet")
-    try:
-        return decoded(
-            lambda each: decode(translation.json_of(each) if translation else each, tenant_name, mapped), record
-        )
-    except Tombstone:
-        return None
-    except Undecodable as error:
-        # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
-        _skipped.write(logging.WARNING, SKIPPED, record, error.reason, error=str(error))
-        return None

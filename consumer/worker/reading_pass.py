@@ -72,12 +72,19 @@ class Pass:
 
     def may_wait(self, now: float) -> bool:
         """Whether to wait for members that have no room now: not for long, as others wait behind them."""
-        since = now if self._waits_since is None else self._waits_since
-        if self._waited + now - since < PATIENCE and not self.is_full:
-            self._waits_since = since
-            return True
-        self._waited, self._waits_since = self._waited + now - since, None
-        return False
+        waits = 0.0 if self._waits_since is None else now - self._waits_since
+        return self._waited + waits < PATIENCE and not self.is_full
+
+    def wait(self, now: float) -> None:
+        """Wait for a member that has no room."""
+        if self._waits_since is None:
+            self._waits_since = now
+
+    def wait_no_more(self, now: float) -> None:
+        """Wait for no member: there are others to ask."""
+        if self._waits_since is not None:
+            self._waited += now - self._waits_since
+            self._waits_since = None
 
     def took(self, now: float) -> None:
         """All members have the first pending record."""
@@ -85,9 +92,7 @@ class Pass:
         self._bytes -= record.size
         self.position, self.event, self.owing = record.offset + 1, None, None
         self.answers.clear()
-        if self._waits_since is not None:
-            self._waited += now - self._waits_since
-            self._waits_since = None
+        self.wait_no_more(now)
 
     def leave(self, cursor: Cursor) -> None:
         """The member has read the records before `position`, and continues from there in another pass."""

@@ -56,7 +56,7 @@ from consumer.worker.losses import Losses
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
-from consumer.worker.polling import Polling, event_of
+from consumer.worker.polling import Polling
 from consumer.worker.probes import Probes
 from consumer.worker.refusals import Refusals
 from consumer.worker.replaying import Replays
@@ -266,7 +266,7 @@ class WorkerParts:
             CursorClient(
                 partial(beside, partial(CursorReader, kafka, monotonic), post=post, name="cursors"), monotonic
             ),
-            partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
+            self.polling.event_of,
             selector,
             self.memory,
             owns=self.ownership.owns,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from random import Random
 from typing import Any
 
@@ -31,7 +32,7 @@ from consumer.intake.source import Source
 from consumer.ledger import cursors
 from consumer.matching import selection
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker import polling
+from consumer.worker import catch_up, feeder, polling, saver
 
 Change = Callable[[], None]
 
@@ -80,6 +81,12 @@ def forgets_the_end_of_a_cursor() -> None:
     """The live stream leaves deliveries to a cursor that ends before them, as long as the worker runs."""
     _wrap(Cursor, "covers", lambda _covers, self, offset: not self.replay and self.first <= offset)
     _wrap(Backlog, "drop", lambda _drop, _self, _cursor: [])
+
+
+def saves_no_position() -> None:
+    """The positions of cursors are saved only when their partition leaves, however many events have settled."""
+    saver.SAVE_EVERY = catch_up.SAVE_AFTER = inf  # type: ignore[assignment]
+    feeder.MOST_UNSAVED = feeder.MOST_OF_ONE = feeder.MOST_AT_RISK = inf  # type: ignore[assignment]
 
 
 def drops_what_a_cursor_reads() -> None:

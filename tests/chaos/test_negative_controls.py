@@ -67,6 +67,14 @@ def _pause(world: World) -> None:
     conduct(world, [PAUSE] * 2, 1, (0.1, 0.2))
 
 
+def _pause_and_kill(world: World) -> None:
+    """Cursors have sent many events, some seconds ago, when the worker dies."""
+    _pause(world)
+    world.wait(lambda: world.book.by_cursors() > ENOUGH, FOUND_WITHIN)
+    world.wait(lambda: False, 3.0)
+    _kill(world)
+
+
 def _meet(world: World) -> None:
     """The same, and a cursor has met the live stream: a busy machine takes its time."""
     _pause(world)
@@ -107,6 +115,7 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest 
     broken.settles_before_a_cursor_is_stored: (Rule.EARLY, _pause),
     broken.drops_what_a_replay_reads: (Rule.LOST, _replay),
     broken.drops_what_a_cursor_reads: (Rule.EARLY, _pause),
+    broken.saves_no_position: (Rule.DUPLICATE, _pause_and_kill),
     broken.ignores_pauses: (Rule.PAUSED, _pause),
     broken.commits_too_early: (Rule.EARLY, _look_on),
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),

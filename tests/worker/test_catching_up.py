@@ -13,7 +13,7 @@ from consumer.events.event import Event
 from consumer.matching.selection import FilterResult
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker.catch_up import RECORDS, RECORDS_BESIDE
+from consumer.worker.catch_up import ALONE, BESIDE
 from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST
 from models import ParkedDelivery, Subscription
@@ -214,7 +214,7 @@ def test_nothing_is_read_while_records_can_be_offered(rig: Rig) -> None:
     rig.catch_up._selector.is_spent = lambda: True  # type: ignore[method-assign]
     rig.turn(0.01, 20)
     (each,) = rig.catch_up._passes.values()
-    assert len(each.pending) == RECORDS
+    assert len(each.pending) == ALONE.records
 
 
 def test_a_pass_that_waits_keeps_few_records_while_others_are_read(rig: Rig) -> None:
@@ -230,7 +230,7 @@ def test_a_pass_that_waits_keeps_few_records_while_others_are_read(rig: Rig) -> 
         sent += len(by(rig.send(), fast))
         most = max(most, *(len(each.pending) for each in rig.catch_up._passes.values()))
     assert sent > MOST
-    assert RECORDS < most < MOST + RECORDS
+    assert ALONE.records < most < MOST + ALONE.records
 
 
 def test_little_is_read_beside_the_live_stream(rig: Rig) -> None:
@@ -240,8 +240,8 @@ def test_little_is_read_beside_the_live_stream(rig: Rig) -> None:
     rig.turn(0.05, 10)
     beside = len(rig.send())
     rig.turn(0.1, 10)
-    assert beside <= 10 * RECORDS_BESIDE
-    assert len(rig.send()) > 3 * RECORDS
+    assert beside <= 10 * BESIDE.records
+    assert len(rig.send()) > 3 * ALONE.records
 
 
 def test_a_far_and_a_near_cursor_share_the_partition(rig: Rig) -> None:
@@ -283,8 +283,8 @@ def test_slow_filters_of_a_partition_do_not_keep_another_one_from_being_read(rig
         rig.turn(0.002, 1)
         sent += len(by(rig.send(), fast))
         most = max(most, *(len(each.pending) for each in rig.catch_up._passes.values()))
-    assert sent > 100 * RECORDS / 2
-    assert most < MOST + RECORDS
+    assert sent > 100 * ALONE.records / 2
+    assert most < MOST + ALONE.records
     assert rig.catch_up.ready  # the loop does not wait while there are records to offer
 
 

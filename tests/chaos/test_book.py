@@ -1,0 +1,35 @@
+"""The book judges repeats of cursors by how many a kill may cause."""
+
+from math import inf
+
+import pytest
+
+from tests.chaos.book import Book, Disruption, Event, Rule, Subscription
+from tests.chaos.tempers import Temper
+from tests.end_to_end.webhook_receiver import Request
+
+EVENTS, MOST = 5, 3  # events that a cursor sends, and repeats that a kill may cause
+PATH = "/hook"
+
+
+@pytest.mark.parametrize(
+    ("times", "broken"), [((), EVENTS), ((20.0,), EVENTS - MOST), ((20.0, 21.0), 0)], ids=["no kill", "one", "two"]
+)
+def test_each_kill_explains_so_many_repeats_of_a_cursor(times: tuple[float, ...], broken: int) -> None:
+    """Further ones need an earlier fault, or they violate the guarantee."""
+    book = Book(attempts=3)
+    book.subscriptions.append(Subscription(1, PATH, "order.created", Temper(1)))
+    book.cursors[1] = 1, 0, 0, inf
+    for at in times:
+        book.disrupt(Disruption("kill", at, at - 2, at - 2, at + 1, most_of_cursors=MOST))
+    for number in range(EVENTS):
+        event = Event(number, 1.0, "order.created", 0, None, str(number).encode())
+        book.publish(event)
+        book.acknowledged(event, number)
+    requests = [
+        Request(PATH, f"msg_{number}", str(number).encode(), {"webhook-timestamp": f"{at}"}, 200, at)
+        for at in (19.9, 30.0)
+        for number in range(EVENTS)
+    ]
+    book.read(requests)
+    assert book.broken[Rule.DUPLICATE] == broken
