@@ -20,6 +20,7 @@ from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 
+FEW = 10  # a tenth of the rows that it may have: deliveries on their way, of a subscription that has them all
 Covered = dict[int, list[Cursor]]  # the cursors of a partition, by subscription, the lowest first
 
 
@@ -73,6 +74,15 @@ class Backlog:
     def may_store(self, due_key: DueKey, queued: int = 0) -> bool:
         """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
         return self._rows[due_key] + queued < self._most_rows and not self._parking.full
+
+    def may_send(self, due_key: DueKey, queued: int) -> bool:
+        """Whether the subscription may have one more delivery on its way, besides `queued` ones.
+
+        If its receiver fails, all of them are stored. One with enough rows gets a part of that number at a time: it
+        takes most events perhaps, and must not stay behind for the ones that it refuses.
+        """
+        few = 0 if self._parking.full else self._most_rows // FEW
+        return not queued or queued < few or self.may_store(due_key, queued)
 
     def counted(self, partition: TopicPartition, rows: Mapping[DueKey, int]) -> None:
         """The due keys of a partition have so many open rows, with those from before the assignment."""

@@ -326,7 +326,7 @@ class CatchUp(Part):
         for number in range(len(owing)):
             # A filter checks the clock too.
             if self._selector.spent or (number % LOOK_EVERY == LOOK_EVERY - 1 and self._selector.is_spent()):
-                each.wait_no_more(now)
+                each.ask_on()
                 return False
             cursor = owing.popleft()
             # Its end may have been decided since the event was first offered.

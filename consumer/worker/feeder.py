@@ -161,9 +161,8 @@ class Feeder:
     def _may_queue(self, cursor: Cursor, lane: Lane, event: Event, now: float) -> bool:
         if cursor.replay and self._replayed[cursor.due_key[2]] >= max(1, lane.capacity // REPLAYS_PART):
             return False
-        # If the receiver fails, what its lane holds is stored.
-        may_fail = self._backlog.may_store(cursor.due_key, lane.held) or not lane.held
-        return may_fail and self._lanes.admit(lane, event.size, now) is Admission.QUEUE
+        may_send = self._backlog.may_send(cursor.due_key, lane.held)
+        return may_send and self._lanes.admit(lane, event.size, now) is Admission.QUEUE
 
     def _opened(self, cursor: Cursor, event: Event) -> OpenRecord:
         if cursor.replay:

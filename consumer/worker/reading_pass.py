@@ -42,6 +42,7 @@ class Pass:
         self._bytes = sum(record.size for record in pending)
         self._began_at = self._moved_at = self._advanced_at = now
         self._waits_since: float | None = None
+        self._asks_on = False
         self._waited = 0.0
         self._nearest = begin  # where the member that is the furthest behind has read to
         self._chosen: dict[tuple[str, str | None], tuple[Cursor, ...]] = {}  # members by an event's type and tenant
@@ -77,11 +78,16 @@ class Pass:
 
     def wait(self, now: float) -> None:
         """Wait for a member that has no room."""
+        self._asks_on = False
         if self._waits_since is None:
             self._waits_since = now
 
+    def ask_on(self) -> None:
+        """There was no time to ask all members: ask the others in the next turn, which is to come at once."""
+        self._asks_on = True
+
     def wait_no_more(self, now: float) -> None:
-        """Wait for no member: there are others to ask."""
+        """Wait for no member."""
         if self._waits_since is not None:
             self._waited += now - self._waits_since
             self._waits_since = None
@@ -122,8 +128,8 @@ class Pass:
 
     @property
     def has_more(self) -> bool:
-        """It has records to offer, and waits for no member."""
-        return bool(self.pending) and self._waits_since is None
+        """It has records to offer, and does not wait for all members that owe the first one."""
+        return bool(self.pending) and (self._waits_since is None or self._asks_on)
 
     @property
     def is_full(self) -> bool:

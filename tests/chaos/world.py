@@ -41,7 +41,7 @@ SETTINGS = {
     "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
     "WEBHOOK_MAX_IN_FLIGHT": f"{OPEN}",
     "WEBHOOK_DRAIN": "5s",
-    "WEBHOOK_BACKLOG_ROWS": "5",  # a moment's failure leaves events to cursors
+    "WEBHOOK_BACKLOG_ROWS": "20",  # a moment's failure leaves events to cursors
     "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker exceeds it; Kafka requires at least the session timeout
     "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
     **{f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()},

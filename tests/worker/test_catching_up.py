@@ -189,20 +189,23 @@ def test_deliveries_that_wait_for_a_cursor_count_as_a_backlog(rig: Rig) -> None:
     assert (rig.parking.full, len(rig.settled)) == (False, BACKLOG - 1)
 
 
-def test_restarts_add_no_rows_for_a_receiver_that_is_down(engine: Engine, rigs: list[Rig]) -> None:
-    """The rows from before an assignment are counted: once there are enough, a lane gets one event at a time."""
-    rigs.append(rig := Rig(engine, MANY, most_rows=5))
+@pytest.mark.parametrize(("rows", "few"), [(5, 1), (50, 5)])
+def test_restarts_add_few_rows_for_a_receiver_that_is_down(
+    engine: Engine, rigs: list[Rig], rows: int, few: int
+) -> None:
+    """The rows from before an assignment are counted: once there are enough, a lane gets a tenth of them at a time."""
+    rigs.append(rig := Rig(engine, MANY, most_rows=rows))
     unordered(rig)
-    rig.others_park(*(parked(make_event(offset), rig.subscription, 2e9) for offset in range(5)))
-    rig.begun(rig.subscription, 10)
+    rig.others_park(*(parked(make_event(offset), rig.subscription, 2e9) for offset in range(rows)))
+    rig.begun(rig.subscription, rows)
     rig.assigned()
     rig.look()
     rig.turn(0.05)
-    assert rig.lanes.held == 1
+    assert rig.lanes.held == few
     with rig.engine.begin() as connection:
         connection.execute(delete(ParkedDelivery))
     rig.turn(COUNT_EVERY / 100)
-    assert rig.lanes.held == 5
+    assert rig.lanes.held == rows
 
 
 # Reading.
