@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import deliveries, observed, replays, secrets, subscriptions
+from consumer.api import deliveries, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import (
@@ -67,7 +67,15 @@ class ErrorText(BaseModel):
 
 
 # A new resource of /v1: its module in this package, its router in this tuple.
-_ROUTERS = (subscriptions.router, secrets.router, deliveries.router, observed.router, replays.router)
+_ROUTERS = (
+    subscriptions.router,
+    secrets.router,
+    deliveries.router,
+    events.router,
+    search.router,
+    observed.router,
+    replays.router,
+)
 _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request is refused; `type` says why", "content": _CONTENT},

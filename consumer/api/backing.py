@@ -6,24 +6,33 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
+import orjson
+
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
-from consumer.errors import Conflict, InvalidPosition, InvalidSubscription
+from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.http.urls import without_addresses
+from consumer.intake.record import Record
+from consumer.intake.topics import consumes
 from consumer.ledger import backlogs
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.backlogs import OwedPart
+from consumer.ledger.replays import Span
 from consumer.ledger.search import Page, search
-from consumer.ops import verification
+from consumer.ops import events, find, verification
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Changes, Deployment
+from consumer.ops.find import Hit, Stretch
 from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping, ping_subscription
-from consumer.ops.replay_request import NO_KAFKA, Log
+from consumer.ops.replay_request import NO_KAFKA, Log, soon
+from consumer.ops.resend import Resent, resend
+from consumer.ops.story import Story, tell
 from consumer.ops.verification import Ask
+from consumer.ops.walk import Bounds
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.subscribed import Subscribed
 
@@ -76,13 +85,63 @@ class Backing(NamedTuple):
         A position is sealed because it has ids of all tenants' rows, which tell how many there are. Raises
         InvalidPosition, as `search` does.
         """
-        try:
-            position = None if sealed is None else self.tokens.opened(sealed)
-        except ValueError:
-            raise InvalidPosition("the position is none that a page has given; begin without one") from None
+        position = None if sealed is None else self._opened(sealed)
         query = query._replace(tenant=caller.tenant or query.tenant)
         found = search(self.deployment.engine, query, limit, position)
         return found._replace(position=None if found.position is None else self.tokens.sealed(found.position))
+
+    def record(self, caller: Caller, topic: str, partition: int, offset: int) -> "Found":
+        """The record at a place of the log that workers read, if the caller may see it.
+
+        Raises RequestRefused if there is none, Conflict if this process has no settings for Kafka, and as `record_at`.
+        """
+        log = self.replayed()
+        if not consumes(log.kafka, log.topics)(topic):
+            raise RequestRefused(Code.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
+        with reading_log(caller):
+            record = events.record_at(log.kafka, topic, partition, offset)
+        event, reason = None, None
+        if record is not None:
+            try:
+                event = log.read_event(record)
+            except (Undecodable, Tombstone) as error:
+                reason = str(error)
+        if record is None or (caller.tenant is not None and (event is None or event.tenant != caller.tenant)):
+            raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
+        return Found(record, event, reason)
+
+    def story(self, caller: Caller, event: Event) -> Story:
+        """Who got an event, as far as the caller may see it."""
+        with reading_log(caller):
+            return tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant)
+
+    def resend(self, caller: Caller, event: Event, subscription_id: int) -> Resent:
+        """Send an event again, as `ops.resend`."""
+        return resend(self.changes(caller), event, self.replayed().kafka, subscription_id)
+
+    def find(self, caller: Caller, text: str) -> list[Hit]:
+        """What a text names without a search of the log, as far as the caller may see it."""
+        return find.known(self.deployment, text, self.history, caller.tenant)
+
+    def find_in_log(self, caller: Caller, text: str, since: float, sealed: str | None) -> tuple[Stretch, str | None]:
+        """Search a stretch of the log since a time (unix seconds); the position of the rest, if there is one.
+
+        `sealed`: the position that the stretch before gave. Raises InvalidPosition, and as `ops.find.search`.
+        """
+        log = self.replayed()
+        with reading_log(caller):
+            if sealed is None:
+                spans = soon(log, lambda reader: find.whole(reader, log, since))
+            else:
+                spans = [Span(*each) for each in orjson.loads(self._opened(sealed))]
+            stretch = find.search(log, text, spans, Bounds(), caller.tenant)
+        return stretch, self.tokens.sealed(orjson.dumps([*map(list, stretch.left)]).decode()) if stretch.left else None
+
+    def _opened(self, sealed: str) -> str:
+        try:
+            return self.tokens.opened(sealed)
+        except ValueError:
+            raise InvalidPosition("the position is none that a page has given; begin without one") from None
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
@@ -117,6 +176,14 @@ class Backing(NamedTuple):
             yield verify
 
 
+class Found(NamedTuple):
+    """A record, and its event, or the `reason` why it carries none."""
+
+    record: Record
+    event: Event | None
+    reason: str | None
+
+
 class Quota:
     """Admits requests that hold one of the 40 threads for long: `most` at once. Used by any thread."""
 
@@ -140,7 +207,8 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-_EXCHANGES, _READS = Quota(8), Quota(4)  # under way in this process, for up to minutes, and up to 10 s
+# Under way in this process: for up to minutes, up to 10 s, and up to 8 s.
+_EXCHANGES, _READS, _LOOKS = Quota(8), Quota(4), Quota(8)
 
 
 def exchanging(caller: Caller) -> AbstractContextManager[None]:
@@ -151,6 +219,11 @@ def exchanging(caller: Caller) -> AbstractContextManager[None]:
 def reading_back(caller: Caller) -> AbstractContextManager[None]:
     """A context for reading the attempts topic."""
     return _READS.admitted(caller, "too many requests read older attempts; try again")
+
+
+def reading_log(caller: Caller) -> AbstractContextManager[None]:
+    """A context for reading a place of the log."""
+    return _LOOKS.admitted(caller, "too many requests read the log; try again")
 
 
 def seeing(caller: Caller) -> Callable[[Attempt], bool]:

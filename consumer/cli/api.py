@@ -10,7 +10,7 @@ import typer
 from consumer.api.app import create_app
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile, generate, line_of
-from consumer.cli.deployment import configure
+from consumer.cli.deployment import configure, log_of
 from consumer.config.environment import check, environment, load
 from consumer.config.settings import (
     FILE,
@@ -20,7 +20,6 @@ from consumer.config.settings import (
     DeliverySettings,
     KafkaSettings,
     RuleSettings,
-    SchemaSettings,
     TopicSettings,
 )
 from consumer.console.assembly import with_console
@@ -30,10 +29,8 @@ from consumer.http.server import listen, serve
 from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Deployment
-from consumer.ops.events import event_reader
 from consumer.ops.overview import overview, shared
 from consumer.ops.ping import ping, sending_by
-from consumer.ops.replay_request import Log
 from consumer.ops.verification import asking
 
 
@@ -103,7 +100,7 @@ def _backing(values: Mapping[str, str]) -> Backing:
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
     log, history = None, None
     if kafka is not None and topics:
-        log = Log(kafka, topics, event_reader(kafka, load(SchemaSettings, values)))
+        log = log_of(values)
     if kafka is not None and kafka.attempts_topic is not None:
         history = AttemptHistory(kafka, kafka.attempts_topic)
         history.start()

@@ -1,6 +1,7 @@
 """Shared by the commands on subscriptions: the deployment of the settings, its changes, and a subscription as JSON."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from consumer.config.settings import (
     KafkaSettings,
     LogSettings,
     RuleSettings,
+    SchemaSettings,
+    SearchSettings,
     TopicSettings,
 )
 from consumer.crypto.vault import Vault
@@ -25,6 +28,9 @@ from consumer.errors import InvalidSubscription, SettingsError
 from consumer.intake.log_reader import LogReader
 from consumer.matching.destinations import rules_of
 from consumer.ops.changes import Changes, Deployment, command_line_actor
+from consumer.ops.events import event_reader
+from consumer.ops.find import fields_of
+from consumer.ops.replay_request import Log
 from consumer.ops.reported import shown
 from consumer.ops.start import Places, places, since
 from consumer.subscriptions.endpoint_row import Rules
@@ -108,6 +114,19 @@ def json_of(item: Subscribed) -> dict[str, object]:
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,
     }
+
+
+def log_of(values: Mapping[str, str]) -> Log:
+    """The log that the settings name, as workers read it."""
+    check((KafkaSettings, TopicSettings), values)
+    kafka, schemas = load(KafkaSettings, values), load(SchemaSettings, values)
+    return Log(
+        kafka,
+        load(TopicSettings, values).topics,
+        event_reader(kafka, schemas),
+        fields_of(load(SearchSettings, values)),
+        schemas.url is None,
+    )
 
 
 def start_at(text: str) -> float:

@@ -45,6 +45,18 @@ class TraceSettings(Group):
         return self
 
 
+class SearchSettings(Group):
+    """What `find`, the API and the console search the log for."""
+
+    search_fields: str | None = setting(
+        "WEBHOOK_SEARCH_FIELDS",
+        None,
+        "CEL expressions over an event, separated by `;`: business ids by which it is found in the log. None: any text "
+        "in its value.",
+        "data.order_id; data.customer.id",
+    )
+
+
 class ApiSettings(Group):
     """The admin HTTP API."""
 

@@ -16,6 +16,7 @@ from consumer.config.group import Group, installed, secret_names, setting, varia
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
+from consumer.config.process_settings import SearchSettings as SearchSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
     AuthPlugins,
@@ -375,7 +376,7 @@ class WorkerSettings(NamedTuple):
     log: LogSettings
 
 
-GROUPS: tuple[type[Group], ...] = (*WorkerSettings.__annotations__.values(), ApiSettings)
+GROUPS: tuple[type[Group], ...] = (*WorkerSettings.__annotations__.values(), SearchSettings, ApiSettings)
 
 
 @cache

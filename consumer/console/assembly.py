@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.console import deliveries, events, overview, replays, subscriptions
+from consumer.console import deliveries, events, overview, replays, search, subscriptions
 from consumer.console.app import BASE, HEADERS, Frame, Said
 from consumer.console.rendering import environment
 from consumer.console.session import SignOuts
@@ -34,6 +34,7 @@ SAID = {
     "redelivered_partly": Said(
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),
+    "resent": Said("On its way again.", more="Workers send it within seconds, with the same webhook-id."),
     "published": Said("Published again.", more="The workers read it as a new record."),
     "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
     "goes-on": Said("The replay goes on.", more="It begins where it stopped."),
@@ -51,7 +52,7 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     assert backing.look is not None  # noqa: S101 (the command sets it)
     live = shared(partial(overview.values, backing, backing.look))
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
-    pages = (each for module in (subscriptions, events, deliveries, replays) for each in module.ROUTES)
+    pages = (each for module in (subscriptions, events, deliveries, replays, search) for each in module.ROUTES)
     console = frame.app(
         [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )

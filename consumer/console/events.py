@@ -12,11 +12,9 @@ from consumer.api.problems import Code, RequestRefused
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import whole
-from consumer.errors import Tombstone, Undecodable, WebhooksError
+from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
-from consumer.intake.topics import consumes
-from consumer.ledger import admin
 from consumer.ops import dead_letters, events
 from consumer.subscriptions.health import named_types
 
@@ -44,42 +42,31 @@ def _recent(backing: Backing, visit: Visit) -> Response:
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
-    of_all_tenants(visit.caller)
-    place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
-    kafka, names, read_event = backing.replayed()
-    if not consumes(kafka, names)(topic):
-        raise RequestRefused(Code.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
-    record = events.record_at(kafka, *place)
-    if record is None:
-        raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
-    event, reason = None, None
-    try:
-        event = read_event(record)
-    except (Undecodable, Tombstone) as error:
-        reason = str(error)
-    where, history = backing.deployment, backing.history
-    attempts = (
-        []
-        if history is None
-        else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
-    )
-    stored = admin.of_record(where.engine, where.group, *place)
+    found = backing.record(visit.caller, *_place(visit))
+    headers = found.record.headers
     return visit.render(
         "event.html",
-        record=record,
-        event=event,
-        reason=reason,
-        value=record.value or b"",
-        headers=() if record.headers is None or isinstance(record.headers, Unreadable) else record.headers,
+        record=found.record,
+        event=found.event,
+        reason=found.reason,
+        value=found.record.value or b"",
+        headers=() if headers is None or isinstance(headers, Unreadable) else headers,
         most=BODY,
-        on=history is not None,
-        attempts=attempts,
-        stored=[
-            {"id": row, "subscription_id": subscription, "status": status}
-            for subscription, (row, status) in sorted(stored.items())[:SHOWN]
-        ],
-        stored_in_all=len(stored),
+        story=None if found.event is None else backing.story(visit.caller, found.event),
     )
+
+
+def _resend(backing: Backing, visit: Visit) -> Response:
+    subscription, place = whole(visit.form.get("subscription", "")), _place(visit)
+    event = backing.record(visit.caller, *place).event
+    if subscription is None or event is None:
+        raise RequestRefused(Code.BAD_REQUEST, "The form names no subscription, or the record carries no event.")
+    backing.resend(visit.caller, event, subscription)
+    return to(f"/events/{quote(place[0], safe='')}/{place[1]}/{place[2]}", "resent")
+
+
+def _place(visit: Visit) -> tuple[str, int, int]:
+    return visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
 
 
 def _dead_letters(backing: Backing, visit: Visit) -> Response:
@@ -165,6 +152,7 @@ def _kafka_of(backing: Backing) -> KafkaSettings:
 ROUTES = (
     PageRoute("/events", _recent),
     PageRoute("/events/{topic}/{partition:number}/{offset:number}", _show),
+    PageRoute("/events/{topic}/{partition:number}/{offset:number}/resend", _resend, "write", post=True),
     PageRoute("/dead-letters", _dead_letters),
     PageRoute("/dead-letters/publish", _publish, "write", post=True),
     PageRoute("/audit", _audit),

@@ -15,6 +15,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ops.attempts import Minute, Tried
+from consumer.ops.story import Receiver, State
 from consumer.subscriptions.health import EXPIRES_SOON, time_left
 from consumer.subscriptions.subscribed import Subscribed
 
@@ -28,6 +29,7 @@ LATELY = 10  # minutes whose attempts determine a subscription's state
 SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+_OF_RECEIVER = {State.DELIVERED: "good", State.WAITING: "warn", State.GIVEN_UP: "bad"}
 
 
 class Badge(NamedTuple):
@@ -117,7 +119,7 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
     )
     formats = (text, number, percent, seconds, span, iso, for_visitor, redact_url)
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
-    parts = (state_of, reason_of, stored_state, outcome_of, place_of)
+    parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
     found.globals.update(base=base, pages=pages, static=lambda name: f"{base}/static/{files[name]}")
     return found
@@ -184,3 +186,8 @@ def outcome_of(item: Attempt) -> Badge:
     """The outcome of an attempt."""
     kind = "good" if item.outcome == DELIVERED else "bad" if item.outcome == "exhausted" else "warn"
     return Badge(item.outcome, kind)
+
+
+def state_of_receiver(item: Receiver) -> Badge:
+    """What has become of an event at a receiver."""
+    return Badge(item.state.replace("_", " "), _OF_RECEIVER.get(item.state, ""))

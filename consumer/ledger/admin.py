@@ -199,17 +199,23 @@ def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
     return StoredDetail(delivery_of(row), event_of(event)) if row and event else None
 
 
-def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
-    """The row id and status of a record's stored deliveries, by subscription; replays' deliveries are left out."""
-    statement = select(ParkedDelivery.subscription_id, ParkedDelivery.id, ParkedDelivery.status).where(
-        ParkedDelivery.group_id == group,
-        ParkedDelivery.topic == topic,
-        ParkedDelivery.partition_no == partition,
-        ParkedDelivery.record_offset == offset,
-        ParkedDelivery.replay == 0,
+def of_record(engine: Engine, group: str, place: RecordId, most: int) -> list[StoredDelivery]:
+    """At most `most` stored deliveries of a record, by subscription; those of replays come behind the others."""
+    statement = (
+        select(*STORED)
+        .join(Payload, OF_PAYLOAD)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.topic == place.topic,
+            ParkedDelivery.partition_no == place.partition,
+            ParkedDelivery.record_offset == place.offset,
+            ParkedDelivery.record_ts == place.timestamp,
+        )
+        .order_by(ParkedDelivery.subscription_id, ParkedDelivery.replay)
+        .limit(most)
     )
     with reading(engine) as connection:
-        return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
+        return [delivery_of(row) for row in connection.execute(statement)]
 
 
 def of_tenant(tenant: str) -> Iterator[ColumnElement[bool]]:

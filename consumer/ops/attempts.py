@@ -8,6 +8,7 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush, nlargest
+from itertools import chain
 from operator import attrgetter
 from threading import Event, Lock, Thread
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.log_reader import FOREVER, LogReader
 from consumer.intake.record import Record
 from consumer.ledger.replays import Span
+from consumer.ops.walk import Bounds, left, walk
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,8 @@ AGAIN = 2.0  # seconds after a failure
 READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
 LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
+FORWARD = Bounds(seconds=3.0)  # of one `of_event`
+SKEW = 60.0  # seconds by which the clocks of a record's producer and of a worker may differ
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
 _AT_ONCE = 1_000  # records
 _END = 10.0  # seconds that `close` waits
@@ -275,6 +279,26 @@ class AttemptHistory:
                 if sum(attempt.at >= horizon for attempt in found) >= limit:
                     break
         return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
+
+    def of_event(self, webhook_id: str, since: float) -> tuple[list[Attempt], str | None]:
+        """The attempts to deliver an event, newest first; and why some may be missing, None if none should be.
+
+        Reads the topic from the time `since` (unix seconds; the record's) on, within FORWARD, and adds the attempts in
+        memory. Raises as `read_back` does.
+        """
+        wanted = webhook_id.encode()
+        with LogReader(self._kafka, name="attempts") as reader:
+            spans = reader.spans(reader.partitions_of(self._topic), max(0.0, since - SKEW), None)
+            records = chain.from_iterable(walk(reader, spans, FORWARD))
+            # Most records are of other events: searching their bytes takes a twentieth of the time of parsing them.
+            read = [
+                parse(record.value, self._kafka.event_source) for record in records if wanted in (record.value or b"")
+            ]
+            unread = left(reader, spans)
+        found = {each for each in read if each is not None and each.webhook_id == webhook_id}
+        found.update(self.recent(None, OF_ALL, lambda each: each.webhook_id == webhook_id))
+        missing = "later attempts than the ones that were read in time, if any" if unread else self.fault
+        return sorted(found, key=attrgetter("at"), reverse=True), missing
 
     def _run(self) -> None:
         while not self._closing.is_set():

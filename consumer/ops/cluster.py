@@ -78,6 +78,12 @@ def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicP
     ]
 
 
+def committed_offset(kafka: KafkaSettings, partition: TopicPartition) -> int | None:
+    """The offset that the group has committed in a partition; None: it has none. Raises as `lags`."""
+    (place,) = _committed(kafka, [KafkaTopicPartition(*partition)])
+    return place.offset if place.offset >= 0 else None
+
+
 def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
     """The lag in each partition that the group consumes now: of `topics`, names or patterns, the ones that exist.
 

@@ -1,36 +1,22 @@
-"""`explain`: how a worker would read a record, field by field, and which subscriptions would get the event."""
+"""`explain`: how a worker would read a record, field by field."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import product
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Engine
 
-from consumer.config.settings import KafkaSettings, RuleSettings
-from consumer.crypto.vault import Vault
+from consumer.config.settings import KafkaSettings
 from consumer.errors import Tombstone, Undecodable, WebhooksError
-from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
-from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
 from consumer.intake.decode import decode, decoded, webhook_id
 from consumer.intake.mapping import BY_PLACE, NO_CONTENT_TYPE, NO_TENANT, Step
 from consumer.intake.mapping_file import Mappings
 from consumer.intake.record import Record
-from consumer.ledger import backlogs
-from consumer.matching.destinations import rules_of
-from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.events import newest, record_at
-from consumer.subscriptions import repository
-from consumer.subscriptions.options import Effect, read
-from consumer.subscriptions.patterns import candidates
-from consumer.subscriptions.subscribed import Subscribed
-from models import CursorReason
-from models.subscription import EVERY_TENANT
 
-MOST = 100  # subscriptions that are listed
 SHOWN = 500  # bytes of a body
 _DEFAULT = "the rules for topics without a mapping"
 _LAST = 10  # offsets at a partition's end, some of which may be markers of transactions
@@ -50,26 +36,6 @@ class Explained(NamedTuple):
     event: Event | None = None
     reason: str | None = None
     detail: str | None = None
-
-
-class Candidate(NamedTuple):
-    """A subscription to the event's type, and whether it `gets` the event; its url is redacted.
-
-    `why`: the reason why it does not, or why the event is not sent at once.
-    """
-
-    id: int
-    url: str
-    event_type: str
-    gets: bool
-    why: str | None
-
-
-class Candidates(NamedTuple):
-    """Subscriptions by id, MOST at most; `more`: there are others."""
-
-    found: tuple[Candidate, ...]
-    more: bool
 
 
 def record_of(kafka: KafkaSettings, topic: str, partition: int | None, offset: int | None) -> Record:
@@ -145,62 +111,3 @@ def _default_steps(event: Event, tenant_name: str) -> Iterator[Step]:
 
 def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
-
-
-def candidates_of(engine: Engine, event: Event, vault: Vault, settings: RuleSettings, group: str) -> Candidates:
-    """The subscriptions whose type or pattern matches the event's type, and whether each would get it now.
-
-    `group`: the workers whose cursors may cover the event.
-    """
-    rules = rules_of(settings)
-    found: list[Subscribed] = []
-    for pattern in candidates(event.type):
-        room = MOST + 1 - len(found)
-        if room > 0:
-            found += repository.page(engine, vault, after=None, limit=room, event_type=pattern, rules=rules)
-    variables, shown = variables_of(event), sorted(found, key=lambda item: item.id)[:MOST]
-    record = event.record
-    owed = backlogs.covering(engine, group, record.topic_partition, record.offset, [item.id for item in shown])
-    receivers = [_receiver(item, event, variables, owed.get(item.id)) for item in shown]
-    return Candidates(tuple(receivers), len(found) > MOST)
-
-
-def _receiver(
-    item: Subscribed, event: Event, variables: Mapping[str, object], covered: CursorReason | None
-) -> Candidate:
-    why = _hindrance(item, event, variables)
-    if why is not None:
-        return Candidate(item.id, item.url, item.event_type, False, why)
-    stored = next((str(problem) for problem in item.problems if problem.effect is Effect.STORED), None)
-    owed = None if covered is None else f"a cursor ({covered}) covers it: it comes from Kafka, in its turn"
-    later = "; ".join(filter(None, (item.pause, owed, stored)))
-    return Candidate(item.id, item.url, item.event_type, True, later or None)
-
-
-def _hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:
-    """The reason why a subscription does not get an event of its type, or None."""
-    unmatched = next((str(problem) for problem in item.problems if problem.effect is Effect.UNMATCHED), None)
-    if not item.enabled:
-        return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
-    if item.tenant not in {EVERY_TENANT, event.tenant}:
-        return f"tenant: it gets events of {item.tenant}; the tenant of this event is {event.tenant or 'none'}"
-    if unmatched is not None:
-        return unmatched
-    meant, _ = read(item.options)
-    if meant["topics"] is not None and event.record.topic not in meant["topics"]:
-        return f"topics: it gets events of {', '.join(sorted(meant['topics']))}"
-    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
-    return None if broken or meant["event_filter"] is None else _refusal(meant["event_filter"], variables)
-
-
-def _refusal(chosen: Expression, variables: Mapping[str, object]) -> str | None:
-    """Why a filter does not choose an event; None if it does."""
-    try:
-        value = chosen.value(variables)
-    except EventTooLarge:
-        return f"{FILTER_TOO_LARGE}; its delivery is given up"
-    except ExpressionFailed as error:
-        return f"filter: it fails on this event: {error}"
-    if not isinstance(value, bool):
-        return "filter: its value is neither true nor false"
-    return None if value else "filter: false for this event"

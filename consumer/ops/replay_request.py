@@ -15,6 +15,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.config.types import moment
 from consumer.errors import InvalidReplay, KafkaUnavailable, Unavailable, WebhooksError
 from consumer.events.cloud_event import rfc3339
+from consumer.expressions.expression import Expression
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
@@ -39,11 +40,16 @@ _LOOKS = BoundedSemaphore(
 
 
 class Log(NamedTuple):
-    """The log of a group's workers: the cluster and the group, the topics as in KAFKA_TOPICS, and their events."""
+    """The log of a group's workers: the cluster and the group, the topics as in KAFKA_TOPICS, and their events.
+
+    `search_fields`: those of WEBHOOK_SEARCH_FIELDS. `is_plain`: values are as written, without a schema registry.
+    """
 
     kafka: KafkaSettings
     topics: Sequence[str]
     read_event: ReadEvent = decode
+    search_fields: Sequence[Expression] = ()
+    is_plain: bool = True
 
 
 class Wanted(NamedTuple):
@@ -93,7 +99,7 @@ def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None =
     rate = _rate(receiver, wanted.rate)
     if wanted.ordered and receiver.options["ordering"] != "key":
         raise InvalidReplay("ordered", f"is for subscriptions that are ordered by key; {receiver.id} is not")
-    _check_receiver(receiver)
+    check_receiver(receiver)
     return Plan(
         receiver,
         since,
@@ -111,7 +117,8 @@ def default_rate(limit: float | None) -> float:
     return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_NUMBER, limit / PART_OF_LIMIT)
 
 
-def _check_receiver(subscription: Subscribed) -> None:
+def check_receiver(subscription: Subscribed) -> None:
+    """Raise WebhooksError if the subscription matches nothing, or its filter cannot be used."""
     for problem in subscription.problems:
         if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
             raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")

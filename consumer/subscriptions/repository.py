@@ -5,7 +5,7 @@ caller's on a connection.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -172,10 +172,7 @@ def page(
     ids = select(Subscription.id).where(Subscription.id > first, *wanted).order_by(Subscription.id).limit(limit)
     with reading(engine) as connection:
         found = connection.execute(ids).scalars().all()
-        if not found:
-            return ()
-        shown = _found(connection, any_of(Subscription.id.expression, found))
-    return tuple(item for item, _ in _read(shown, vault, rules, clock))
+        return tuple(several(connection, found, vault, rules, clock))
 
 
 def count_enabled(engine: Engine) -> int:
@@ -196,6 +193,21 @@ def get(
     with reading(bind) as connection:
         found = _found(connection, Subscription.id == subscription_id)
     return next((item for item, _ in _read(found, vault, rules, clock)), None)
+
+
+def several(
+    bind: Engine | Connection,
+    ids: Collection[int],
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> list[Subscribed]:
+    """The subscriptions of these ids that exist, by id; ask for a page of them at most."""
+    if not ids:
+        return []
+    with reading(bind) as connection:
+        found = _found(connection, any_of(Subscription.id.expression, sorted(ids)))
+    return [item for item, _ in _read(found, vault, rules, clock)]
 
 
 def get_endpoint(

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from consumer.events.event import Event
 from consumer.ledger import store
+from consumer.ops.events import record_at
 from consumer.ops.replay_request import Log
-from tests.console.browser import Browser
+from consumer.subscriptions import repository
+from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
@@ -28,19 +31,63 @@ def browser(real_kafka: Kafka, topic: str, console: Callable[..., Browser]) -> B
     return console(None, kafka=kafka, log=Log(kafka, [topic]))
 
 
-def test_an_event_is_shown_with_its_stored_deliveries(
-    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine
-) -> None:
-    """The form leads to it, and its value is escaped."""
+def test_an_event_is_shown_with_its_receivers(browser: Browser, real_kafka: Kafka, topic: str, engine: Engine) -> None:
+    """The form leads to it, its value is escaped, and each subscription says what became of the event there."""
     real_kafka.write(
         topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)]
     )
-    store.park(engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
+    refuses = repository.add(engine, "https://refuses.example/", "order.*", event_filter="false")
+    store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
     assert found.url.endswith(f"/events/{topic}/0/0")
-    shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "parked", "#7")
-    assert [text for text in shown if text not in found.text] == []
+    shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "waiting", "#7", "stored delivery 1")
+    refused = (f"#{refuses} order.*", "unmatched", "filter: false for this event")
+    assert [text for text in (*shown, *refused) if text not in found.text] == []
     assert "<b>" not in found.text
+
+
+def test_an_event_is_sent_again(browser: Browser, real_kafka: Kafka, topic: str, engine: Engine) -> None:
+    """A button sends it to one subscription; the page then says so."""
+    real_kafka.write(topic, [b'{"type": "order.paid"}'])
+    store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), 7, status="exhausted")], 1.0)
+    repository.add(engine, "https://refuses.example/", "order.*", event_filter="false")
+    page = browser.get(f"/events/{topic}/0/0").text
+    assert page.count("Resend to subscription") == 1
+    form = {"form_token": form_token(page), "subscription": "7"}
+    assert "There is no subscription 7" in browser.post(f"/events/{topic}/0/0/resend", data=form).text
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET id = 7"))
+    repository.edit(engine, 7, {"event_filter": None})
+    sent = browser.post(f"/events/{topic}/0/0/resend", data=form)
+    assert sent.url.endswith(f"/events/{topic}/0/0?said=resent")
+    assert "On its way again." in sent.text
+    assert "given up" not in sent.text
+
+
+def at_the_place(kafka: Kafka, topic: str) -> Event:
+    """The event of the topic's first record, for a row."""
+    record = record_at(kafka.settings(), topic, 0, 0)
+    assert record is not None
+    return make_event(0, topic=topic)._replace(record=record.id)
+
+
+def test_the_search_finds_places_subscriptions_and_events(
+    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine
+) -> None:
+    """A place leads to its record. The page asks for the log's parts by itself, unless it was stopped."""
+    real_kafka.write(topic, [b'{"type": "order.paid", "id": "<i>4711"}'])
+    repository.add(engine, "https://acme-4711.example/", "order.*")
+    assert browser.get("/search", params={"q": f"{topic}[0]@0"}).url.endswith(f"/events/{topic}/0/0")
+    page = browser.get("/search", params={"q": "4711", "hours": "1"}).text
+    assert "https://acme-4711.example/" in page
+    assert 'hx-get="/console/search/log?q=4711&hours=1"' in page
+    part = browser.get("/search/log", params={"q": "<i>4711", "hours": "1"}).text
+    assert f'href="/console/events/{topic}/0/0"' in part
+    assert "searched to its end" in part
+    stopped = browser.get("/search", params={"q": "4711", "stop": "1"}).text
+    assert "hx-get" not in stopped
+    assert "Nothing has this text" in browser.get("/search", params={"q": "<i>absent"}).text
+    assert browser.get("/search", params={"q": ""}).status_code == HTTPStatus.OK
 
 
 def test_a_record_that_carries_no_event_is_shown_with_the_reason(

@@ -323,7 +323,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Make them due, an array.",
             "The same, of an event type and a tenant.",
         ),
-        "ledger.admin.of_record": ("The console: the stored deliveries of a record.",),
+        "ledger.admin.of_record": ("Who got an event: the stored deliveries of its record.",),
         "ledger.marks._mark": (
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
@@ -611,7 +611,7 @@ def _command(engine: Engine) -> None:
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
     admin.detail(engine, 1)
-    admin.of_record(engine, GROUP, "t", 0, 1)
+    admin.of_record(engine, GROUP, RecordId("t", 0, 1, 5), 10)
     list(admin.redeliver(engine, DeliveryQuery(**choice), T))
     list(
         admin.redeliver(

@@ -11,6 +11,7 @@ from consumer.errors import KafkaUnavailable
 from consumer.events.attempt import Attempt, key_of, render
 from consumer.ops import attempts
 from consumer.ops.attempts import AttemptHistory
+from consumer.ops.walk import Bounds
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, unique, until
 
@@ -27,12 +28,16 @@ class Written:
         self.topic = topic or kafka.topic(partitions=PARTITIONS)
         self.now = time.time()
 
-    def add(self, subscription: int, *ages: float, outcome: str = "delivered", source: str = "") -> None:
+    def add(
+        self, subscription: int, *ages: float, outcome: str = "delivered", source: str = "", webhook_id: str = "msg_1"
+    ) -> None:
         """Writes an attempt for each age (seconds), in this order; its record's offset is the age."""
         key = key_of(subscription)
         for age in ages:
             at = self.now - age
-            attempt = Attempt(at, subscription, "msg_1", "a", None, "t", 0, int(age), 1, outcome, 200, None, 0.1, None)
+            attempt = Attempt(
+                at, subscription, webhook_id, "a", None, "t", 0, int(age), 1, outcome, 200, None, 0.1, None
+            )
             value = render(attempt, source or self.settings.event_source, "id")
             number = zlib.crc32(key) % PARTITIONS
             self.kafka._producer.produce(self.topic, value, key, number, timestamp=int(at * 1000))
@@ -149,6 +154,26 @@ def test_older_attempts_are_read_back_newest_first(real_kafka: Kafka, monkeypatc
     assert history.read_back(2, since, until_, 4) == [each for each in whole if each.subscription_id == 2][:4]
     assert history.read_back(99, since, until_, 4) == []
     assert history.read_back(None, written.now + 5, written.now + 9, 4) == []
+
+
+def test_the_attempts_of_an_event_are_read_from_its_time_on(
+    real_kafka: Kafka, open_history: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together with the ones in memory, each once; the list says if there may be later ones."""
+    written = Written(real_kafka)
+    written.add(1, 9000, 8000, 60)
+    written.add(2, 8500, outcome="parked")
+    written.add(3, 100, webhook_id="msg_2")
+    history = open_history(written.settings, written.topic)
+    until(lambda: len(history.recent(None, 9)) == 2)
+    found, missing = history.of_event("msg_1", written.now - 8900)
+    assert (ages(written, found), missing) == ([60, 8000, 8500], None)
+    assert ages(written, history.of_event("msg_2", written.now - 200)[0]) == [100]
+    monkeypatch.setattr(attempts, "FORWARD", Bounds(records=2))
+    found, missing = history.of_event("msg_1", written.now - 9000)
+    assert 60 in ages(written, found)  # from memory
+    assert len(found) < 4
+    assert missing == "later attempts than the ones that were read in time, if any"
 
 
 def test_reading_back_ends_in_time(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:

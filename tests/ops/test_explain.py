@@ -1,26 +1,18 @@
 """`explain`: the event made from a record, and the subscriptions that would get it."""
 
 import json
-import re
 
 import pytest
-from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
-from consumer.config.settings import KafkaSettings, RuleSettings, SchemaSettings
-from consumer.crypto.vault import Vault
+from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.errors import Undecodable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import AssignedPartition, Headers, Record
-from consumer.ledger import cursors
-from consumer.ledger.cursors import NewCursor
-from consumer.ops import explain as module
 from consumer.ops.events import event_reader
-from consumer.ops.explain import Candidate, Explained, candidates_of, explain, record_of
-from consumer.subscriptions import repository
-from models import CursorReason
+from consumer.ops.explain import Explained, explain, record_of
 from tests.kafka_kit import Kafka
 
 MAPPING = """[[mapping]]
@@ -89,72 +81,6 @@ def test_a_dead_letter_has_the_fields_before_the_invalid_one() -> None:
     assert (found.outcome, found.event, found.reason) == ("dead_letter", None, "no_body")
     assert found.detail == "the mapping of shop.*: body: the record has nothing that value.after reads"
     assert [step.field for step in found.steps] == ["type"]
-
-
-def test_subscriptions_that_would_get_it_and_those_that_would_not(engine: Engine) -> None:
-    """Candidates by type and pattern are listed, with the reason for each that would not get it; others are not."""
-    url = "https://example.com/hooks"
-    gets = [repository.add(engine, url, pattern) for pattern in ("orders.created", "orders.*", "*")]
-    repository.add(engine, url, "orders.deleted")
-    not_topic = repository.add(engine, url, "orders.*", topics="users,billing")
-    not_tenant = repository.add(engine, url, "orders.*", tenant="acme")
-    untrue = repository.add(engine, url, "orders.*", event_filter="data.n > 1")
-    true = repository.add(engine, url, "orders.*", event_filter="data.n == 1")
-    failing = repository.add(engine, url, "orders.*", event_filter="data.absent > 1")
-    odd = repository.add(engine, url, "orders.*", event_filter="data.n")
-    disabled = repository.add(engine, url, "orders.created")
-    repository.set_enabled(engine, disabled, False, "moved")
-    broken = repository.add(engine, url, "orders.created")
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_subscriptions SET event_filter = '(' WHERE id = :id"), {"id": broken})
-    found = {each.id: each for each in candidates_of(engine, event(), Vault(), RuleSettings(), "g").found}
-    assert [number for number, each in found.items() if each.gets] == [*gets, true, broken]
-    assert "its events are stored, not sent" in (found[broken].why or "")
-    whys = {number: (found[number].why or "") for number in (not_topic, not_tenant, untrue, failing, odd, disabled)}
-    assert whys.pop(failing).startswith("filter: it fails on this event: ")
-    assert whys == {
-        not_topic: "topics: it gets events of billing, users",
-        not_tenant: "tenant: it gets events of acme; the tenant of this event is none",
-        untrue: "filter: false for this event",
-        odd: "filter: its value is neither true nor false",
-        disabled: "disabled: moved",
-    }
-
-
-def test_an_event_that_waits_in_kafka_says_why(engine: Engine) -> None:
-    """Its subscription is paused, or a cursor covers it; it comes. One that the cursor has sent does not wait."""
-    paused, behind, past = (repository.add(engine, "https://example.com/hooks", "orders.created") for _ in range(3))
-    repository.pause(engine, paused, "no space")
-    place = event().record
-    owed = [
-        NewCursor((*place.topic_partition, whose), first, CursorReason.BEHIND)
-        for whose, first in ((behind, place.offset), (past, place.offset + 1))
-    ]
-    cursors.begin(engine, "g", owed, 0.0)
-    found = {each.id: each for each in candidates_of(engine, event(), Vault(), RuleSettings(), "g").found}
-    assert all(each.gets for each in found.values())
-    assert re.fullmatch(r"paused since \S+Z: no space", found[paused].why or "")
-    covered = "a cursor (behind) covers it: it comes from Kafka, in its turn"
-    assert (found[behind].why, found[past].why) == (covered, None)
-    cursors.begin(engine, "g", [owed[0]._replace(due_key=(*place.topic_partition, paused))], 0.0)
-    (first, *_) = candidates_of(engine, event(), Vault(), RuleSettings(), "g").found
-    assert (first.why or "").endswith(f"Z: no space; {covered}")
-
-
-def test_lists_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cut list says so, and a URL with a password does not show it."""
-    monkeypatch.setattr(module, "MOST", 3)
-    for number in range(3):
-        repository.add(engine, "https://example.com/hooks", ["orders.created", "*", "orders.**"][number])
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_subscriptions SET url = 'https://u:secret@example.com/'"))
-    found = candidates_of(engine, event(), Vault(), RuleSettings(), "g")
-    assert (len(found.found), found.more) == (3, False)
-    assert {each.url for each in found.found} == {"…@example.com/"}
-    repository.add(engine, "https://example.com/hooks", "*")
-    found = candidates_of(engine, event(), Vault(), RuleSettings(), "g")
-    assert (len(found.found), found.more) == (3, True)
-    assert isinstance(found.found[0], Candidate)
 
 
 def test_the_record(mock_kafka: str) -> None:

@@ -323,18 +323,79 @@ ORDER BY
 ;
 
 -- ledger.admin.of_record
--- The console: the stored deliveries of a record.
+-- Who got an event: the stored deliveries of its record.
 SELECT
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.id,
-  webhook_deliveries.status
-FROM webhook_deliveries
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.record_offset,
+  anon_1.record_ts,
+  anon_1.subscription_id,
+  anon_1.replay,
+  anon_1.url,
+  anon_1.status,
+  anon_1.next_attempt_at,
+  anon_1.order_key,
+  anon_1.created_at,
+  anon_1.updated_at,
+  anon_1.attempt,
+  anon_1.schedule_start,
+  anon_1.first_attempt_at,
+  anon_1.first_error,
+  anon_1.first_status,
+  anon_1.last_attempt_at,
+  anon_1.last_error,
+  anon_1.last_status,
+  anon_1.last_response,
+  anon_1.event_type,
+  anon_1.webhook_id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.group_id AS group_id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts,
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.replay AS replay,
+    webhook_deliveries.url AS url,
+    webhook_deliveries.status AS status,
+    webhook_deliveries.next_attempt_at AS next_attempt_at,
+    webhook_deliveries.order_key AS order_key,
+    webhook_deliveries.created_at AS created_at,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response,
+    webhook_payloads.event_type AS event_type,
+    webhook_payloads.webhook_id AS webhook_id
+  FROM webhook_deliveries
+  JOIN webhook_payloads
+    ON webhook_payloads.group_id = webhook_deliveries.group_id
+    AND webhook_payloads.topic = webhook_deliveries.topic
+    AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+    AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+    AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.record_offset = :record_offset_1
+    AND webhook_deliveries.record_ts = :record_ts_1
+  ORDER BY
+    webhook_deliveries.subscription_id,
+    webhook_deliveries.replay
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.record_offset = :record_offset_1
-  AND webhook_deliveries.replay = :replay_1
+  ROWNUM <= 10
 ;
 
 -- ledger.marks._mark

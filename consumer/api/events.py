@@ -1,0 +1,119 @@
+"""/v1/events: an event of the log, who got it, and sending it again."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from fastapi.responses import Response
+from pydantic import Field
+
+from consumer.api.backing import told
+from consumer.api.context import Backed, Given, Reader, Shown, Stamp, Writer, answer
+from consumer.api.observed import ShownAttempt
+from consumer.api.problems import invalid
+from consumer.ops.story import State
+from models.delivery import TOPIC_LENGTH
+
+router = APIRouter(prefix="/events/{topic}/{partition}/{offset}", tags=["events"])
+
+SHOWN = 64 * 1024  # bytes of a body
+Topic = Annotated[str, Path(min_length=1, max_length=TOPIC_LENGTH, examples=["orders"])]
+Partition = Annotated[int, Path(ge=0, lt=2**31, examples=[3])]
+Offset = Annotated[int, Path(ge=0, lt=2**63, examples=[1234])]
+
+
+class ShownReceiver(Shown):
+    """A subscription, and what has become of the event there."""
+
+    subscription_id: int
+    url: Annotated[str | None, Field(description="Null: it was removed.", examples=["https://example.com/hooks"])]
+    event_type: Annotated[str | None, Field(examples=["order.*"])]
+    state: Annotated[State, Field(description="unknown: nothing is on record.", examples=["waiting"])]
+    why: Annotated[str | None, Field(examples=["filter: false for this event"])]
+    matches: Annotated[bool, Field(description="It would get the event now.")]
+    delivery_id: Annotated[int | None, Field(description="Its stored delivery.", examples=[42])]
+    attempts: Annotated[list[ShownAttempt], Field(description="The newest first.")]
+
+
+class ShownEvent(Shown):
+    """An event of the log. `reason`: why the record carries none; then it has no receivers."""
+
+    topic: Annotated[str, Field(examples=["orders"])]
+    partition: int
+    offset: int
+    at: Annotated[Stamp, Field(description="The record's timestamp.", examples=["2026-07-28T14:00:00.120Z"])]
+    key: Annotated[str | None, Field(examples=["42"])]
+    reason: str | None
+    webhook_id: Annotated[str | None, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
+    event_type: Annotated[str | None, Field(examples=["order.paid"])]
+    tenant: Annotated[str | None, Field(examples=["acme"])]
+    content_type: Annotated[str | None, Field(examples=["application/json"])]
+    size: Annotated[int, Field(description="Bytes of the body.")]
+    body: Annotated[str | None, Field(description=f"Its first {SHOWN} bytes as text.", examples=['{"amount": 5}'])]
+    receivers: list[ShownReceiver]
+    more: Annotated[bool, Field(description="There are more receivers.")]
+    missing: Annotated[str | None, Field(description="Why attempts may be missing.")]
+
+
+class Again(Given):
+    """The subscription that gets the event again."""
+
+    subscription_id: Annotated[int, Field(ge=-(2**63), lt=2**63, examples=[7])]
+
+
+class Resent(Shown):
+    """How it is sent: its stored delivery is due now, or a replay reads its record again."""
+
+    subscription_id: int
+    delivery_id: int | None
+    replay_id: int | None
+
+
+@router.get("", response_model=ShownEvent)
+def show_event(caller: Reader, backing: Backed, topic: Topic, partition: Partition, offset: Offset) -> Response:
+    """Show an event: its record, who got it, who did not, and why."""
+    found = backing.record(caller, topic, partition, offset)
+    record, event = found.record, found.event
+    story = None if event is None else backing.story(caller, event)
+    receivers = [
+        told(caller, each._asdict(), "why")
+        | {"attempts": [told(caller, one._asdict(), "error") for one in each.attempts]}
+        for each in (() if story is None else story.receivers)
+    ]
+    body = record.value or b"" if event is None else event.body
+    shown = {
+        **dict(zip(("topic", "partition", "offset"), record.id, strict=False)),
+        "at": record.timestamp / 1000,
+        "key": None if record.key is None else record.key.decode(errors="replace"),
+        "reason": found.reason,
+        "size": len(body),
+        "body": body[:SHOWN].decode(errors="replace"),
+        "receivers": receivers,
+        "more": story is not None and story.more,
+        "missing": None if story is None else story.missing,
+        **{
+            name: None if event is None else getattr(event, own)
+            for name, own in (
+                ("webhook_id", "webhook_id"),
+                ("event_type", "type"),
+                ("tenant", "tenant"),
+                ("content_type", "content_type"),
+            )
+        },
+    }
+    return answer(ShownEvent.model_validate(shown))
+
+
+@router.post("/resend", status_code=HTTPStatus.ACCEPTED, response_model=Resent)
+def resend_event(
+    caller: Writer, backing: Backed, topic: Topic, partition: Partition, offset: Offset, again: Again
+) -> Response:
+    """Send a subscription an event again, also if it was delivered: with the same webhook-id, by the workers.
+
+    409 if the subscription would not get it, or gets it anyway.
+    """
+    found = backing.record(caller, topic, partition, offset)
+    if found.event is None:
+        raise invalid(f"the record carries no event: {found.reason}")
+    sent = backing.resend(caller, found.event, again.subscription_id)
+    return answer(Resent.model_validate(sent), HTTPStatus.ACCEPTED)

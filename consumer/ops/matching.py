@@ -1,0 +1,52 @@
+"""Whether a subscription gets an event, by its present options, and why not. Nothing is sent."""
+
+from collections.abc import Mapping
+
+from consumer.events.event import Event
+from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
+from consumer.matching.selection import FILTER_TOO_LARGE
+from consumer.ops.changes import Deployment
+from consumer.subscriptions import repository
+from consumer.subscriptions.options import Effect, read
+from consumer.subscriptions.patterns import candidates
+from consumer.subscriptions.subscribed import Subscribed
+from models.subscription import EVERY_TENANT
+
+
+def candidates_of(where: Deployment, event_type: str, most: int, tenant: str | None = None) -> list[Subscribed]:
+    """At most `most` subscriptions by id, of a tenant or of all, whose type or pattern matches an event's type."""
+    found: list[Subscribed] = []
+    for pattern in candidates(event_type):
+        found += repository.page(
+            where.engine, where.vault, after=None, limit=most, event_type=pattern, tenant=tenant, rules=where.rules
+        )
+    return sorted(found, key=lambda item: item.id)[:most]
+
+
+def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:
+    """The reason why a subscription does not get an event of its type, or None. `variables`: of the event."""
+    unmatched = next((str(problem) for problem in item.problems if problem.effect is Effect.UNMATCHED), None)
+    if not item.enabled:
+        return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
+    if item.tenant not in {EVERY_TENANT, event.tenant}:
+        return f"tenant: it gets events of {item.tenant}; the tenant of this event is {event.tenant or 'none'}"
+    if unmatched is not None:
+        return unmatched
+    meant, _ = read(item.options)
+    if meant["topics"] is not None and event.record.topic not in meant["topics"]:
+        return f"topics: it gets events of {', '.join(sorted(meant['topics']))}"
+    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
+    return None if broken or meant["event_filter"] is None else _refusal(meant["event_filter"], variables)
+
+
+def _refusal(chosen: Expression, variables: Mapping[str, object]) -> str | None:
+    """Why a filter does not choose an event; None if it does."""
+    try:
+        value = chosen.value(variables)
+    except EventTooLarge:
+        return f"{FILTER_TOO_LARGE}; its delivery is given up"
+    except ExpressionFailed as error:
+        return f"filter: it fails on this event: {error}"
+    if not isinstance(value, bool):
+        return "filter: its value is neither true nor false"
+    return None if value else "filter: false for this event"

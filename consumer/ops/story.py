@@ -1,0 +1,206 @@
+"""Who got an event, who did not, and why: for its page, the API and `explain`.
+
+The attempts topic knows what was tried, the stored deliveries what waits or was given up, the cursors what is owed from
+the log, and the group's committed offset whether a worker is done with the record.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import WebhooksError
+from consumer.events.attempt import DELIVERED, Attempt
+from consumer.events.cloud_event import rfc3339, variables_of
+from consumer.events.event import Event
+from consumer.http.urls import redact_url
+from consumer.ledger import admin, backlogs
+from consumer.ledger.admin import StoredDelivery
+from consumer.ops.attempts import AttemptHistory
+from consumer.ops.bounded import within
+from consumer.ops.changes import Deployment
+from consumer.ops.cluster import committed_offset
+from consumer.ops.matching import candidates_of, hindrance
+from consumer.subscriptions import repository
+from consumer.subscriptions.options import Effect
+from consumer.subscriptions.subscribed import Subscribed
+from models import CursorReason, Status
+
+MOST = 100  # receivers in a story
+MOST_ROWS = 1_000  # stored deliveries that are read for it: replays may have made several for each
+SECONDS = 3.0  # for Kafka's answer about the group's offset
+NO_HISTORY = "attempts are not on record: set KAFKA_ATTEMPTS_TOPIC for workers and for this process"
+
+
+class State(StrEnum):
+    """What has become of an event at a receiver."""
+
+    DELIVERED = "delivered"
+    WAITING = "waiting"
+    GIVEN_UP = "given_up"
+    UNMATCHED = "unmatched"
+    REGISTERED_LATER = "registered_later"
+    UNKNOWN = "unknown"  # nothing is on record
+
+
+class Receiver(NamedTuple):
+    """A subscription, what has become of an event there, and `why`.
+
+    `url` (redacted) and `event_type` are None if the subscription was removed and nothing says them. `matches`: the
+    subscription would get the event now. `delivery_id`: its stored delivery. `attempts`: the newest first.
+    """
+
+    subscription_id: int
+    url: str | None
+    event_type: str | None
+    state: State
+    why: str | None
+    matches: bool
+    delivery_id: int | None
+    attempts: tuple[Attempt, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The receiver for people, with the times of its attempts as text."""
+        attempts = [each._asdict() | {"at": rfc3339(each.at)} for each in self.attempts]
+        return self._asdict() | {"attempts": attempts}
+
+
+class Story(NamedTuple):
+    """The receivers by id, MOST at most; `more`: there are others. `missing`: why attempts may be missing."""
+
+    receivers: tuple[Receiver, ...]
+    more: bool
+    missing: str | None
+
+
+class Traces(NamedTuple):
+    """All that is known of an event and a subscription (None: it was removed).
+
+    `hindrance`: why it would not get the event now. `settled`: whether the group's workers are done with the record;
+    None: not known.
+    """
+
+    item: Subscribed | None
+    attempts: Sequence[Attempt]
+    stored: StoredDelivery | None
+    covered: CursorReason | None
+    hindrance: str | None
+    settled: bool | None
+
+
+def tell(
+    deployment: Deployment,
+    event: Event,
+    kafka: KafkaSettings,
+    history: AttemptHistory | None,
+    tenant: str | None = None,
+    subscription_id: int | None = None,
+) -> Story:
+    """The story of an event, told to a `tenant` (None: all), perhaps of one subscription alone.
+
+    The event has to be of that tenant. Kafka may not answer: the rest is told all the same.
+    """
+    place, where = event.record, deployment
+    attempts, missing = _attempts(history, event)
+    tried = defaultdict[int, list[Attempt]](list)
+    for attempt in attempts:
+        if (attempt.topic, attempt.partition, attempt.offset) == place[:3]:
+            tried[attempt.subscription_id].append(attempt)
+    rows = admin.of_record(where.engine, where.group, place, MOST_ROWS)
+    stored = {row.subscription_id: row for row in reversed(rows)}  # the first one of each
+    traced = sorted({*tried, *stored})[:MOST_ROWS] if subscription_id is None else [subscription_id]
+    found = repository.several(where.engine, traced, where.vault, where.rules)
+    if subscription_id is None:
+        found += candidates_of(where, event.type, MOST + 1, tenant)
+    items = {item.id: item for item in found if tenant in {None, item.tenant}}
+    ids = list(items) if tenant is not None else list(dict.fromkeys((*traced, *items)))
+    shown = sorted(ids[:MOST])
+    covered = backlogs.covering(where.engine, where.group, place.topic_partition, place.offset, shown)
+    settled, variables = _is_settled(kafka, event), variables_of(event)
+    receivers = []
+    for each in shown:
+        item, row = items.get(each), stored.get(each)
+        obstacle = None if item is None else hindrance(item, event, variables)
+        traces = Traces(item, tried[each], row, covered.get(each), obstacle, settled)
+        receivers.append(_receiver(each, traces, event))
+    return Story(tuple(receivers), len(ids) > MOST, missing)
+
+
+def judge(it: Traces, record_at: float) -> tuple[State, str | None]:  # noqa: PLR0911 (one for each case)
+    """What has become of an event, whose record was written at `record_at` (unix seconds), and why. Pure."""
+    success = next((each for each in it.attempts if each.outcome == DELIVERED), None)
+    last = it.attempts[0] if it.attempts else None
+    failed = None if last is None else f"attempt {last.attempt} failed: {last.error}"
+    if success is not None:
+        return State.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
+    if it.stored is not None:
+        return _of_row(it.stored, it.item)
+    if last is not None and last.outcome == "exhausted":
+        return State.GIVEN_UP, failed
+    if it.item is None:
+        return State.UNKNOWN, "its subscription was removed"
+    if it.hindrance is not None:
+        return State.UNMATCHED, it.hindrance
+    if it.covered is not None:
+        owed = f"a cursor ({it.covered}) covers it: it comes from Kafka, in its turn"
+        return State.WAITING, "; ".join(filter(None, (it.item.pause, owed)))
+    if it.settled is False:
+        waits = "the group has not committed its record yet"
+        return State.WAITING, "; ".join(filter(None, (failed, it.item.pause, waits)))
+    created = it.item.created_at
+    if last is None and created is not None and created.timestamp() > record_at:
+        return State.REGISTERED_LATER, f"registered {rfc3339(created.timestamp())}"
+    return State.UNKNOWN, failed or "no attempt is on record"
+
+
+def _of_row(row: StoredDelivery, item: Subscribed | None) -> tuple[State, str | None]:
+    failed = None if row.last is None else f"attempt {row.attempt} failed: {row.last.error}"
+    match Status(row.status):
+        case Status.DELIVERED:
+            return State.DELIVERED, f"{rfc3339(row.updated_at)}, attempt {row.attempt}"
+        case Status.EXHAUSTED:
+            return State.GIVEN_UP, failed
+        case Status.BLOCKED:
+            why = "an earlier event of its key goes first"
+        case Status.HELD:
+            why = "its subscription is disabled or paused" if item is None else item.state
+        case Status.PARKED:
+            due = "" if row.next_attempt_at is None else f"the next attempt is due {rfc3339(row.next_attempt_at)}"
+            why = "; ".join(filter(None, (due, None if item is None else item.pause)))
+    return State.WAITING, "; ".join(filter(None, (failed, why)))
+
+
+def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:
+    state, why = judge(it, event.record.timestamp / 1000)
+    item, row = it.item, it.stored
+    stored = None if item is None else next((str(each) for each in item.problems if each.effect is Effect.STORED), None)
+    return Receiver(
+        subscription_id,
+        item.url if item is not None else redact_url(row.url) if row is not None else None,
+        None if item is None else item.event_type,
+        state,
+        "; ".join(filter(None, (why, stored if state is State.WAITING else None))) or None,
+        item is not None and it.hindrance is None,
+        None if row is None else row.id,
+        tuple(it.attempts),
+    )
+
+
+def _attempts(history: AttemptHistory | None, event: Event) -> tuple[list[Attempt], str | None]:
+    if history is None:
+        return [], NO_HISTORY
+    try:
+        return history.of_event(event.webhook_id, event.record.timestamp / 1000)
+    except WebhooksError as error:
+        return [], str(error)
+
+
+def _is_settled(kafka: KafkaSettings, event: Event) -> bool | None:
+    try:
+        offset = within(lambda: committed_offset(kafka, event.record.topic_partition), SECONDS)
+    except (WebhooksError, KafkaException):
+        return None
+    return offset is not None and offset > event.record.offset
