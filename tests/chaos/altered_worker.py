@@ -36,7 +36,7 @@ from consumer.worker import catch_up, feeder, polling, saver
 
 Change = Callable[[], None]
 
-LITTLE = {"OWN": 0.005, "PAUSE": 1.0}  # of consumer.matching.selection: an evaluation or two, and a pause
+LITTLE = {"OWN": 0.02, "PAUSE": 1.0}  # of consumer.matching.selection: a few evaluations, and a pause
 LOST_ANSWERS = 0.2  # fraction of commits with a lost answer
 STORED_AFTER = 2.0  # seconds
 STARTED = 300  # deliveries that the worker starts before it stops starting them

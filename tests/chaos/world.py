@@ -68,8 +68,8 @@ class Shape:
 
 
 def with_lost_answers(shape: Shape) -> Shape:
-    """Some of the database's commits are made and not acknowledged."""
-    return replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=1.0)
+    """Some of the database's commits are made and not acknowledged: after some in a row, a worker backs off for 5 s."""
+    return replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=6.0)
 
 
 def on_oracle(shape: Shape, profile: str) -> Shape:
