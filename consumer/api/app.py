@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import deliveries, events, observed, replays, search, secrets, subscriptions
+from consumer.api import backtest, deliveries, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import (
@@ -68,6 +68,7 @@ class ErrorText(BaseModel):
 
 # A new resource of /v1: its module in this package, its router in this tuple.
 _ROUTERS = (
+    backtest.router,
     subscriptions.router,
     secrets.router,
     deliveries.router,

@@ -1,7 +1,7 @@
 """The parts that the API and the console share: the deployment's parts, and the rules for a caller of one tenant."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.search import Page, search
 from consumer.ops import events, find, verification
 from consumer.ops.attempts import AttemptHistory
+from consumer.ops.backtest import Backtest, backtest, options_of
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.find import Hit, Stretch
 from consumer.ops.overview import Overview
@@ -130,12 +131,29 @@ class Backing(NamedTuple):
         """
         log = self.replayed()
         with reading_log(caller):
-            if sealed is None:
-                spans = soon(log, lambda reader: find.whole(reader, log, since))
-            else:
-                spans = [Span(*each) for each in orjson.loads(self._opened(sealed))]
-            stretch = find.search(log, text, spans, Bounds(), caller.tenant)
-        return stretch, self.tokens.sealed(orjson.dumps([*map(list, stretch.left)]).decode()) if stretch.left else None
+            stretch = find.search(log, text, self._stretch(log, since, sealed), Bounds(), caller.tenant)
+        return stretch, self._rest(stretch.left)
+
+    def backtest(
+        self, caller: Caller, given: Mapping[str, Any], since: float, sealed: str | None
+    ) -> tuple[Backtest, str | None]:
+        """Try options on a stretch of the log since a time (unix seconds); the position of the rest, if there is one.
+
+        A tenant's options are for its own events. Raises InvalidSubscription, InvalidPosition, and as `backtest` does.
+        """
+        log, meant = self.replayed(), options_of(given if caller.tenant is None else {**given, "tenant": caller.tenant})
+        with reading_log(caller):
+            found = Backtest(self._stretch(log, since, sealed))
+            backtest(log, meant, found, Bounds())
+        return found, self._rest(found.left)
+
+    def _stretch(self, log: Log, since: float, sealed: str | None) -> list[Span]:
+        if sealed is None:
+            return soon(log, lambda reader: find.whole(reader, log, since))
+        return [Span(*each) for each in orjson.loads(self._opened(sealed))]
+
+    def _rest(self, left: Sequence[Span]) -> str | None:
+        return self.tokens.sealed(orjson.dumps([*map(list, left)]).decode()) if left else None
 
     def _opened(self, sealed: str) -> str:
         try:

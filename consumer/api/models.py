@@ -3,7 +3,7 @@
 Names, comments and lengths of options are those of the columns. `options.completed` checks the values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -54,7 +54,12 @@ def _kind(name: str) -> Any:
     return Literal[choices] | None if choices else _COLUMNS[name].type.python_type | None
 
 
-_GIVEN: Any = {name: (_kind(name), _option(name)) for name, option in OPTIONS.items() if not option.required}
+def option_fields(names: Iterable[str]) -> dict[str, Any]:
+    """The fields of a request's body for these options."""
+    return {name: (_kind(name), _option(name)) for name in names}
+
+
+_GIVEN = option_fields(name for name, option in OPTIONS.items() if not option.required)
 _GivenOptions: Any = create_model("_GivenOptions", __base__=Given, **_GIVEN)
 
 

@@ -35,7 +35,9 @@ class FoundPage(Shown):
 
     items: list[Found]
     more: bool
-    records_left: Annotated[int, Field(description="Records of the log that are still to be searched.")]
+    records_left: Annotated[
+        int | None, Field(description="Records of the log that are still to be searched. Null for a token of a tenant.")
+    ]
     next: Annotated[str | None, Field(description="`cursor` of the next part. Null: the end.")]
 
 
@@ -53,7 +55,8 @@ def search_all(
     WEBHOOK_SEARCH_FIELDS: in parts of up to 5 s, each by the cursor that the part before gave.
     """
     hits: list[Hit] = [] if cursor else backing.find(caller, q)
-    more, left, following = False, 0, None
+    more, following = False, None
+    left: int | None = 0
     if backing.log is not None and len(q) >= SHORTEST:
         begin = unix(since) or backing.deployment.clock() - RECENT
         try:
@@ -61,5 +64,6 @@ def search_all(
         except InvalidPosition:
             why = "is not a cursor of this search; leave it out to begin"
             raise RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)]) from None
-        hits, more, left = [*hits, *stretch.hits], stretch.more, stretch.records_left
+        hits, more = [*hits, *stretch.hits], stretch.more
+        left = stretch.records_left if caller.tenant is None else None
     return answer(FoundPage.model_validate({"items": hits, "more": more, "records_left": left, "next": following}))

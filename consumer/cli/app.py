@@ -54,6 +54,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "pause": ("subscriptions:pause", "Pause a subscription: its events wait in Kafka."),
             "resume": ("subscriptions:resume", "Resume a paused subscription."),
             "remove": ("subscriptions:remove", "Remove a subscription."),
+            "backtest": (
+                "backtest:backtest",
+                "Show how many events of the log a subscription would get, and the first ones as they would be sent.",
+            ),
             "ping": ("receivers:ping", "Send a subscription a test event and show the exchange."),
             "verify": ("receivers:verify", "Ask a subscription's receiver for its permission."),
             "rotate-secret": ("secrets:rotate_secret", "Give a subscription a new signing secret."),

@@ -1,6 +1,7 @@
 """Whether a subscription gets an event, by its present options, and why not. Nothing is sent."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from consumer.events.event import Event
 from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
@@ -28,15 +29,20 @@ def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -
     unmatched = next((str(problem) for problem in item.problems if problem.effect is Effect.UNMATCHED), None)
     if not item.enabled:
         return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
-    if item.tenant not in {EVERY_TENANT, event.tenant}:
-        return f"tenant: it gets events of {item.tenant}; the tenant of this event is {event.tenant or 'none'}"
     if unmatched is not None:
         return unmatched
+    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
     meant, _ = read(item.options)
+    return refusal(meant | {"event_filter": None} if broken else meant, event, variables)
+
+
+def refusal(meant: Mapping[str, Any], event: Event, variables: Mapping[str, object]) -> str | None:
+    """Why a subscription with these options, from `options.read`, does not get an event of its type; None: it does."""
+    if meant["tenant"] not in {EVERY_TENANT, event.tenant}:
+        return f"tenant: it gets events of {meant['tenant']}; the tenant of this event is {event.tenant or 'none'}"
     if meant["topics"] is not None and event.record.topic not in meant["topics"]:
         return f"topics: it gets events of {', '.join(sorted(meant['topics']))}"
-    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
-    return None if broken or meant["event_filter"] is None else _refusal(meant["event_filter"], variables)
+    return None if meant["event_filter"] is None else _refusal(meant["event_filter"], variables)
 
 
 def _refusal(chosen: Expression, variables: Mapping[str, object]) -> str | None:
