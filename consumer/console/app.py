@@ -91,7 +91,7 @@ class Visit(NamedTuple):
     form: Form
     render: Callable[..., Response]  # of a template's name, and its values
     told: Mapping[str, Any]  # what the form before has told this page
-    tell: Callable[..., Response]  # a path and short values, for the page there: redirects the visitor
+    tell: Callable[..., Response]  # a path, short values for the page there, and one of SAID: redirects the visitor
 
 
 class PageRoute(NamedTuple):
@@ -223,8 +223,10 @@ class Frame:
             return to("/")
         return self._sign_in_form(request.query_params.get("next", "/"))
 
-    def _tell(self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object]) -> Response:
-        answer = to(path)
+    def _tell(
+        self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object], said: str = ""
+    ) -> Response:
+        answer = to(path, said)
         self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path}")
         return answer
 

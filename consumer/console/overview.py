@@ -54,7 +54,7 @@ def values(backing: Backing, look: Callable[[], Overview]) -> dict[str, object]:
     seen, history = look(), backing.history
     faults = [each._asdict() for each in seen.faults]
     if history is not None and history.fault is not None:
-        faults.append({"part": "attempts", "reason": history.fault})
+        faults.append({"part": "the attempts", "reason": history.fault})
     attempts = [] if history is None else history.recent(None, RECENT)
     return {
         "faults": faults,
@@ -63,6 +63,8 @@ def values(backing: Backing, look: Callable[[], Overview]) -> dict[str, object]:
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
         "receivers": list(_receivers(backing, seen)),
+        "unknown": any(part is None for part in (seen.failing, seen.disabled, seen.paused, seen.problematic)),
+        "enabled": seen.problematic is not None and seen.problematic.looked_at > 0,
     }
 
 

@@ -12,7 +12,7 @@ from consumer.api.backing import Backing, seeing
 from consumer.console.app import BASE, PageRoute, Visit, to
 from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
-from consumer.crypto.keys import receiver_key
+from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import InvalidSubscription
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
@@ -70,23 +70,32 @@ def _list(backing: Backing, visit: Visit) -> Response:
     )
 
 
-def _new(_backing: Backing, visit: Visit) -> Response:
-    return visit.render("subscription_new.html", given=dict.fromkeys(_PARTS, ""), wrong=None)
+def _new(backing: Backing, visit: Visit) -> Response:
+    return _form(backing, visit, dict.fromkeys(_PARTS, ""))
 
 
 def _create(backing: Backing, visit: Visit) -> Response:
     given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
     tenant = visit.caller.tenant or given["tenant"]
+    own = generate("hmac") if backing.deployment.rules.own_secret or visit.form.get("own_secret") else None
     try:
         backing.check_url(visit.caller, given["url"])
         added = backing.changes(visit.caller).add(
             given["url"],
             given["event_type"],
+            new_secrets=[("signing", own)] if own else (),
             **({"tenant": tenant} if tenant else {}),  # type: ignore[arg-type]  # an option
         )
     except InvalidSubscription as error:
-        return visit.render("subscription_new.html", HTTPStatus.BAD_REQUEST, given=given, wrong=str(error))
-    return to(f"/subscriptions/{added.id}", "created")
+        return _form(backing, visit, given, str(error))
+    there = f"/subscriptions/{added.id}"
+    return visit.tell(there, {"kind": "key", "key": receiver_key(own)}, "created") if own else to(there, "created")
+
+
+def _form(backing: Backing, visit: Visit, given: Mapping[str, str], wrong: str | None = None) -> Response:
+    status = HTTPStatus.OK if wrong is None else HTTPStatus.BAD_REQUEST
+    own = backing.deployment.rules.own_secret
+    return visit.render("subscription_new.html", status, given=given, wrong=wrong, own_secret=own)
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
@@ -171,7 +180,7 @@ def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
 
 def _rotate(backing: Backing, visit: Visit) -> Response:
     rotation = backing.changes(visit.caller).rotate(int(visit.path["id"]), overlap=OVERLAP)
-    return visit.tell(_path(visit), {"kind": "key", "key": receiver_key(rotation.secret)})
+    return visit.tell(_path(visit), {"kind": "key", "key": receiver_key(rotation.secret), "before": "24 hours"})
 
 
 def _path(visit: Visit) -> str:

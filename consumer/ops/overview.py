@@ -37,6 +37,19 @@ FRESH = 2.0  # seconds for which an overview is shared
 SECONDS = 5.0  # for all parts together, which run at once
 
 
+_PARTS = {  # for people
+    "states": "the numbers of stored deliveries",
+    "loaded": "the subscriptions with waiting deliveries",
+    "failing": "the failing subscriptions",
+    "disabled": "the disabled subscriptions",
+    "paused": "the paused subscriptions",
+    "expiring": "the events that Kafka soon removes",
+    "problematic": "the subscriptions with problems",
+    "lag": "the lag",
+    "dead_letters": "the dead letters",
+}
+
+
 class FailingReceiver(NamedTuple):
     """A failing subscription, its latest stored failure, and the number of its open deliveries."""
 
@@ -89,8 +102,8 @@ class Overview:
         """`missing` for people: parts that are missing for the same reason are one."""
         parts: dict[str, list[str]] = {}
         for part, reason in self.missing:
-            parts.setdefault(reason, []).append(part)
-        return [Missing(", ".join(names), reason) for reason, names in parts.items()]
+            parts.setdefault(reason, []).append(_PARTS[part])
+        return [Missing(_enumerated(names), reason) for reason, names in parts.items()]
 
 
 def overview(
@@ -159,6 +172,11 @@ def shared(
             lock.release()
 
     return shared_look
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:

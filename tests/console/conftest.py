@@ -34,8 +34,10 @@ def console(engine: Engine) -> Iterator[Callable[..., Browser]]:
     """Opens a browser for a token of CALLERS, of a console on this database; None: of a console without tokens."""
     servers = []
 
-    def browser_of(token: str | None, tokens: TokenFile | None = None, **more: Any) -> Browser:
-        where = Deployment(engine, GROUP, Vault(), rules_of(RULES), default=("the-secret-of-the-deployment",))
+    def browser_of(
+        token: str | None, tokens: TokenFile | None = None, rules: RuleSettings = RULES, **more: Any
+    ) -> Browser:
+        where = Deployment(engine, GROUP, Vault(), rules_of(rules), default=("the-secret-of-the-deployment",))
         tokens = tokens or Tokens({} if token is None else CALLERS)
         refusal = resolving_rules_of(RULES, lambda *_: {}).refusal
         backing = Backing(where, refusal, look=lambda: overview(engine, None, ()), **more)

@@ -13,6 +13,8 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile, line_of
+from consumer.config.environment import load
+from consumer.config.settings import RuleSettings
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.intake.dead_letters import DeadLetters
@@ -66,7 +68,7 @@ def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Brow
     """Each page explains its future content."""
     browser = console(None)
     for path, text in (
-        ("/", "Every receiver is well"),
+        ("/", "No receiver yet"),
         ("/subscriptions", "kafka-webhooks subscriptions add"),
         ("/deliveries", "No stored delivery matches"),
         ("/replays", "kafka-webhooks replay"),
@@ -95,6 +97,29 @@ def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: C
     told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
     kinds = ("created", "disabled", "enabled", "secret_rotated")
     assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+
+
+@pytest.mark.parametrize(("required", "wanted"), [("true", {}), ("false", {"own_secret": "yes"}), ("false", {})])
+def test_a_new_subscription_may_have_a_secret_of_its_own(
+    engine: Engine, console: Callable[..., Browser], required: str, wanted: dict[str, str]
+) -> None:
+    """It has one if the deployment requires it, or the form asks for it. The next page alone shows the key."""
+    browser = console("all", rules=load(RuleSettings, {"WEBHOOK_REQUIRE_OWN_SECRET": required}))
+    new = {"url": "https://example.com/new", "event_type": "order.*", **wanted}
+    page = send(browser, "/subscriptions/new", "/subscriptions/new", **new)
+    assert SAID["created"].text in page
+    (item,) = repository.walk(engine)
+    own = required == "true" or bool(wanted)
+    assert (item.secrets, "whsec_" in page, "The previous secret" in page) == (int(own), own, False)
+    assert "whsec_" not in browser.get(f"/subscriptions/{item.id}").text
+
+
+def test_a_warning_has_its_reason_in_the_list(engine: Engine, console: Callable[..., Browser]) -> None:
+    """It is a problem of the subscription, or why it gets nothing now."""
+    add(engine, "shares", tenant="acme")
+    page = console(None).get("/subscriptions").text
+    assert ">warning</span>" in page
+    assert "shares WEBHOOK_SECRET with others" in page
 
 
 def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[[str | None], Browser]) -> None:
@@ -341,7 +366,12 @@ def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: C
     browser = console(None)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE webhook_deliveries")
-    assert "states, failing, loaded could not be read" in browser.get("/").text
+    page = browser.get("/").text
+    missing = (
+        "The numbers of stored deliveries, the failing subscriptions and the subscriptions with waiting deliveries"
+    )
+    assert f"{missing} cannot be read" in page
+    assert "Every receiver is well" not in page
     with capture_logs():
         assert browser.get("/deliveries").status_code == HTTPStatus.SERVICE_UNAVAILABLE
 
