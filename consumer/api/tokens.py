@@ -41,16 +41,17 @@ _PREFIX = "kwt_"  # so that people and scanners recognise a token
 
 
 class Caller(NamedTuple):
-    """The sender of a request: the token's name, its scopes, and its tenant; None: all tenants."""
+    """The sender of a request: the token's name, its scopes, and its tenant (None: all), by the `way` it comes."""
 
     name: str
     scopes: frozenset[Scope]
     tenant: str | None = None
+    way: Literal["api", "console"] = "api"
 
     @property
     def actor(self) -> str:
         """The caller in operational events."""
-        return f"api:{self.name}"
+        return f"{self.way}:{self.name}"
 
 
 ANYONE = Caller(LOCAL, frozenset(SCOPES))  # if no token is set, so that only this machine is served

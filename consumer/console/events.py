@@ -16,6 +16,7 @@ from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
+from consumer.ops.events import AuditQuery
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts, or stored deliveries, on a page
@@ -99,13 +100,29 @@ def _publish(backing: Backing, visit: Visit) -> Response:
 def _audit(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     kafka = _kafka_of(backing)
+    asked = {name: visit.query.get(name, "").strip() for name in ("type", "actor", "subscription")}
     found, fault = [], None
     try:
-        found = events.audit(kafka, OPERATIONS)
+        query = AuditQuery(asked["type"], asked["actor"], _subscription(asked["subscription"]))
+        found = events.audit(kafka, OPERATIONS, query)
     except WebhooksError as error:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
-    return visit.render("audit.html", topic=kafka.operations_topic, rows=rows, fault=fault)
+    return visit.render(
+        "audit.html",
+        topic=kafka.operations_topic,
+        asked=asked,
+        searched=events.SEARCHED if any(asked.values()) else None,
+        rows=rows,
+        fault=fault,
+    )
+
+
+def _subscription(text: str) -> int | None:
+    """The number of a filter; None: there is none."""
+    if text and whole(text) is None:
+        raise WebhooksError("a subscription is named by its number")
+    return whole(text)
 
 
 def _summary(entry: events.AuditEntry) -> str:

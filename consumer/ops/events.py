@@ -19,6 +19,8 @@ from consumer.ledger.replays import Span
 
 SECONDS = 5.0  # of one reading
 MOST_BYTES = 16 * 2**20  # of the records
+SEARCHED = 2_000  # of the newest operational events, if only some are wanted
+_WAYS = {"console": "console", "api": "API", "cli": "command line"}  # by the beginning of an actor
 
 ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
 
@@ -31,6 +33,35 @@ class AuditEntry(NamedTuple):
     subscription_id: int | None
     actor: str | None
     data: dict[str, object]
+
+    @property
+    def by(self) -> tuple[str, str]:
+        """By which way the change came, and who made it; the service itself has no name."""
+        way, _, name = (self.actor or "").partition(":")
+        return (_WAYS.get(way, way), name) if self.actor else ("the service", "")
+
+
+class AuditQuery(NamedTuple):
+    """Conditions on an operational event; empty or None: any.
+
+    `type` is all of its type, or the part before the dot. `actor` is all of its actor, the name alone, or the way
+    alone; `service`: the service itself.
+    """
+
+    type: str = ""
+    actor: str = ""
+    subscription: int | None = None
+
+    def chooses(self, entry: AuditEntry) -> bool:
+        """Whether the event meets the conditions."""
+        actor = entry.actor or "service"
+        theirs = entry.data.get("subscription_ids")
+        subscriptions = {entry.subscription_id, *(theirs if isinstance(theirs, list) else ())}
+        return (
+            self.type in {"", entry.type, entry.type.partition(".")[0]}
+            and self.actor in {"", actor, *actor.split(":", 1)}
+            and (self.subscription is None or self.subscription in subscriptions)
+        )
 
 
 def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
@@ -58,13 +89,14 @@ def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> 
         return next((record for record in _read(reader, 1) if record.offset == offset), None)
 
 
-def audit(kafka: KafkaSettings, limit: int) -> list[AuditEntry]:
+def audit(kafka: KafkaSettings, limit: int, query: AuditQuery = AuditQuery()) -> list[AuditEntry]:  # noqa: B008 (immutable)
     """The newest operational events of this group: what people changed, and what the service did by itself.
 
-    Raises as `newest` does.
+    With a `query`, those among the newest SEARCHED that it chooses. Raises as `newest` does.
     """
-    found = (_entry_of(record, kafka.event_source) for record in newest(kafka, kafka.operations_topic, limit))
-    return [entry for entry in found if entry is not None]
+    read = limit if query == AuditQuery() else SEARCHED
+    found = (_entry_of(record, kafka.event_source) for record in newest(kafka, kafka.operations_topic, read))
+    return [entry for entry in found if entry is not None and query.chooses(entry)][:limit]
 
 
 def event_reader(kafka: KafkaSettings, schemas: SchemaSettings) -> ReadEvent:

@@ -96,7 +96,7 @@ def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: C
     assert "whsec_" not in browser.get(here).text
     told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
     kinds = ("created", "disabled", "enabled", "secret_rotated")
-    assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+    assert told == [(f"subscription.{kind}", "console:all") for kind in kinds]
 
 
 @pytest.mark.parametrize(("required", "wanted"), [("true", {}), ("false", {"own_secret": "yes"}), ("false", {})])
@@ -151,7 +151,7 @@ def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[
     assert buttons() == ["Pause", "Disable"]
     told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
     kinds = ("paused", "disabled", "enabled", "resumed")
-    assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+    assert told == [(f"subscription.{kind}", "console:all") for kind in kinds]
 
 
 def test_cursors_are_shown(engine: Engine, console: Callable[[str | None], Browser]) -> None:
@@ -328,7 +328,7 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data) == (
         "dead_letter.published",
-        {"actor": "api:local", "published_to": [topic], **where},
+        {"actor": "console:local", "published_to": [topic], **where},
     )
     page = html.unescape(browser.get("/dead-letters").text)
     assert [page.count(text) for text in ("Published again", "Publish once more to", "Publish again to")] == [1, 1, 2]

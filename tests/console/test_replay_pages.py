@@ -82,7 +82,7 @@ def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscrip
     assert (begun.subscription_id, begun.rate, begun.records_left, begun.ordered) == (subscription, 20.0, 3, False)
     assert begun.until - begun.since == pytest.approx(7200, abs=0.01)
     assert [(each.type, each.data["actor"]) for _, each, _ in outbox.pending(engine, GROUP, 9)] == [
-        ("replay.created", "api:all")
+        ("replay.created", "console:all")
     ]
 
 

@@ -20,7 +20,8 @@ def test_a_cookie_names_its_token() -> None:
     """It does until its lifetime ends, to the second."""
     session = session_of(COOKIE, CALLERS, NOW + LIFETIME - 1)
     assert session is not None
-    assert session.caller == CALLERS[ANNE]
+    assert session.caller == CALLERS[ANNE]._replace(way="console")
+    assert session.caller.actor == "console:anne"
     assert session_of(COOKIE, CALLERS, NOW + LIFETIME) is None
 
 
