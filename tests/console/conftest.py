@@ -17,6 +17,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.changes import Deployment
 from consumer.ops.overview import overview
+from tests.chromium import chromium  # noqa: F401 (a fixture)
 from tests.console.browser import Browser
 from tests.console.tokens import Tokens
 from tests.ledger.rows_kit import GROUP

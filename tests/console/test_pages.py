@@ -216,7 +216,7 @@ def seen(browser: Browser, path: str, kind: str) -> list[int]:
     following: str | None = path
     while following is not None:
         page = browser.get(following).text
-        ids = [int(each) for each in re.findall(rf'<td><a[^>]* href="/console/{kind}/(\d+)"', page)]
+        ids = [int(each) for each in re.findall(rf'<td[^>]*><a[^>]* href="/console/{kind}/(\d+)"', page)]
         assert 0 < len(ids) <= 50
         found += ids
         link = re.search(r'href="/console([^"]+)" rel="next"', page)

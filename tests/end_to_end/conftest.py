@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chromium import chromium  # noqa: F401 (a fixture)
 from tests.databases import making_engines
 from tests.end_to_end.canaries import search
 from tests.end_to_end.command_line import CommandLine

@@ -3,84 +3,20 @@
 CONSOLE_SCREENSHOTS=docs/console keeps screenshots for the documents: `make screenshots`.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal
+from playwright.sync_api import Browser, expect
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-
+from tests.chromium import Visitor
 from tests.end_to_end.command_line import Api, CommandLine
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_kit import Kafka
 from tests.waiting import eventually
 
-SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")
-PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 PAGES = (
     "/",
     *("/subscriptions", "/subscriptions/new", "/events", "/deliveries"),
     *("/types", "/dead-letters", "/replays", "/audit"),
 )
-WIDE, NARROW = (1280, 860), (400, 800)
-SOON = 30_000  # milliseconds to wait for an element, on a machine that runs other tests too
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The browser. Without one the tests are skipped visibly, or fail with KAFKA_TEST_REQUIRED, as in CI."""
-    if PROGRAM is None:
-        reason = "no browser: install chromium"
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=SOON)
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """A user of a deployment's console, whose pages must have no errors."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.errors: list[str] = []
-        self.page: Page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.url = url
-
-    def go(self, path: str, *, below: str = "/console") -> Page:
-        """Opens a page."""
-        self.page.goto(f"{self.url}{below}{path}")
-        return self.page
-
-    def keep(self, name: str) -> None:
-        """Takes a screenshot for the documents, if requested."""
-        if SCREENSHOTS:
-            Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
-
-    def assert_accessible(self) -> None:
-        """Axe finds no fault in light and dark mode, and a phone need not scroll sideways."""
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for scheme in schemes:
-            self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # without colour transitions
-            found = Axe().run(self.page)
-            assert found.violations_count == 0, f"{self.page.url}, {scheme}: {found.generate_report()}"
-        self.page.emulate_media(color_scheme="light")
-        self.page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
-        assert self.page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], self.page.url
-        self.page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
-
-    def _said(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            self.errors.append(message.text)
 
 
 def test_an_incident_from_the_first_failure_to_the_last_delivery(

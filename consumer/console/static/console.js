@@ -1,0 +1,49 @@
+// What pages do beyond their HTML: the visitor's own time, whether a page that refreshes itself still does, and copying.
+"use strict";
+(() => {
+  const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  const QUIET = 10_000; // milliseconds without an answer after which a page is stale
+  let answered = Date.now();
+
+  const dress = () => {
+    for (const each of document.querySelectorAll("time .at")) {
+      each.textContent = local.format(new Date(each.parentElement.dateTime));
+    }
+    for (const each of document.querySelectorAll(".wide > a:not(:has(wbr))")) { // a URL goes on after a slash
+      const parts = each.textContent.split(/(?<=[/?&])/);
+      each.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+    }
+    for (const each of document.querySelectorAll("button[data-copy]")) {
+      each.hidden = !navigator.clipboard; // only https and localhost have it
+    }
+  };
+
+  const mark = (fresh) => {
+    const shown = document.querySelector("[data-live]");
+    if (!shown) return;
+    const text = fresh ? "live" : `stale since ${clock.format(answered)}`;
+    shown.hidden = !document.querySelector("[hx-trigger]");
+    if (shown.textContent === text) return; // a screen reader reads each change
+    shown.textContent = text;
+    shown.className = `badge ${fresh ? "good" : "bad"}`;
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    dress();
+    mark(true);
+  });
+  document.addEventListener("htmx:afterSwap", dress);
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful) answered = Date.now();
+    mark(event.detail.successful);
+  });
+  setInterval(() => { if (Date.now() - answered > QUIET) mark(false); }, 1000);
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-copy]");
+    if (!button) return;
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  });
+})();

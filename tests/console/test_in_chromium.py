@@ -1,0 +1,94 @@
+"""The pages in a real browser, without Kafka: what scripts and style sheets do."""
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import Route, expect
+from sqlalchemy import Engine
+
+from consumer.subscriptions import repository
+from tests.chromium import NARROW, Visitor
+from tests.console.browser import Browser
+
+OPENS = Callable[..., Browser]
+ROOT = "/console"
+
+
+def visitor_of(browser: Browser, chromium: Chromium, **options: object) -> Visitor:
+    """A visitor of the same console."""
+    return Visitor(chromium, browser.base.removesuffix(ROOT), **options)
+
+
+def test_the_sign_in_is_accessible_and_leads_to_the_pages(console: OPENS, chromium: Chromium) -> None:
+    """Axe finds no fault in it, in light and dark."""
+    visitor = visitor_of(console("all"), chromium)
+    page = visitor.go("/subscriptions")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    visitor.assert_accessible()
+    page.get_by_label("Token").fill("all")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Subscriptions")
+    assert visitor.errors == []
+
+
+def test_a_phone_reaches_every_page(console: OPENS, chromium: Chromium) -> None:
+    """All entries of the menu are on the screen without scrolling sideways, and none lies under another."""
+    page = visitor_of(console(None), chromium).go("/")
+    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    entries = page.get_by_role("navigation", name="Pages").get_by_role("link")
+    assert entries.count() >= 8
+    for entry in entries.all():
+        box = entry.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= NARROW[0]
+        entry.click(trial=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+
+
+def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: Chromium) -> None:
+    """They are on the page, beside the age; without scripts they are in UTC."""
+    number = repository.add(engine, "https://example.com/hooks", "order.paid")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET created_at = '2026-07-28 20:00:00.000000'")
+    browser = console(None)
+    plain = visitor_of(browser, chromium, java_script_enabled=False)
+    expect(plain.go(f"/subscriptions/{number}").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
+    tokyo = visitor_of(browser, chromium, timezone_id="Asia/Tokyo", locale="en-GB")
+    expect(tokyo.go(f"/subscriptions/{number}").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
+    assert tokyo.errors == []
+
+
+def test_a_page_that_no_longer_refreshes_itself_says_since_when(console: OPENS, chromium: Chromium) -> None:
+    """It is live again with the next answer."""
+    visitor = visitor_of(console(None), chromium)
+    page = visitor.go("/")
+    mark = page.locator("[data-live]")
+    expect(mark).to_have_text("live")
+
+    def fail(route: Route) -> None:
+        route.fulfill(status=HTTPStatus.BAD_GATEWAY)
+
+    page.route("**/console/", fail)
+    expect(mark).to_contain_text("stale since")
+    visitor.assert_accessible()
+    page.unroute("**/console/", fail)
+    expect(mark).to_have_text("live")
+    assert visitor.go("/subscriptions").locator("[data-live]").count() == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events"])
+def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium, path: str) -> None:
+    """Axe finds no fault in them, and a phone need not scroll sideways."""
+    for number in range(3):
+        repository.add(engine, f"https://example.com/{'long-path-' * 20}{number}", "order.paid", tenant="acme")
+    visitor = visitor_of(console(None), chromium)
+    visitor.go(path)
+    visitor.assert_accessible()
+    visitor.page.emulate_media(forced_colors="active")
+    found = Axe().run(visitor.page)
+    assert found.violations_count == 0, json.dumps(found.response["violations"], indent=1)
+    assert visitor.errors == []
