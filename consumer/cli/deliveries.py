@@ -34,6 +34,7 @@ from consumer.http.urls import redact_url
 from consumer.ledger import admin, backlogs, search, upkeep
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.changes import Changes, command_line_actor
+from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
 from models import Status
 
@@ -128,7 +129,11 @@ def show(
     text = found.event.body.decode(errors="backslashreplace")
     receiver = repository.get(engine, found.delivery.subscription_id)
     own_schedule = receiver.options["retry_schedule"] if receiver else None
-    fields = _as_json(found.delivery) | {"retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE"}
+    wait = wait_of(engine, found.delivery, receiver, time.time())
+    fields = _as_json(found.delivery) | {
+        "retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE",
+        "waits_for": wait and wait.text,
+    }
     if as_json:
         print_json(fields | ({"body": text} if body else {}))
         return

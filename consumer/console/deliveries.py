@@ -7,17 +7,21 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing
+from consumer.api.backing import Backing, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Visit, to
 from consumer.console.rendering import whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
+from consumer.events.attempt import Attempt
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ops.waiting import wait_of
+from consumer.subscriptions import repository
 from models import Status
 
 PAGE = 50
 SHOWN = 64 * 1024  # bytes of a payload
+ATTEMPTS = 50  # shown
 _STATES = (("", "any"), *((status.value, status.value) for status in Status))
 _REDELIVERABLE = {"parked", "held", "exhausted"}
 
@@ -81,15 +85,24 @@ def _moment(text: str) -> float | None:
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
-    item, event = backing.deployment.delivery(int(visit.path["id"]), visit.caller.tenant)
+    where, history = backing.deployment, backing.history
+    item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
+    record, sees = item.record, seeing(visit.caller)
+    place = (record.topic, record.partition, record.offset)
+
+    def is_of_it(each: Attempt) -> bool:
+        return (each.topic, each.partition, each.offset) == place and sees(each)
+
+    receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
     failures = [("First failure", item.first)] if item.first != item.last else []
     return visit.render(
         "delivery.html",
         it=item,
         event=event,
+        wait=wait_of(where.engine, item, receiver, where.clock()),
+        attempts=[] if history is None else history.recent(item.subscription_id, ATTEMPTS, is_of_it),
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
-        body=event.body[:SHOWN].decode(errors="replace"),
         failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
     )
 

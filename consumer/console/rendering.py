@@ -1,5 +1,6 @@
 """Renders pages: the templates, the formats of numbers, shares and times, and what several pages show alike."""
 
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 _FEW = 0.01  # a share so near to 0 or 1 is written to a hundredth of a percent
 
 
+GROWN = 512 * 1024  # characters of JSON that is written over several lines
 LATELY = 10  # minutes whose attempts determine a subscription's state
 SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
@@ -91,6 +93,21 @@ def text(value: bytes | None) -> str:
     return "none" if value is None else value.decode(errors="backslashreplace")
 
 
+def pretty(value: bytes) -> str | None:
+    """JSON with each member in a line of its own; None for other bytes, and if it would grow beyond GROWN."""
+    parts: list[str] = []
+    size = 0
+    try:
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(value)):
+            parts.append(part)
+            size += len(part)
+            if size > GROWN:  # deep levels multiply their spaces
+                return None
+    except (ValueError, RecursionError):
+        return None
+    return "".join(parts).encode(errors="backslashreplace").decode()  # a lone surrogate is no text
+
+
 @cache
 def static_names() -> dict[str, str]:
     """The static files, each with its name in a page: a digest in it lets browsers keep it for good."""
@@ -117,7 +134,7 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text, number, percent, seconds, span, iso, for_visitor, redact_url)
+    formats = (text, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)

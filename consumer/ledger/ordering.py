@@ -115,6 +115,23 @@ def behind(
     }
 
 
+def ahead(engine: Engine, delivery_id: int) -> int | None:
+    """The id of the first open row of a delivery's ordering key, if that precedes it; else None."""
+    first = (
+        select(_other.id)
+        .join(ParkedDelivery, and_(*(getattr(_other, column.key) == column for column in _PAIR)))
+        .where(
+            ParkedDelivery.id == delivery_id,
+            _other.status.in_((Status.PARKED, Status.HELD)),
+            _other.record_offset < ParkedDelivery.record_offset,
+        )
+        .order_by(_other.record_offset)
+        .limit(1)
+    )
+    with reading(engine) as connection:
+        return connection.scalar(first)
+
+
 def _place(row: AnyRow) -> tuple[bool, Any]:
     """The row's place in its key's order; SQLite keeps a text in any column, behind all numbers."""
     return isinstance(row.record_offset, str), row.record_offset

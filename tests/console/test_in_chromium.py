@@ -10,9 +10,11 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Route, expect
 from sqlalchemy import Engine
 
+from consumer.ledger import store
 from consumer.subscriptions import repository
 from tests.chromium import NARROW, Visitor
 from tests.console.browser import Browser
+from tests.ledger.rows_kit import GROUP, make_event, parked
 
 OPENS = Callable[..., Browser]
 ROOT = "/console"
@@ -91,4 +93,21 @@ def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium
     visitor.page.emulate_media(forced_colors="active")
     found = Axe().run(visitor.page)
     assert found.violations_count == 0, json.dumps(found.response["violations"], indent=1)
+    assert visitor.errors == []
+
+
+def test_a_payload_is_copied_as_it_came(engine: Engine, console: OPENS, chromium: Chromium) -> None:
+    """The page shows it with each member in a line; the button says that it has copied the bytes of the record."""
+    body = b'{"b": 1.50, "a": [2, 1]}'
+    store.park(engine, GROUP, [parked(make_event(3, body=body), 7)], 1.0)
+    visitor = visitor_of(console(None), chromium)
+    visitor.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visitor.go("/deliveries/1")
+    page.get_by_role("button", name="Copy the payload").click()
+    expect(page.get_by_role("button", name="Copied the payload")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == body.decode()
+    page.get_by_role("button", name="Copy the webhook-id").click()
+    expect(page.get_by_role("button", name="Copied the webhook-id")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "msg_3"
+    visitor.assert_accessible()
     assert visitor.errors == []

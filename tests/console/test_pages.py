@@ -17,10 +17,12 @@ from consumer.config.environment import load
 from consumer.config.settings import RuleSettings
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
+from consumer.events.attempt import Attempt
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from consumer.ledger import cursors, outbox, store
 from consumer.ledger.cursors import NewCursor
+from consumer.ops.attempts import AttemptHistory
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
@@ -232,6 +234,8 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
     delivery = stored(engine, add(engine, "down"), 7, "exhausted")
     page = browser.get(f"/deliveries/{delivery}").text
     assert "{&#34;offset&#34;: 7}" in page
+    assert "{\n  &#34;offset&#34;: 7\n}" in page
+    assert "/console/events/t/0/7" in page
     assert "&lt;h1&gt;no&lt;/h1&gt;" in page
     assert "<h1>no" not in page
     after = send(browser, f"/deliveries/{delivery}", "/deliveries/redeliver", id=str(delivery))
@@ -240,6 +244,22 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
     assert (operation.type, operation.data["delivery_ids"]) == ("delivery.redelivered", [delivery])
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT status FROM webhook_deliveries").scalars().all() == ["parked"]
+
+
+def test_a_delivery_says_what_it_waits_for_and_what_was_tried(engine: Engine, console: Callable[..., Browser]) -> None:
+    """The attempts are those of its record and subscription, and for a tenant those of its own."""
+    mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="acme")
+    repository.pause(engine, mine, "its database moves")
+    delivery = stored(engine, mine, 3, tenant="acme")
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    tried = Attempt(time.time(), mine, "msg_3", "a", "acme", "t", 0, 3, 1, "parked", 503, "status 503", 0.1, "<b>busy")
+    others = [tried._replace(offset=4), tried._replace(subscription_id=other), tried._replace(tenant="globex")]
+    for each in (tried, *(each._replace(response="another") for each in others)):
+        history._recent.add(each, 100, time.time())
+    page = console("acme", history=history).get(f"/deliveries/{delivery}").text
+    assert "Its subscription is paused since" in page
+    assert "its database moves. It is sent once that is resumed." in page
+    assert ("&lt;b&gt;busy" in page, "another" in page, "/console/events/" in page) == (True, False, False)
 
 
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])

@@ -7,7 +7,18 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from consumer.cli.console import time_text
-from consumer.console.rendering import STATIC, ago, environment, iso, number, percent, seconds, span, static_names
+from consumer.console.rendering import (
+    STATIC,
+    ago,
+    environment,
+    iso,
+    number,
+    percent,
+    pretty,
+    seconds,
+    span,
+    static_names,
+)
 from consumer.events.cloud_event import rfc3339
 from consumer.ops.attempts import Minute
 
@@ -57,6 +68,23 @@ def test_a_page_links_each_file_by_its_content() -> None:
     assert page == f"/console/static/{static_names()['console.css']}"
     licences = (STATIC / "README.md").read_text()
     assert all(f"`{name}`" in licences for name in static_names())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"a":[1,2.50],"b":"\xc3\xa4"}', '{\n  "a": [\n    1,\n    2.5\n  ],\n  "b": "ä"\n}'),
+        (b'"\\ud800"', '"\\ud800"'),
+        (b"123456789012345678901234567890", "123456789012345678901234567890"),
+        (b"no JSON", None),
+        (b"\xff", None),
+        (b"[" * 60_000, None),
+        (b"[" * 800 + b"1," * 2_000 + b"1" + b"]" * 800, None),
+    ],
+)
+def test_json_is_written_over_several_lines(value: bytes, shown: str | None) -> None:
+    """Other bytes are not, nor is JSON that its levels would make much longer: producers choose it."""
+    assert pretty(value) == shown
 
 
 def test_values_are_escaped_and_a_missing_one_is_an_error() -> None:

@@ -323,6 +323,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Make them due, an array.",
             "The same, of an event type and a tenant.",
         ),
+        "ledger.ordering.ahead": ("One delivery: the first open one of its ordering key, if that precedes it.",),
         "ledger.admin.of_record": ("Who got an event: the stored deliveries of its record.",),
         "ledger.marks._mark": (
             "Mark due rows again for the partition's owner, an array.",
@@ -611,6 +612,7 @@ def _command(engine: Engine) -> None:
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
     admin.detail(engine, 1)
+    ordering.ahead(engine, 1)
     admin.of_record(engine, GROUP, RecordId("t", 0, 1, 5), 10)
     list(admin.redeliver(engine, DeliveryQuery(**choice), T))
     list(

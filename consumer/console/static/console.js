@@ -44,6 +44,6 @@
     const button = event.target.closest("button[data-copy]");
     if (!button) return;
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-    button.textContent = "Copied";
+    button.firstChild.textContent = "Copied";
   });
 })();

@@ -322,6 +322,31 @@ ORDER BY
   webhook_deliveries.id
 ;
 
+-- ledger.ordering.ahead
+-- One delivery: the first open one of its ordering key, if that precedes it.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_deliveries_1.id AS id
+  FROM webhook_deliveries webhook_deliveries_1
+  JOIN webhook_deliveries
+    ON webhook_deliveries_1.group_id = webhook_deliveries.group_id
+    AND webhook_deliveries_1.topic = webhook_deliveries.topic
+    AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+    AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+    AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+  WHERE
+    webhook_deliveries.id = :id_1
+    AND webhook_deliveries_1.status IN (:status_1_1, :status_1_2)
+    AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+  ORDER BY
+    webhook_deliveries_1.record_offset
+) anon_1
+WHERE
+  ROWNUM <= 1
+;
+
 -- ledger.admin.of_record
 -- Who got an event: the stored deliveries of its record.
 SELECT
