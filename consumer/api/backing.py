@@ -14,7 +14,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
-from consumer.http.urls import without_addresses
+from consumer.http.urls import Target, parse_target, without_addresses
 from consumer.intake.record import Record
 from consumer.intake.topics import consumes
 from consumer.ledger import backlogs
@@ -253,6 +253,21 @@ def of_all_tenants(caller: Caller) -> None:
     """Raise RequestRefused for a token of one tenant, where all tenants' data is shown or changed."""
     if caller.tenant is not None:
         raise RequestRefused(Code.TENANT, "this covers all tenants; the token is for one")
+
+
+def check_move(caller: Caller, item: Subscribed, url: object) -> None:
+    """Raise RequestRefused if a new URL would take credentials to another server, and the token may not set them."""
+    moves = _target(str(url)) != _target(item.url)
+    if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
+        why = "its credentials would go to another server: the token needs the scope secrets"
+        raise RequestRefused(Code.SCOPE, why)
+
+
+def _target(url: str) -> Target | None:
+    try:
+        return parse_target(url)
+    except ValueError:
+        return None
 
 
 def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from consumer.api.backing import Backing, of_all_tenants
+from consumer.api.backing import Backing, check_move, of_all_tenants
 from consumer.api.context import (
     CREATED_HEADERS,
     Backed,
@@ -42,7 +42,6 @@ from consumer.api.problems import Code, Mistake, RequestRefused, invalid
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import Conflict, NotFound, SettingsError, Unavailable, WebhooksError
-from consumer.http.urls import Target, parse_target
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
 from consumer.ops.replay_request import soon
@@ -216,10 +215,8 @@ def patch_subscription(
     backing.check_url(caller, given.get("url"))
 
     def values(item: Subscribed) -> Mapping[str, Any]:
-        moves = "url" in given and _target(given["url"] or "") != _target(item.url)
-        if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
-            why = "its credentials would go to another server: the token needs the scope secrets"
-            raise RequestRefused(Code.SCOPE, why)
+        if "url" in given:
+            check_move(caller, item, given["url"] or "")
         return merged(given, item)
 
     with changes.together(subscription_id) as one:
@@ -274,13 +271,6 @@ def _check_tenant(caller: Caller, tenant: str | None) -> None:
     if caller.tenant is not None and tenant != caller.tenant:
         why = "the token may only subscribe to the events of its own tenant"
         raise RequestRefused(Code.TENANT, why, errors=[Mistake(pointer="/tenant", detail=why)])
-
-
-def _target(url: str) -> Target | None:
-    try:
-        return parse_target(url)
-    except ValueError:
-        return None
 
 
 def _one(caller: Caller, item: Subscribed) -> Response:

@@ -31,7 +31,7 @@ from starlette.types import Scope as AsgiScope
 from consumer.api.guard import REQUEST_BYTES, TooLarge, is_foreign, is_loopback_name, read_body
 from consumer.api.problems import Code, RequestRefused, problem_of
 from consumer.api.tokens import ANYONE, SCOPES, Caller, Scope, TokenFile
-from consumer.console.rendering import STATIC, environment, static_names
+from consumer.console.rendering import STATIC, environment, static_names, whole
 from consumer.console.session import (
     COOKIE,
     LIFETIME,
@@ -92,6 +92,18 @@ class Visit(NamedTuple):
     render: Callable[..., Response]  # of a template's name, and its values
     told: Mapping[str, Any]  # what the form before has told this page
     tell: Callable[..., Response]  # a path, short values for the page there, and one of SAID: redirects the visitor
+
+    def selected(self) -> list[int]:
+        """The ids in the form, sorted. RequestRefused if there is none."""
+        ids = {number for text in self.form.getlist("id") if (number := whole(text)) is not None}
+        if not ids:
+            raise RequestRefused(Code.BAD_REQUEST, "Select some of them first.")
+        return sorted(ids)
+
+    def back(self, home: str, said: Said) -> Response:
+        """Redirect the visitor to the page of a form, with its filters, or to `home`; `said` is shown there."""
+        path = self.form.get("back", home)
+        return self.tell(path if path.startswith(home) else home, {"said": [*said]})
 
 
 class PageRoute(NamedTuple):
@@ -189,7 +201,7 @@ class Frame:
                 request.path_params,
                 request.query_params,
                 await self._form(request, session) if route.post else Form(),
-                partial(self._render, request, session),
+                partial(self._render, request, session, told=told or {}),
                 told or {},
                 partial(self._tell, request, session),
             )
@@ -227,7 +239,7 @@ class Frame:
         self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object], said: str = ""
     ) -> Response:
         answer = to(path, said)
-        self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path}")
+        self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path.partition('?')[0]}")
         return answer
 
     async def _sign_in(self, request: Request) -> Response:
@@ -278,7 +290,14 @@ class Frame:
         return HTMLResponse(page.render(next=wanted, status=status), status)
 
     def _render(
-        self, request: Request, session: ConsoleSession, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
+        self,
+        request: Request,
+        session: ConsoleSession,
+        name: str,
+        status: HTTPStatus = HTTPStatus.OK,
+        *,
+        told: Mapping[str, Any] = {},
+        **values: object,
     ) -> Response:
         caller = session.caller
         here = request.url.path.removeprefix(BASE)
@@ -288,7 +307,9 @@ class Frame:
                 "session": caller,
                 "signed_in": self._tokens.required,
                 "may": {scope: scope in caller.scopes for scope in SCOPES},
-                "said": self._said.get(request.query_params.get("said", "")),
+                "said": Said(*told["said"]) if "said" in told else self._said.get(request.query_params.get("said", "")),
+                "told": told,
+                "back": f"{here}?{urlencode([each for each in request.query_params.multi_items() if each[0] != 'said'])}",  # noqa: E501
                 "csrf": partial(_form_token, session.form_token),
                 **values,
             }

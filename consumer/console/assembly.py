@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.console import deliveries, events, overview, replays, search, subscriptions
+from consumer.console import deliveries, events, overview, replays, search, subscription_forms, subscriptions
 from consumer.console.app import BASE, HEADERS, Frame, Said
 from consumer.console.rendering import environment
 from consumer.console.session import SignOuts
@@ -30,10 +30,8 @@ SAID = {
     "paused": Said("Paused.", "warn", "Its events wait in Kafka until it is resumed."),
     "still_paused": Said("Enabled.", "warn", "It is still paused: resume it to send its events."),
     "resumed": Said("Resumed.", more="Workers send the events of the pause within seconds."),
-    "redelivered": Said("Marked.", more="Workers send them within seconds, and held ones later."),
-    "redelivered_partly": Said(
-        "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
-    ),
+    "changed": Said("Changed.", more="Workers know it within WEBHOOK_SUBSCRIPTION_CACHE."),
+    "removed": Said("Removed.", "warn", "Workers give up its stored deliveries within a minute."),
     "resent": Said("On its way again.", more="Workers send it within seconds, with the same webhook-id."),
     "published": Said("Published again.", more="The workers read it as a new record."),
     "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
@@ -52,7 +50,8 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     assert backing.look is not None  # noqa: S101 (the command sets it)
     live = shared(partial(overview.values, backing, backing.look))
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
-    pages = (each for module in (subscriptions, events, deliveries, replays, search) for each in module.ROUTES)
+    modules = (subscriptions, subscription_forms, events, deliveries, replays, search)
+    pages = (each for module in modules for each in module.ROUTES)
     console = frame.app(
         [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )

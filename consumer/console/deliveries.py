@@ -1,5 +1,6 @@
 """The search of stored deliveries, and the page of a delivery."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -9,12 +10,12 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing, seeing
 from consumer.api.problems import Code, RequestRefused
-from consumer.console.app import BASE, PageRoute, Visit, to
-from consumer.console.rendering import whole
+from consumer.console.app import BASE, PageRoute, Said, Visit
+from consumer.console.rendering import numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
-from consumer.events.attempt import Attempt
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ledger.search import MOST
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
 from models import Status
@@ -23,13 +24,13 @@ PAGE = 50
 SHOWN = 64 * 1024  # bytes of a payload
 ATTEMPTS = 50  # shown
 _STATES = (("", "any"), *((status.value, status.value) for status in Status))
-_REDELIVERABLE = {"parked", "held", "exhausted"}
+_REDELIVERABLE = frozenset((Status.PARKED, Status.HELD, Status.EXHAUSTED))
+_FILTERS = ("state", "subscription", "event_type", "since", "until")
+SECONDS = 5.0  # in which one request redelivers a page after the other
 
 
 def _search(backing: Backing, visit: Visit) -> Response:
-    asked = {
-        name: visit.query.get(name, "").strip() for name in ("state", "subscription", "event_type", "since", "until")
-    }
+    asked = {name: visit.query.get(name, "").strip() for name in _FILTERS}
     position = visit.query.get("position") or None
     wrong, following = None, None
     rows: Sequence[StoredDelivery] = ()
@@ -46,6 +47,7 @@ def _search(backing: Backing, visit: Visit) -> Response:
         HTTPStatus.OK if wrong is None else HTTPStatus.BAD_REQUEST,
         asked=asked,
         states=_STATES,
+        filters=filters,
         rows=rows,
         wrong=wrong,
         page=Pager(
@@ -58,14 +60,11 @@ def _search(backing: Backing, visit: Visit) -> Response:
 
 def _query(asked: dict[str, str]) -> DeliveryQuery:
     """The query of the form's fields. Raises ValueError for an invalid field."""
-    subscription = whole(asked["subscription"])
-    if asked["subscription"] and subscription is None:
-        raise ValueError("A subscription is named by its number.")
     if asked["state"] and asked["state"] not in set(Status):
         raise ValueError(f"There is no state {asked['state']}.")
     return DeliveryQuery(
         [Status(asked["state"])] if asked["state"] else (),
-        subscription,
+        numbered(asked["subscription"]),
         None,
         asked["event_type"] or None,
         None,
@@ -89,10 +88,6 @@ def _show(backing: Backing, visit: Visit) -> Response:
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     record, sees = item.record, seeing(visit.caller)
     place = (record.topic, record.partition, record.offset)
-
-    def is_of_it(each: Attempt) -> bool:
-        return (each.topic, each.partition, each.offset) == place and sees(each)
-
     receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
     failures = [("First failure", item.first)] if item.first != item.last else []
     return visit.render(
@@ -100,7 +95,13 @@ def _show(backing: Backing, visit: Visit) -> Response:
         it=item,
         event=event,
         wait=wait_of(where.engine, item, receiver, where.clock()),
-        attempts=[] if history is None else history.recent(item.subscription_id, ATTEMPTS, is_of_it),
+        attempts=[]
+        if history is None
+        else history.recent(
+            item.subscription_id,
+            ATTEMPTS,
+            lambda each: (each.topic, each.partition, each.offset) == place and sees(each),
+        ),
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
         failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
@@ -108,15 +109,48 @@ def _show(backing: Backing, visit: Visit) -> Response:
 
 
 def _redeliver(backing: Backing, visit: Visit) -> Response:
-    ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
-    if not ids:
-        raise RequestRefused(Code.BAD_REQUEST, "Select the deliveries first.")
-    marked = backing.changes(visit.caller).redeliver_these(ids)
-    return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
+    ids = visit.selected()
+    return visit.back("/deliveries", _marked(len(backing.changes(visit.caller).redeliver_these(ids)), len(ids)))
+
+
+def _marked(number: int, found: int) -> Said:
+    if number == found:
+        return Said(f"Marked: {number:,}.", more="Workers send them within seconds, and held ones later.")
+    why = "The others are delivered by now, keep their turn in an order, or have no subscription."
+    return Said(f"Marked: {number:,} of {found:,}.", "warn", why)
+
+
+def _redeliver_all(backing: Backing, visit: Visit) -> Response:
+    """Redeliver what the filters find, for some seconds; the page that follows goes on behind the last one."""
+    form, changes = visit.form, backing.changes(visit.caller)
+    asked = {name: form.get(name, "").strip() for name in _FILTERS}
+    try:
+        query = _query(asked)
+    except ValueError as error:
+        raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
+    query = query._replace(statuses=_REDELIVERABLE.intersection(query.statuses or _REDELIVERABLE))
+    if not query.statuses:
+        raise RequestRefused(Code.BAD_REQUEST, f"Deliveries that are {asked['state']} cannot be sent again.")
+    if "sure" not in form:
+        return visit.render("redeliver_all.html", asked=asked, progress=None, return_to=form.get("back", "/deliveries"))
+    marked, found = (whole(form.get(name, "")) or 0 for name in ("marked", "found"))
+    position, until = form.get("position") or None, time.monotonic() + SECONDS
+    while True:
+        page = backing.search(visit.caller, query, MOST, position)
+        marked += len(changes.redeliver_these({each.id for each in page.deliveries}))
+        found, position = found + len(page.deliveries), page.position
+        if position is None:
+            return visit.back("/deliveries", _marked(marked, found))
+        if time.monotonic() >= until:
+            progress = {"marked": marked, "found": found, "position": position}
+            return visit.render(
+                "redeliver_all.html", asked=asked, progress=progress, return_to=form.get("back", "/deliveries")
+            )
 
 
 ROUTES = (
     PageRoute("/deliveries", _search),
     PageRoute("/deliveries/{id:number}", _show),
     PageRoute("/deliveries/redeliver", _redeliver, "write", post=True),
+    PageRoute("/deliveries/redeliver-all", _redeliver_all, "write", post=True),
 )

@@ -11,7 +11,7 @@ from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.problems import Code, RequestRefused
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import PageRoute, Visit, to
-from consumer.console.rendering import whole
+from consumer.console.rendering import numbered, whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
@@ -103,26 +103,13 @@ def _audit(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in ("type", "actor", "subscription")}
     found, fault = [], None
     try:
-        query = AuditQuery(asked["type"], asked["actor"], _subscription(asked["subscription"]))
+        query = AuditQuery(asked["type"], asked["actor"], numbered(asked["subscription"]))
         found = events.audit(kafka, OPERATIONS, query)
-    except WebhooksError as error:
+    except (WebhooksError, ValueError) as error:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
-    return visit.render(
-        "audit.html",
-        topic=kafka.operations_topic,
-        asked=asked,
-        searched=events.SEARCHED if any(asked.values()) else None,
-        rows=rows,
-        fault=fault,
-    )
-
-
-def _subscription(text: str) -> int | None:
-    """The number of a filter; None: there is none."""
-    if text and whole(text) is None:
-        raise WebhooksError("a subscription is named by its number")
-    return whole(text)
+    most = events.SEARCHED if any(asked.values()) else None
+    return visit.render("audit.html", topic=kafka.operations_topic, asked=asked, searched=most, rows=rows, fault=fault)
 
 
 def _summary(entry: events.AuditEntry) -> str:

@@ -189,6 +189,13 @@ def whole(text: str) -> int | None:
     return int(text) if _WHOLE.fullmatch(text) else None
 
 
+def numbered(text: str) -> int | None:
+    """The subscription that a filter names; None: any. ValueError, with a sentence, for a text that is no number."""
+    if text and whole(text) is None:
+        raise ValueError("A subscription is named by its number.")
+    return whole(text)
+
+
 def stored_state(status: str) -> Badge:
     """The state of a stored delivery."""
     return Badge(status, _OF_STATUS.get(status, ""))

@@ -1,19 +1,15 @@
 """The list of subscriptions, and the page of a subscription."""
 
 from collections.abc import Mapping
-from functools import partial
-from http import HTTPStatus
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, seeing
-from consumer.console.app import BASE, PageRoute, Visit, to
+from consumer.console.app import BASE, PageRoute, Visit
 from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
-from consumer.crypto.keys import generate, receiver_key
-from consumer.errors import InvalidSubscription
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
@@ -23,7 +19,6 @@ from consumer.subscriptions.subscribed import Subscribed
 
 PAGE = 50
 ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
-OVERLAP = 86_400.0  # seconds in which the previous secret signs too
 _STATES = (("", "any"), *((state, state) for state in get_args(State)))
 _PARTS = ("url", "event_type", "tenant")  # of the filter, besides the state
 
@@ -70,34 +65,6 @@ def _list(backing: Backing, visit: Visit) -> Response:
     )
 
 
-def _new(backing: Backing, visit: Visit) -> Response:
-    return _form(backing, visit, dict.fromkeys(_PARTS, ""))
-
-
-def _create(backing: Backing, visit: Visit) -> Response:
-    given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
-    tenant = visit.caller.tenant or given["tenant"]
-    own = generate("hmac") if backing.deployment.rules.own_secret or visit.form.get("own_secret") else None
-    try:
-        backing.check_url(visit.caller, given["url"])
-        added = backing.changes(visit.caller).add(
-            given["url"],
-            given["event_type"],
-            new_secrets=[("signing", own)] if own else (),
-            **({"tenant": tenant} if tenant else {}),  # type: ignore[arg-type]  # an option
-        )
-    except InvalidSubscription as error:
-        return _form(backing, visit, given, str(error))
-    there = f"/subscriptions/{added.id}"
-    return visit.tell(there, {"kind": "key", "key": receiver_key(own)}, "created") if own else to(there, "created")
-
-
-def _form(backing: Backing, visit: Visit, given: Mapping[str, str], wrong: str | None = None) -> Response:
-    status = HTTPStatus.OK if wrong is None else HTTPStatus.BAD_REQUEST
-    own = backing.deployment.rules.own_secret
-    return visit.render("subscription_new.html", status, given=given, wrong=wrong, own_secret=own)
-
-
 def _show(backing: Backing, visit: Visit) -> Response:
     caller, history = visit.caller, backing.history
     item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
@@ -124,7 +91,6 @@ def _show(backing: Backing, visit: Visit) -> Response:
         owed=backing.owed(caller, item.id),
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
-        told=visit.told,
     )
 
 
@@ -139,21 +105,6 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
         for name, value in item.options.items()
         if value is not None and value != usual[name] and name not in {"url", "event_type", "tenant"}
     ]
-
-
-def _set_enabled(backing: Backing, visit: Visit, *, enabled: bool) -> Response:
-    after = backing.changes(visit.caller).set_enabled(int(visit.path["id"]), enabled).after
-    return to(_path(visit), "still_paused" if after.mode == "paused" else after.mode)
-
-
-def _pause(backing: Backing, visit: Visit) -> Response:
-    backing.changes(visit.caller).pause(int(visit.path["id"]))
-    return to(_path(visit), "paused")
-
-
-def _resume(backing: Backing, visit: Visit) -> Response:
-    backing.changes(visit.caller).resume(int(visit.path["id"]))
-    return to(_path(visit), "resumed")
 
 
 def _ping(backing: Backing, visit: Visit) -> Response:
@@ -178,25 +129,13 @@ def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _rotate(backing: Backing, visit: Visit) -> Response:
-    rotation = backing.changes(visit.caller).rotate(int(visit.path["id"]), overlap=OVERLAP)
-    return visit.tell(_path(visit), {"kind": "key", "key": receiver_key(rotation.secret), "before": "24 hours"})
-
-
 def _path(visit: Visit) -> str:
     return f"/subscriptions/{visit.path['id']}"
 
 
 ROUTES = (
     PageRoute("/subscriptions", _list),
-    PageRoute("/subscriptions/new", _new),
-    PageRoute("/subscriptions/new", _create, "write", post=True),
     PageRoute("/subscriptions/{id:number}", _show),
-    PageRoute("/subscriptions/{id:number}/enable", partial(_set_enabled, enabled=True), "write", post=True),
-    PageRoute("/subscriptions/{id:number}/disable", partial(_set_enabled, enabled=False), "write", post=True),
-    PageRoute("/subscriptions/{id:number}/pause", _pause, "write", post=True),
-    PageRoute("/subscriptions/{id:number}/resume", _resume, "write", post=True),
     PageRoute("/subscriptions/{id:number}/ping", _ping, "write", post=True),
     PageRoute("/subscriptions/{id:number}/verify", _verify, "write", post=True),
-    PageRoute("/subscriptions/{id:number}/rotate-secret", _rotate, "secrets", post=True),
 )

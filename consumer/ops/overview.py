@@ -103,7 +103,10 @@ class Overview:
         parts: dict[str, list[str]] = {}
         for part, reason in self.missing:
             parts.setdefault(reason, []).append(_PARTS[part])
-        return [Missing(_enumerated(names), reason) for reason, names in parts.items()]
+        return [
+            Missing(" and ".join(filter(None, (", ".join(names[:-1]), names[-1]))), reason)
+            for reason, names in parts.items()
+        ]
 
 
 def overview(
@@ -172,11 +175,6 @@ def shared(
             lock.release()
 
     return shared_look
-
-
-def _enumerated(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:

@@ -27,6 +27,7 @@ CALLERS = {
     "all": Caller("all", frozenset(SCOPES)),
     "acme": Caller("acme", frozenset(SCOPES), "acme"),
     "reader": Caller("reader", frozenset({"read"})),
+    "writer": Caller("writer", frozenset({"read", "write"})),
 }
 
 

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Route, expect
 from sqlalchemy import Engine
 
+from consumer.console import deliveries
 from consumer.ledger import store
 from consumer.subscriptions import repository
 from tests.chromium import NARROW, Visitor
@@ -82,11 +83,16 @@ def test_a_page_that_no_longer_refreshes_itself_says_since_when(console: OPENS, 
     assert visitor.go("/subscriptions").locator("[data-live]").count() == 0
 
 
-@pytest.mark.parametrize("path", ["/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events"])
+PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events", "/types", "/deliveries/1")
+OF_ONE = ("", "/edit", "/disable", "/remove", "/rotate-secret")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *(f"/subscriptions/1{each}" for each in OF_ONE)])
 def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium, path: str) -> None:
     """Axe finds no fault in them, and a phone need not scroll sideways."""
     for number in range(3):
         repository.add(engine, f"https://example.com/{'long-path-' * 20}{number}", "order.paid", tenant="acme")
+    store.park(engine, GROUP, [parked(make_event(3, body=b'{"a": 1}'), 1)], 1.0)
     visitor = visitor_of(console(None), chromium)
     visitor.go(path)
     visitor.assert_accessible()
@@ -110,4 +116,22 @@ def test_a_payload_is_copied_as_it_came(engine: Engine, console: OPENS, chromium
     expect(page.get_by_role("button", name="Copied the webhook-id")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "msg_3"
     visitor.assert_accessible()
+    assert visitor.errors == []
+
+
+def test_a_long_redelivery_goes_on_by_itself(
+    engine: Engine, console: OPENS, chromium: Chromium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer shows how far it is, and asks for the next one, until all deliveries are marked."""
+    monkeypatch.setattr(deliveries, "SECONDS", 0.0)
+    monkeypatch.setattr(deliveries, "MOST", 2)
+    number = repository.add(engine, "https://example.com/hooks", "order.paid")
+    store.park(engine, GROUP, [parked(make_event(each), number, status="exhausted") for each in range(9)], 1.0)
+    visitor = visitor_of(console(None), chromium)
+    page = visitor.go("/deliveries?state=exhausted")
+    page.get_by_role("button", name="Redeliver all that match").click()
+    visitor.assert_accessible()
+    page.get_by_role("button", name="Redeliver").click()
+    expect(page.get_by_role("status")).to_contain_text("Marked: 9.")
+    expect(page.get_by_text("No stored delivery matches")).to_be_visible()
     assert visitor.errors == []

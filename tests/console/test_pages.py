@@ -92,7 +92,8 @@ def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: C
     here = f"/subscriptions/{item.id}"
     assert SAID["disabled"].text in send(browser, here, f"{here}/disable")
     assert SAID["enabled"].text in send(browser, here, f"{here}/enable")
-    rotated = send(browser, here, f"{here}/rotate-secret")
+    rotated = send(browser, here, f"{here}/rotate-secret", overlap="604800")
+    assert "signs too for a week" in rotated
     assert "whsec_" in rotated
     assert "shown only once" in rotated
     assert "whsec_" not in browser.get(here).text
@@ -131,7 +132,9 @@ def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[
 
     def buttons() -> list[str]:
         return [
-            name for name in ("Pause", "Resume", "Disable", "Enable") if f">{name}</button>" in browser.get(here).text
+            name
+            for name in ("Pause", "Resume", "Disable", "Enable")
+            if re.search(f">{name}( …)?</(a|button)>", browser.get(here).text)
         ]
 
     assert buttons() == ["Pause", "Disable"]
@@ -239,7 +242,7 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
     assert "&lt;h1&gt;no&lt;/h1&gt;" in page
     assert "<h1>no" not in page
     after = send(browser, f"/deliveries/{delivery}", "/deliveries/redeliver", id=str(delivery))
-    assert SAID["redelivered"].text in after
+    assert "Marked: 1." in after
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data["delivery_ids"]) == ("delivery.redelivered", [delivery])
     with engine.connect() as connection:
@@ -299,8 +302,8 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"
-    for path in ("enable", "disable", "pause", "resume", "ping", "verify", "rotate-secret"):
-        assert "There is no subscription" in send(browser, page, f"/subscriptions/{other}/{path}")
+    for path in ("enable", "disable", "pause", "resume", "ping", "verify", "rotate-secret", "edit", "remove"):
+        assert "There is no subscription" in send(browser, page, f"/subscriptions/{other}/{path}", overlap="0")
     send(browser, page, "/deliveries/redeliver", id=str(foreign))
     new = {"url": "https://example.com/another", "event_type": "a", "tenant": "other"}
     send(browser, page, "/subscriptions/new", **new)

@@ -72,6 +72,8 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     page = visitor.go(f"/subscriptions/{billing}")
     page.get_by_role("button", name="Send a test event").click()
     expect(page.get_by_role("heading", name="Test event")).to_be_visible()
+    page.get_by_role("link", name="Disable").click()
+    visitor.assert_accessible()
     page.get_by_role("button", name="Disable").click()
     expect(page.get_by_role("status")).to_contain_text("Disabled")
     eventually(lambda: "subscription.disabled" in visitor.go("/audit").content())
