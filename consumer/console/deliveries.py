@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ from consumer.console.app import BASE, PageRoute, Said, Visit
 from consumer.console.rendering import numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
+from consumer.ledger import ordering
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ledger.search import MOST
 from consumer.ops.waiting import wait_of
@@ -94,7 +96,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
         "delivery.html",
         it=item,
         event=event,
-        wait=wait_of(where.engine, item, receiver, where.clock()),
+        wait=wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine)),
         attempts=[]
         if history is None
         else history.recent(

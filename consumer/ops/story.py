@@ -24,6 +24,7 @@ from consumer.ops.bounded import within
 from consumer.ops.changes import Deployment
 from consumer.ops.cluster import committed_offset
 from consumer.ops.matching import candidates_of, hindrance
+from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect
 from consumer.subscriptions.subscribed import Subscribed
@@ -80,7 +81,7 @@ class Traces(NamedTuple):
     """All that is known of an event and a subscription (None: it was removed).
 
     `hindrance`: why it would not get the event now. `settled`: whether the group's workers are done with the record;
-    None: not known.
+    None: not known. `now`: unix seconds.
     """
 
     item: Subscribed | None
@@ -89,6 +90,7 @@ class Traces(NamedTuple):
     covered: CursorReason | None
     hindrance: str | None
     settled: bool | None
+    now: float
 
 
 def tell(
@@ -124,7 +126,7 @@ def tell(
     for each in shown:
         item, row = items.get(each), stored.get(each)
         obstacle = None if item is None else hindrance(item, event, variables)
-        traces = Traces(item, tried[each], row, covered.get(each), obstacle, settled)
+        traces = Traces(item, tried[each], row, covered.get(each), obstacle, settled, where.clock())
         receivers.append(_receiver(each, traces, event))
     return Story(tuple(receivers), len(ids) > MOST, missing)
 
@@ -137,52 +139,47 @@ def judge(it: Traces, record_at: float) -> tuple[State, str | None]:  # noqa: PL
     if success is not None:
         return State.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
     if it.stored is not None:
-        return _of_row(it.stored, it.item)
+        return _of_row(it.stored, it.item, it.now)
     if last is not None and last.outcome == "exhausted":
         return State.GIVEN_UP, failed
     if it.item is None:
         return State.UNKNOWN, "its subscription was removed"
     if it.hindrance is not None:
         return State.UNMATCHED, it.hindrance
+    broken = next((str(each) for each in it.item.problems if each.effect is Effect.STORED), None)
     if it.covered is not None:
         owed = f"a cursor ({it.covered}) covers it: it comes from Kafka, in its turn"
-        return State.WAITING, "; ".join(filter(None, (it.item.pause, owed)))
+        return State.WAITING, "; ".join(filter(None, (it.item.pause, broken, owed)))
     if it.settled is False:
         waits = "the group has not committed its record yet"
-        return State.WAITING, "; ".join(filter(None, (failed, it.item.pause, waits)))
+        return State.WAITING, "; ".join(filter(None, (failed, it.item.pause, broken, waits)))
     created = it.item.created_at
     if last is None and created is not None and created.timestamp() > record_at:
         return State.REGISTERED_LATER, f"registered {rfc3339(created.timestamp())}"
     return State.UNKNOWN, failed or "no attempt is on record"
 
 
-def _of_row(row: StoredDelivery, item: Subscribed | None) -> tuple[State, str | None]:
+def _of_row(row: StoredDelivery, item: Subscribed | None, now: float) -> tuple[State, str | None]:
     failed = None if row.last is None else f"attempt {row.attempt} failed: {row.last.error}"
-    match Status(row.status):
-        case Status.DELIVERED:
-            return State.DELIVERED, f"{rfc3339(row.updated_at)}, attempt {row.attempt}"
-        case Status.EXHAUSTED:
-            return State.GIVEN_UP, failed
-        case Status.BLOCKED:
-            why = "an earlier event of its key goes first"
-        case Status.HELD:
-            why = "its subscription is disabled or paused" if item is None else item.state
-        case Status.PARKED:
-            due = "" if row.next_attempt_at is None else f"the next attempt is due {rfc3339(row.next_attempt_at)}"
-            why = "; ".join(filter(None, (due, None if item is None else item.pause)))
-    return State.WAITING, "; ".join(filter(None, (failed, why)))
+    if row.status == Status.DELIVERED:
+        return State.DELIVERED, f"{rfc3339(row.updated_at)}, attempt {row.attempt}"
+    if row.status == Status.EXHAUSTED:
+        return State.GIVEN_UP, failed
+    wait = None if row.status == Status.BLOCKED else wait_of(row, item, now, lambda _: None)
+    why = "an earlier event of its key goes first" if wait is None else f"{wait.text[0].lower()}{wait.text[1:-1]}"
+    until = None if wait is None or wait.until is None else f"it is due {rfc3339(wait.until)}"
+    return State.WAITING, "; ".join(filter(None, (failed, why, until)))
 
 
 def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:
     state, why = judge(it, event.record.timestamp / 1000)
     item, row = it.item, it.stored
-    stored = None if item is None else next((str(each) for each in item.problems if each.effect is Effect.STORED), None)
     return Receiver(
         subscription_id,
         item.url if item is not None else redact_url(row.url) if row is not None else None,
         None if item is None else item.event_type,
         state,
-        "; ".join(filter(None, (why, stored if state is State.WAITING else None))) or None,
+        why,
         item is not None and it.hindrance is None,
         None if row is None else row.id,
         tuple(it.attempts),

@@ -1,10 +1,8 @@
 """What a stored delivery waits for, as far as the database knows: for the command line, the API and the console."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Engine
-
-from consumer.ledger import ordering
 from consumer.ledger.admin import StoredDelivery
 from consumer.subscriptions.options import Effect
 from consumer.subscriptions.subscribed import Subscribed
@@ -26,16 +24,18 @@ class Wait(NamedTuple):
     behind: int | None = None
 
 
-def wait_of(engine: Engine, item: StoredDelivery, receiver: Subscribed | None, now: float) -> Wait | None:
+def wait_of(
+    item: StoredDelivery, receiver: Subscribed | None, now: float, ahead: Callable[[int], int | None]
+) -> Wait | None:
     """What a delivery waits for at `now` (unix seconds); None if it is delivered or given up.
 
-    `receiver` is its subscription; None: that was removed.
+    `receiver` is its subscription; None: that was removed. `ahead`: as `ordering.ahead`, for a blocked delivery.
     """
     if item.status in {Status.DELIVERED, Status.EXHAUSTED}:
         return None
     if (hindered := _of_receiver(receiver)) is not None or receiver is None:
         return hindered
-    if item.status == Status.BLOCKED and (behind := ordering.ahead(engine, item.id)) is not None:
+    if item.status == Status.BLOCKED and (behind := ahead(item.id)) is not None:
         return Wait("order", f"Delivery {behind} goes first: an earlier event of its key.", behind=behind)
     until = item.next_attempt_at if item.status == Status.PARKED and (item.next_attempt_at or now) > now else None
     failing = receiver.failing_since

@@ -166,9 +166,12 @@ def test_stored_deliveries_say_what_they_wait_for(engine: Engine, told: Told) ->
     put(engine, held, "held")
     found = {each.subscription_id: each for each in told().receivers}
     assert {each.state for number, each in found.items() if number != given_up} == {State.WAITING}
-    assert found[waiting].why == "attempt 1 failed: boom; the next attempt is due 2023-11-14T22:16:00.000Z"
+    assert (
+        found[waiting].why
+        == "attempt 1 failed: boom; attempt 2 follows by its retry schedule; it is due 2023-11-14T22:16:00.000Z"
+    )
     assert found[blocked].why == "an earlier event of its key goes first"
-    assert re.fullmatch(r"paused since \S+Z: no space", found[held].why or "")
+    assert re.fullmatch(r"its subscription is paused since \S+Z: no space\. It is sent once.*", found[held].why or "")
     assert (found[given_up].state, found[given_up].why) == (State.GIVEN_UP, "attempt 9 failed: boom")
     assert all(each.delivery_id is not None for each in found.values())
 

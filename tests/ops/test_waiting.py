@@ -1,9 +1,11 @@
 """What a stored delivery waits for."""
 
+from functools import partial
+
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, upkeep
+from consumer.ledger import admin, ordering, upkeep
 from consumer.ops.waiting import Reason, Wait, wait_of
 from consumer.subscriptions import repository
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -19,10 +21,8 @@ def subscribed(engine: Engine, **options: str) -> int:
 
 def wait(engine: Engine, offset: int, now: float = NOW) -> Wait | None:
     """What the delivery of the record at this offset waits for."""
-    (found,) = admin.of_record(engine, "webhooks", "t", 0, offset).values()
-    detail = admin.detail(engine, found[0])
-    assert detail is not None
-    return wait_of(engine, detail.delivery, repository.get(engine, detail.delivery.subscription_id), now)
+    (found,) = admin.of_record(engine, "webhooks", make_event(offset).record, 9)
+    return wait_of(found, repository.get(engine, found.subscription_id), now, partial(ordering.ahead, engine))
 
 
 def test_a_delivery_waits_for_its_schedule_and_then_for_a_worker(engine: Engine) -> None:
@@ -51,11 +51,11 @@ def test_a_delivery_waits_for_an_earlier_event_of_its_key(engine: Engine) -> Non
     subscription = subscribed(engine, ordering="key")
     park(engine, ordered(0, subscription, next_attempt_at=LATER), ordered(1, subscription, b"another"))
     park(engine, ordered(2, subscription), ordered(3, subscription))
-    first = admin.of_record(engine, "webhooks", "t", 0, 0)[subscription][0]
+    (first,) = admin.of_record(engine, "webhooks", make_event(0).record, 9)
     for offset in (2, 3):
         found = wait(engine, offset)
         assert found is not None
-        assert (found.reason, found.behind) == ("order", first)
+        assert (found.reason, found.behind) == ("order", first.id)
     others = [wait(engine, offset) for offset in (0, 1)]
     assert [each and (each.reason, each.behind) for each in others] == [("schedule", None), ("worker", None)]
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 0")
