@@ -225,8 +225,8 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# Under way in this process: for up to minutes, up to 10 s, and up to 8 s.
-_EXCHANGES, _READS, _LOOKS = Quota(8), Quota(4), Quota(8)
+# Under way in this process: for up to minutes, up to 10 s, up to 8 s, and up to 5 s.
+_EXCHANGES, _READS, _LOOKS, _REDELIVERIES = Quota(8), Quota(4), Quota(8), Quota(4)
 
 
 def exchanging(caller: Caller) -> AbstractContextManager[None]:
@@ -242,6 +242,11 @@ def reading_back(caller: Caller) -> AbstractContextManager[None]:
 def reading_log(caller: Caller) -> AbstractContextManager[None]:
     """A context for reading a place of the log."""
     return _LOOKS.admitted(caller, "too many requests read the log; try again")
+
+
+def redelivering(caller: Caller) -> AbstractContextManager[None]:
+    """A context for redelivering for some seconds."""
+    return _REDELIVERIES.admitted(caller, "too many requests redeliver; try again")
 
 
 def seeing(caller: Caller) -> Callable[[Attempt], bool]:

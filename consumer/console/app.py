@@ -91,7 +91,7 @@ class Visit(NamedTuple):
     form: Form
     render: Callable[..., Response]  # of a template's name, and its values
     told: Mapping[str, Any]  # what the form before has told this page
-    tell: Callable[..., Response]  # a path, short values for the page there, and one of SAID: redirects the visitor
+    tell: Callable[..., Response]  # a path and short values, for the page there: redirects the visitor
 
     def selected(self) -> list[int]:
         """The ids in the form, sorted. RequestRefused if there is none."""
@@ -196,13 +196,14 @@ class Frame:
             if route.scope not in session.caller.scopes:
                 return self._error(request, session, HTTPStatus.FORBIDDEN, f"Your token has no scope {route.scope}.")
             told = None if route.post else opened(session, request.cookies.get(TOLD, ""))
+            request.state.told = told or {}
             visit = Visit(
                 session.caller,
                 request.path_params,
                 request.query_params,
                 await self._form(request, session) if route.post else Form(),
-                partial(self._render, request, session, told=told or {}),
-                told or {},
+                partial(self._render, request, session),
+                request.state.told,
                 partial(self._tell, request, session),
             )
             answer = await run_in_threadpool(route.page, visit)
@@ -235,10 +236,8 @@ class Frame:
             return to("/")
         return self._sign_in_form(request.query_params.get("next", "/"))
 
-    def _tell(
-        self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object], said: str = ""
-    ) -> Response:
-        answer = to(path, said)
+    def _tell(self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object]) -> Response:
+        answer = to(path)
         self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path.partition('?')[0]}")
         return answer
 
@@ -290,16 +289,9 @@ class Frame:
         return HTMLResponse(page.render(next=wanted, status=status), status)
 
     def _render(
-        self,
-        request: Request,
-        session: ConsoleSession,
-        name: str,
-        status: HTTPStatus = HTTPStatus.OK,
-        *,
-        told: Mapping[str, Any] = {},
-        **values: object,
+        self, request: Request, session: ConsoleSession, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
     ) -> Response:
-        caller = session.caller
+        caller, told = session.caller, getattr(request.state, "told", {})
         here = request.url.path.removeprefix(BASE)
         text = self._templates.get_template(name).render(
             {

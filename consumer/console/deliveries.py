@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing, seeing
+from consumer.api.backing import Backing, redelivering, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Said, Visit
 from consumer.console.rendering import numbered, whole
@@ -88,8 +88,7 @@ def _moment(text: str) -> float | None:
 def _show(backing: Backing, visit: Visit) -> Response:
     where, history = backing.deployment, backing.history
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
-    record, sees = item.record, seeing(visit.caller)
-    place = (record.topic, record.partition, record.offset)
+    place, sees = item.record[:3], seeing(visit.caller)
     receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
     failures = [("First failure", item.first)] if item.first != item.last else []
     return visit.render(
@@ -133,21 +132,19 @@ def _redeliver_all(backing: Backing, visit: Visit) -> Response:
     query = query._replace(statuses=_REDELIVERABLE.intersection(query.statuses or _REDELIVERABLE))
     if not query.statuses:
         raise RequestRefused(Code.BAD_REQUEST, f"Deliveries that are {asked['state']} cannot be sent again.")
-    if "sure" not in form:
-        return visit.render("redeliver_all.html", asked=asked, progress=None, return_to=form.get("back", "/deliveries"))
     marked, found = (whole(form.get(name, "")) or 0 for name in ("marked", "found"))
     position, until = form.get("position") or None, time.monotonic() + SECONDS
-    while True:
-        page = backing.search(visit.caller, query, MOST, position)
-        marked += len(changes.redeliver_these({each.id for each in page.deliveries}))
-        found, position = found + len(page.deliveries), page.position
-        if position is None:
-            return visit.back("/deliveries", _marked(marked, found))
-        if time.monotonic() >= until:
-            progress = {"marked": marked, "found": found, "position": position}
-            return visit.render(
-                "redeliver_all.html", asked=asked, progress=progress, return_to=form.get("back", "/deliveries")
-            )
+    with redelivering(visit.caller):
+        while "sure" in form:
+            page = backing.search(visit.caller, query, MOST, position)
+            marked += len(changes.redeliver_these({each.id for each in page.deliveries}))
+            found, position = found + len(page.deliveries), page.position
+            if position is None:
+                return visit.back("/deliveries", _marked(marked, found))
+            if time.monotonic() >= until:
+                break
+    progress = {"marked": marked, "found": found, "position": position} if position else None
+    return visit.render("redeliver_all.html", asked=asked, progress=progress, return_to=form.get("back", "/deliveries"))
 
 
 ROUTES = (

@@ -103,8 +103,9 @@ def _audit(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in ("type", "actor", "subscription")}
     found, fault = [], None
     try:
-        query = AuditQuery(asked["type"], asked["actor"], numbered(asked["subscription"]))
-        found = events.audit(kafka, OPERATIONS, query)
+        found = events.audit(
+            kafka, OPERATIONS, AuditQuery(asked["type"], asked["actor"], numbered(asked["subscription"]))
+        )
     except (WebhooksError, ValueError) as error:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]

@@ -121,9 +121,8 @@ def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Conso
     except (InvalidToken, ValueError):
         return None
     form, key = (urlsafe_b64encode(_mac(digest, purpose, content)) for purpose in (b"form", b"told"))
-    return ConsoleSession(
-        tokens[digest]._replace(way="console"), form.decode(), _mac(digest, b"name", content).hex(), key
-    )
+    name = _mac(digest, b"name", content).hex()
+    return ConsoleSession(tokens[digest]._replace(way="console"), form.decode(), name, key)
 
 
 def _id(digest: bytes) -> str:

@@ -63,9 +63,7 @@ def _text(value: object) -> str:
 def _stored(name: str, text: str) -> Any:
     """The text of a field in the form of its column. A text that is no number is left, to be refused with a reason."""
     if MASK in text:
-        raise InvalidSubscription(
-            "has values that are not shown: write each of them again", name, OPTIONS[name].example
-        )
+        raise InvalidSubscription("has values that are not shown: write each of them again", name)
     try:
         return _COLUMNS[name].type.python_type(text) if text else None
     except ValueError:
@@ -88,8 +86,8 @@ def _create(backing: Backing, visit: Visit) -> Response:
         added = backing.changes(visit.caller).add(new_secrets=[("signing", own)] if own else (), **values)
     except InvalidSubscription as error:
         return _form(visit, given, error, it=None, own_secret=required)
-    there = f"/subscriptions/{added.id}"
-    return visit.tell(there, {"kind": "key", "key": receiver_key(own)}, "created") if own else to(there, "created")
+    there = f"/subscriptions/{added.id}?said=created"
+    return visit.tell(there, {"kind": "key", "key": receiver_key(own)}) if own else to(there)
 
 
 def _edit(backing: Backing, visit: Visit) -> Response:

@@ -20,7 +20,6 @@ from consumer.ledger.replays import Span
 SECONDS = 5.0  # of one reading
 MOST_BYTES = 16 * 2**20  # of the records
 SEARCHED = 2_000  # of the newest operational events, if only some are wanted
-_WAYS = {"console": "console", "api": "API", "cli": "command line"}  # by the beginning of an actor
 
 ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
 
@@ -33,12 +32,6 @@ class AuditEntry(NamedTuple):
     subscription_id: int | None
     actor: str | None
     data: dict[str, object]
-
-    @property
-    def by(self) -> tuple[str, str]:
-        """By which way the change came, and who made it; the service itself has no name."""
-        way, _, name = (self.actor or "").partition(":")
-        return (_WAYS.get(way, way), name) if self.actor else ("the service", "")
 
 
 class AuditQuery(NamedTuple):
@@ -54,9 +47,8 @@ class AuditQuery(NamedTuple):
 
     def chooses(self, entry: AuditEntry) -> bool:
         """Whether the event meets the conditions."""
-        actor = entry.actor or "service"
-        theirs = entry.data.get("subscription_ids")
-        subscriptions = {entry.subscription_id, *(theirs if isinstance(theirs, list) else ())}
+        actor, theirs = entry.actor or "service", entry.data.get("subscription_ids")
+        subscriptions = [entry.subscription_id, *(theirs if isinstance(theirs, list) else ())]
         return (
             self.type in {"", entry.type, entry.type.partition(".")[0]}
             and self.actor in {"", actor, *actor.split(":", 1)}

@@ -103,10 +103,7 @@ class Overview:
         parts: dict[str, list[str]] = {}
         for part, reason in self.missing:
             parts.setdefault(reason, []).append(_PARTS[part])
-        return [
-            Missing(" and ".join(filter(None, (", ".join(names[:-1]), names[-1]))), reason)
-            for reason, names in parts.items()
-        ]
+        return [Missing(" and ".join(names), reason) for reason, names in parts.items()]
 
 
 def overview(

@@ -40,8 +40,9 @@ def wait_of(
     until = item.next_attempt_at if item.status == Status.PARKED and (item.next_attempt_at or now) > now else None
     failing = receiver.failing_since
     if failing is not None:
-        probed = "workers probe it, and send the rest once a probe succeeds"
-        return Wait("receiver", f"No attempt at its receiver has succeeded since {failing:{_TIME}}: {probed}.", until)
+        return Wait(
+            "receiver", f"No attempt at its receiver has succeeded since {failing:{_TIME}}: it is probed.", until
+        )
     if until is None:
         return Wait("worker", "It is due: a worker sends it as soon as limits and circuit breaker permit.")
     return Wait("schedule", f"Attempt {item.attempt + 1} follows by its retry schedule.", until)

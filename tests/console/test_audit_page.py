@@ -13,7 +13,7 @@ Written = tuple[str, str | None, dict[str, object]]
 ENTRIES: tuple[Written, ...] = (
     ("subscription.created", "console:anne", {"subscription_id": 7, "url": "https://example.com/7"}),
     ("subscription.paused", "api:grafana", {"subscription_id": 8, "changed": ["paused_at"]}),
-    ("delivery.redelivered", "cli:anne", {"delivery_ids": [1, 2], "subscription_ids": [7, 9]}),
+    ("delivery.redelivered", "cli:anne", {"delivery_ids": [1, 2], "subscription_ids": [7, [9]]}),
     ("subscription.disabled", None, {"subscription_id": 8, "url": "https://example.com/8"}),
 )
 

@@ -391,7 +391,7 @@ def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: C
         connection.exec_driver_sql("DROP TABLE webhook_deliveries")
     page = browser.get("/").text
     missing = (
-        "The numbers of stored deliveries, the failing subscriptions and the subscriptions with waiting deliveries"
+        "The numbers of stored deliveries and the failing subscriptions and the subscriptions with waiting deliveries"
     )
     assert f"{missing} cannot be read" in page
     assert "Every receiver is well" not in page

@@ -87,7 +87,7 @@ def test_parts_that_are_missing_for_one_reason_are_one_fault(sqlite_engine: Engi
     found = overview(engine, None, (), seconds=60)
     database, kafka = found.faults
     assert len(found.missing) == 9
-    assert database.part.startswith("the numbers of stored deliveries, the failing subscriptions, ")
+    assert database.part.startswith("the numbers of stored deliveries and the failing subscriptions and ")
     assert database.part.endswith(" and the subscriptions with problems")
     assert "there is no such file" in database.reason
     assert kafka.part == "the lag and the dead letters"
