@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response, Security
+from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from starlette.routing import Match
 from consumer import __version__
 from consumer.api import backtest, deliveries, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
+from consumer.api.context import check_query
 from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import (
     CONTENT_TYPE,
@@ -108,7 +109,7 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         app.add_exception_handler(kind, _failed)
     app.state.backing = backing
     for router in _ROUTERS:
-        app.include_router(router, prefix=PREFIX, responses=_PROBLEMS)
+        app.include_router(router, prefix=PREFIX, responses=_PROBLEMS, dependencies=[Depends(check_query)])
 
     @app.post(
         "/register-webhook",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
-from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused
+from consumer.api.problems import MOST_ERRORS, PREFIX, RETRY_AFTER, Code, Mistake, RequestRefused, mistake
 from consumer.api.tokens import Caller, Scope
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
@@ -45,6 +46,28 @@ def backing_of(request: Request) -> Backing:
     """The application's Backing."""
     backing: Backing = request.app.state.backing
     return backing
+
+
+async def check_query(request: Request) -> None:
+    """Raise RequestRefused for a query parameter that the route does not have, or for a second value of one.
+
+    An unknown filter would else be ignored, and the answer would have what it should have left out.
+    """
+    route = request.app.openapi()["paths"][PREFIX + request.scope["route"].path][request.method.lower()]
+    lists = {  # which ones may be repeated
+        each["name"]: any(kind.get("type") == "array" for kind in each["schema"].get("anyOf", ()))
+        for each in route.get("parameters", ())
+        if each["in"] == "query"
+    }
+    known = f"it has {', '.join(sorted(lists))}" if lists else "it has none"
+    mistakes = []
+    for name, number in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in lists:
+            mistakes.append(mistake("parameter", name, f"is no parameter of this path; {known}"))
+        elif number > 1 and not lists[name]:
+            mistakes.append(mistake("parameter", name, "is there more than once"))
+    if mistakes:
+        raise RequestRefused(Code.INVALID, errors=mistakes[:MOST_ERRORS])
 
 
 def _needs(scope: Scope) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -28,7 +28,10 @@ log = structlog.get_logger(__name__)
 PREFIX = "/v1"
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = {"retry-after": "5"}  # seconds
-_MOST_ERRORS = 20  # described in one problem document
+MOST_ERRORS = 20  # described in one problem document
+
+
+Place = Literal["pointer", "parameter", "header"]  # where a mistake is
 
 
 class Code(Enum):
@@ -173,15 +176,19 @@ def _of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
         return RequestRefused(Code.BAD_REQUEST, "the body is not JSON")
     if any(error["loc"][0] == "path" for error in errors):
         return RequestRefused(Code.NOT_FOUND)
-    return RequestRefused(Code.INVALID, errors=[_mistake(each) for each in errors[:_MOST_ERRORS]])
+    return RequestRefused(Code.INVALID, errors=[_of_value(each) for each in errors[:MOST_ERRORS]])
 
 
-def _mistake(error: Mapping[str, Any]) -> Mistake:
+def _of_value(error: Mapping[str, Any]) -> Mistake:
     kind, *place = error["loc"]
     name = pointer(*place) if kind == "body" else str(place[0] if place else kind)
-    bounded = name[:200].encode("ascii", "backslashreplace").decode()
-    member = {"body": "pointer", "header": "header"}.get(kind, "parameter")
-    return Mistake(detail=error["msg"], **{member: bounded})
+    member: Place = "pointer" if kind == "body" else "header" if kind == "header" else "parameter"
+    return mistake(member, name, error["msg"])
+
+
+def mistake(kind: Place, name: str, detail: str) -> Mistake:
+    """The mistake at a place that the request names: the start of the name, in ASCII."""
+    return Mistake(detail=detail, **{kind: name[:200].encode("ascii", "backslashreplace").decode()})
 
 
 def invalid(detail: str, *place: object) -> RequestRefused:
