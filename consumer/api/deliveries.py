@@ -49,7 +49,7 @@ class ShownDelivery(Shown):
     """A stored delivery."""
 
     id: int
-    status: Annotated[Status, Field(examples=["parked"])]
+    state: Annotated[Status, Field(validation_alias="status", examples=["parked"])]
     subscription_id: int
     url: Annotated[
         str,
@@ -63,10 +63,10 @@ class ShownDelivery(Shown):
     offset: Annotated[int, Field(validation_alias=AliasPath("record", "offset"))]
     attempts: Annotated[int, Field(validation_alias="attempt")]
     next_attempt_at: Annotated[Stamp | None, Field(examples=["2026-07-28T14:05:00Z"])]
-    replay: Annotated[
+    replay_id: Annotated[
         int | None,
         BeforeValidator(lambda number: number or None),
-        Field(description="The replay that stored it."),
+        Field(validation_alias="replay", description="The replay that stored it."),
     ]
     created_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     updated_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:05Z"])]
@@ -100,7 +100,7 @@ class DeliveryPage(Shown):
 class Redelivery(Given):
     """Deliveries to send again."""
 
-    ids: Annotated[
+    delivery_ids: Annotated[
         list[Annotated[int, Field(ge=1, lt=2**63)]],
         Field(min_length=1, max_length=MOST_REDELIVERED, examples=[[42, 43]]),
     ]
@@ -109,15 +109,15 @@ class Redelivery(Given):
 class Redelivered(Shown):
     """The deliveries that are marked: the workers send them, on a new retry schedule."""
 
-    ids: Annotated[list[int], Field(examples=[[42, 43]])]
+    delivery_ids: Annotated[list[int], Field(examples=[[42, 43]])]
 
 
 @router.get("", response_model=DeliveryPage)
 def list_deliveries(
     caller: Reader,
     backing: Backed,
-    status: Annotated[list[Status] | None, Query(description="May be repeated.")] = None,
-    subscription: OfSubscription = None,
+    state: Annotated[list[Status] | None, Query(description="May be repeated.")] = None,
+    subscription_id: OfSubscription = None,
     event_type: Annotated[str | None, Query(max_length=255, examples=["order.paid"])] = None,
     topic: Annotated[str | None, Query(max_length=249, examples=["orders"])] = None,
     tenant: Annotated[str | None, Query(max_length=255, examples=["acme"])] = None,
@@ -129,7 +129,7 @@ def list_deliveries(
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
-    query = DeliveryQuery(status or (), subscription, tenant, event_type, topic, unix(since), unix(until))
+    query = DeliveryQuery(state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until))
     try:
         found = backing.search(caller, query, limit, cursor)
     except InvalidPosition:
@@ -155,13 +155,13 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
     marked = backing.changes(caller).redeliver_these([delivery_id])
     if not marked:
         raise Conflict("it is delivered, waits for its turn in an order, or has no subscription any more")
-    return answer({"ids": marked})
+    return answer({"delivery_ids": marked})
 
 
 @router.post("/redeliver", response_model=Redelivered)
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
-    return answer({"ids": backing.changes(caller).redeliver_these(these.ids)})
+    return answer({"delivery_ids": backing.changes(caller).redeliver_these(these.delivery_ids)})
 
 
 def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:

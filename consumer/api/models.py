@@ -179,7 +179,7 @@ class ShownExchange(Shown):
     ]
     body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
     status: int | None
-    answer: Annotated[str | None, Field(description="Start of the answer's body.")]
+    response: Annotated[str | None, Field(description="Start of the answer's body; it is untrusted.")]
     seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
     ok: Annotated[bool, Field(description="The receiver took it.")]
     verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
@@ -201,7 +201,7 @@ class ShownCertificate(Shown):
 
     subject: Annotated[str, Field(examples=["CN=hooks.example.com"])]
     issuer: Annotated[str, Field(examples=["CN=Example CA,O=Example"])]
-    expires: Annotated[datetime, Field(validation_alias="not_after", examples=["2027-07-28T14:00:00Z"])]
+    expires_at: Annotated[datetime, Field(validation_alias="not_after", examples=["2027-07-28T14:00:00Z"])]
     fingerprint: Annotated[str, Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
 
 

@@ -53,9 +53,9 @@ def _of_subscription(name: str, example: str | int) -> Any:
 class ShownFailing(Shown):
     """A subscription without a successful attempt since then."""
 
-    id: Annotated[int, _of_subscription("subscription_id", 7)]
+    subscription_id: Annotated[int, _of_subscription("subscription_id", 7)]
     url: Annotated[str, _of_subscription("url", "https://example.com/hooks")]
-    since: Annotated[datetime, _of_subscription("since", "2026-07-28T14:00:00Z")]
+    failing_since: Annotated[datetime, _of_subscription("since", "2026-07-28T14:00:00Z")]
     last_error: Annotated[
         str | None,
         BeforeValidator(lambda last: None if last is None else last.error),
@@ -104,7 +104,7 @@ class EventTypes(Shown):
 def list_attempts(
     caller: Reader,
     backing: Backed,
-    subscription: OfSubscription = None,
+    subscription_id: OfSubscription = None,
     since: At = None,
     until: At = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 100,
@@ -115,17 +115,17 @@ def list_attempts(
     """
     if backing.history is None:
         raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
-    if subscription is None:
+    if subscription_id is None:
         of_all_tenants(caller)
     elif caller.tenant is not None:
-        backing.deployment.subscription(subscription, caller.tenant)
+        backing.deployment.subscription(subscription_id, caller.tenant)
     begin, end = unix(since), unix(until)
     if begin is None and end is None:
-        found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
+        found, missing = backing.history.recent(subscription_id, limit, seeing(caller)), backing.history.fault
     else:
         with reading_back(caller):
             until_time = _FAR if end is None else end
-            found = backing.history.read_back(subscription, begin or 0.0, until_time, limit, seeing(caller))
+            found = backing.history.read_back(subscription_id, begin or 0.0, until_time, limit, seeing(caller))
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
     items = [told(caller, ShownAttempt.model_validate(each).model_dump(), "error") for each in found]
     return answer({"items": items, "missing": missing})

@@ -124,14 +124,14 @@ class ReplayPage(Shown):
 def list_replays(
     caller: Reader,
     backing: Backed,
-    subscription: OfSubscription = None,
+    subscription_id: OfSubscription = None,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="Only ids below.", examples=[100])] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
 ) -> Response:
     """List replays, the newest first."""
     of_all_tenants(caller)
     where = backing.deployment
-    found = replays.find(where.engine, limit=limit, group=where.group, subscription=subscription, before=before)
+    found = replays.find(where.engine, limit=limit, group=where.group, subscription=subscription_id, before=before)
     items = list(map(_shown, found))
     return answer({"items": items, "next": found[-1].id if len(found) == limit else None})
 

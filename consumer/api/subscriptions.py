@@ -232,13 +232,13 @@ def remove_subscription(
     _: Writer,
     changes: Changing,
     subscription_id: SubscriptionId,
-    owed: Annotated[
+    if_owed: Annotated[
         Literal["refuse", "exhaust"],
-        Query(description="If deliveries are owed: refuse to remove it (409), or give them up within a minute."),
+        Query(description="Refuse to remove it if deliveries are owed (409), or give them up within a minute."),
     ] = "refuse",
 ) -> Response:
     """Remove a subscription and its secrets."""
-    changes.remove(subscription_id, give_up=owed == "exhaust")
+    changes.remove(subscription_id, give_up=if_owed == "exhaust")
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -84,14 +84,14 @@ def _blocks(told: Mapping[str, Any]) -> Iterator[dict[str, object]]:
         "tls": told["tls"],
         "certificate": certificate.get("subject"),
         "issuer": certificate.get("issuer"),
-        "expires": certificate.get("expires"),
+        "expires": certificate.get("expires_at"),
     }
     if told["headers"]:
         yield {**told["headers"], "": told["body"]}
     yield {
         "status": told["status"],
         "time": steps or None,
-        "answer": told["answer"],
+        "response": told["response"],
         "verdict": told["verdict"],
         "look at": told["advice"],
     }

@@ -125,7 +125,7 @@ def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
     return {
         "outcome": made["verdict"],
         "request": f"{head}\n\n{made['body'] or ''}".strip(),
-        "answer": f"{answer}\n\n{made['answer'] or made['advice'] or ''}".strip(),
+        "answer": f"{answer}\n\n{made['response'] or made['advice'] or ''}".strip(),
     }
 
 

@@ -59,7 +59,7 @@ class CertificateInfo(NamedTuple):
         return {
             "subject": self.subject,
             "issuer": self.issuer,
-            "expires": self.not_after.isoformat(),
+            "expires_at": self.not_after.isoformat(),
             "fingerprint": self.fingerprint,
         }
 

@@ -191,7 +191,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
         "headers": _headers(endpoint, request, secrets) if request else {},
         "body": _start_of(request.payload if isinstance(request, SignedRequest) else request.body) if request else None,
         "status": None if answer is None else answer.status_code,
-        "answer": None if answer is None else _start_of(answer.content, secrets),
+        "response": None if answer is None else _start_of(answer.content, secrets),
         "seconds": {step: round(seconds, 6) for step, seconds in seen.seconds.items()},
         "ok": done.verdict.ok,
         "verdict": done.verdict.text,

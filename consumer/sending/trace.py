@@ -110,7 +110,7 @@ class Certificate(NamedTuple):
 
     subject: str
     issuer: str
-    expires: str
+    expires_at: str
 
 
 @dataclass(slots=True)
@@ -168,5 +168,5 @@ class Recorder:
             found = x509.load_der_x509_certificate(certificate)
         except ValueError:
             return
-        expires = found.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+        expires = found.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
         self.trace.certificate = Certificate(found.subject.rfc4514_string(), found.issuer.rfc4514_string(), expires)

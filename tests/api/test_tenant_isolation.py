@@ -41,7 +41,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", D, None, "read"),
     ("GET", f"{D}/{{delivery_id}}", None, "read"),
     ("POST", f"{D}/{{delivery_id}}/redeliver", {}, "write"),
-    ("POST", f"{D}/redeliver", {"ids": [1]}, "write"),
+    ("POST", f"{D}/redeliver", {"delivery_ids": [1]}, "write"),
     ("GET", "/attempts", None, "read"),
     ("GET", "/statistics", None, "read"),
     ("GET", "/event-types", None, "read"),
@@ -199,7 +199,7 @@ def test_a_tenant_does_not_learn_what_names_resolve_to(api: Api, engine: Engine)
             api.call("PATCH", path, {"url": NEW["url"]}, token=token),
             *(api.call("POST", f"{path}/{action}", {}, token=token) for action in ("ping", "verify")),
             api.call("GET", "/deliveries", token=token),
-            api.call("GET", f"/attempts?subscription={number}", token=token),
+            api.call("GET", f"/attempts?subscription_id={number}", token=token),
         ]
         assert [each.status_code for each in answers] == [422, 422, 200, 200, 200, 200]
         assert [inner in each.text for each in answers] == [token == "all"] * len(answers)

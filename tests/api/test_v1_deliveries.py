@@ -35,15 +35,15 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
     for offset in range(5):
         stored(engine, first, offset)
     stored(engine, second, 9, "exhausted")
-    found, path = [], f"/deliveries?subscription={first}&limit=2"
+    found, path = [], f"/deliveries?subscription_id={first}&limit=2"
     page = api.call("GET", path).json()
     found += page["items"]
     while page["next"]:
         page = api.call("GET", f"{path}&cursor={page['next']}").json()
         found += page["items"]
     assert [item["offset"] for item in found] == [4, 3, 2, 1, 0]
-    (item,) = api.call("GET", "/deliveries?status=exhausted&event_type=user.created&topic=t").json()["items"]
-    assert (item["subscription_id"], item["status"], item["attempts"]) == (second, "exhausted", 1)
+    (item,) = api.call("GET", "/deliveries?state=exhausted&event_type=user.created&topic=t").json()["items"]
+    assert (item["subscription_id"], item["state"], item["attempts"]) == (second, "exhausted", 1)
     assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)
     assert api.call("GET", "/deliveries?topic=another").json() == {"items": [], "next": None}
     assert api.call("GET", "/deliveries?since=2001-01-01T00:00:00Z").json()["items"] == []
@@ -66,15 +66,13 @@ def test_times_at_the_ends_of_the_calendar(api: Api, engine: Engine, query: str)
     assert items[0]["next_attempt_at"] == "9999-12-31T23:59:59.999Z"
 
 
-@pytest.mark.parametrize(
-    "query", ["cursor=x", "since=yesterday", "until=2026-01-01T00:00:00", "limit=0", "status=lost"]
-)
+@pytest.mark.parametrize("query", ["cursor=x", "since=yesterday", "until=2026-01-01T00:00:00", "limit=0", "state=lost"])
 def test_an_invalid_search_is_a_problem(api: Api, query: str) -> None:
     """The problem names the parameter."""
     answer = api.call("GET", f"/deliveries?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.text
-    if query == "status=lost":
+    if query == "state=lost":
         assert "should be 'parked', 'blocked', 'held', 'exhausted' or 'delivered'" in answer.text
 
 
@@ -111,14 +109,14 @@ def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
     for offset, status in enumerate(("exhausted", "exhausted", "parked")):
         stored(engine, subscription, offset, status)
     third, second, first = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
-    assert api.call("POST", f"/deliveries/{first}/redeliver", {}).json() == {"ids": [first]}
+    assert api.call("POST", f"/deliveries/{first}/redeliver", {}).json() == {"delivery_ids": [first]}
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = :id"), {"id": third})
     assert api.call("POST", f"/deliveries/{third}/redeliver", {}).status_code == 409
-    assert api.call("POST", "/deliveries/redeliver", {"ids": [first, second, third, 999]}).json() == {
-        "ids": [first, second]
+    assert api.call("POST", "/deliveries/redeliver", {"delivery_ids": [first, second, third, 999]}).json() == {
+        "delivery_ids": [first, second]
     }
-    states = {item["id"]: item["status"] for item in api.call("GET", "/deliveries").json()["items"]}
+    states = {item["id"]: item["state"] for item in api.call("GET", "/deliveries").json()["items"]}
     assert states == {first: "parked", second: "parked", third: "delivered"}
     told = [(event.type, event.data) for event in api.events() if event.type != "subscription.created"]
     assert told == [
@@ -137,7 +135,7 @@ def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:
     stored(engine, subscription, 2, "exhausted", tenant="other")
     assert api.call("PATCH", f"/subscriptions/{subscription}", {"tenant": "acme"}).status_code == 200
     foreign, own = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
-    for query in ("", "?tenant=acme", f"?subscription={subscription}"):
+    for query in ("", "?tenant=acme", f"?subscription_id={subscription}"):
         assert api.call("GET", f"/deliveries{query}", token="other").json() == {"items": [], "next": None}
         seen = api.call("GET", f"/deliveries{query}", token="acme").json()["items"]
         assert [item["id"] for item in seen] == [own]
@@ -146,7 +144,7 @@ def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:
             refused = api.call(method, f"/deliveries/{delivery}{path}", body, token=token)
             nothing = api.call(method, f"/deliveries/999{path}", body, token=token)
             assert (refused.status_code, refused.content) == (404, nothing.content)
-    both = {"ids": [own, foreign]}
-    assert api.call("POST", "/deliveries/redeliver", both, token="other").json() == {"ids": []}
-    assert api.call("GET", f"/deliveries/{own}", token="acme").json()["status"] == "exhausted"
-    assert api.call("POST", "/deliveries/redeliver", both, token="acme").json() == {"ids": [own]}
+    both = {"delivery_ids": [own, foreign]}
+    assert api.call("POST", "/deliveries/redeliver", both, token="other").json() == {"delivery_ids": []}
+    assert api.call("GET", f"/deliveries/{own}", token="acme").json()["state"] == "exhausted"
+    assert api.call("POST", "/deliveries/redeliver", both, token="acme").json() == {"delivery_ids": [own]}

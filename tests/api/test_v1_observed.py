@@ -59,13 +59,13 @@ def test_attempts_are_listed(api: Api) -> None:
     items = api.call("GET", "/attempts").json()["items"]
     assert [item["subscription_id"] for item in items] == [mine, theirs]
     assert items[0]["at"] == "2027-01-15T08:00:00.000Z"
-    (item,) = api.call("GET", f"/attempts?subscription={mine}", token="acme").json()["items"]
+    (item,) = api.call("GET", f"/attempts?subscription_id={mine}", token="acme").json()["items"]
     assert (item["status"], item["error"], item["response"]) == (503, "status 503", "try later")
-    assert api.call("GET", f"/attempts?subscription={theirs}", token="acme").status_code == 404
+    assert api.call("GET", f"/attempts?subscription_id={theirs}", token="acme").status_code == 404
     history.attempts.append(attempt(mine, "other"))
     for query in ("", "&since=2027-01-15T07:00:00Z"):
-        (item,) = api.call("GET", f"/attempts?subscription={mine}{query}", token="acme").json()["items"]
-        assert len(api.call("GET", f"/attempts?subscription={mine}{query}").json()["items"]) == 2
+        (item,) = api.call("GET", f"/attempts?subscription_id={mine}{query}", token="acme").json()["items"]
+        assert len(api.call("GET", f"/attempts?subscription_id={mine}{query}").json()["items"]) == 2
     history.asked.clear()
     told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
     assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
@@ -79,12 +79,12 @@ def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.Monke
     mine, history = api.create(tenant="acme")["id"], History([])
     api.app.state.backing = api.app.state.backing._replace(history=history)
     monkeypatch.setattr(backing, "_READS", backing.Quota(1))
-    path = f"/attempts?subscription={mine}&since=2027-01-15T07:00:00Z"
+    path = f"/attempts?subscription_id={mine}&since=2027-01-15T07:00:00Z"
     assert api.call("GET", path, token="acme").status_code == 200
     with backing.reading_back(ANYONE):
         refused = api.call("GET", path, token="acme")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        assert api.call("GET", f"/attempts?subscription={mine}", token="acme").status_code == 200
+        assert api.call("GET", f"/attempts?subscription_id={mine}", token="acme").status_code == 200
     assert len(history.asked) == 1
 
 

@@ -26,9 +26,9 @@ def test_each_route_refuses_unknown_parameters(api: Api) -> None:
 
 def test_a_parameter_has_one_value(api: Api) -> None:
     """A second one is a 422, unless the parameter is a list."""
-    twice = api.call("GET", "/deliveries?limit=1&status=parked&status=held&limit=2")
+    twice = api.call("GET", "/deliveries?limit=1&state=parked&state=held&limit=2")
     assert twice.json()["errors"] == [{"parameter": "limit", "detail": "is there more than once"}]
-    assert api.call("GET", "/deliveries?status=parked&status=held").status_code == 200
+    assert api.call("GET", "/deliveries?state=parked&state=held").status_code == 200
 
 
 def test_few_of_many_mistakes_are_described(api: Api) -> None:

@@ -238,7 +238,7 @@ def test_a_removal_with_open_deliveries_is_a_conflict(api: Api) -> None:
     refused = api.call("DELETE", path)
     assert (refused.status_code, refused.json()["owed"]) == (409, 1)
     assert api.call("GET", path).status_code == 200
-    removed = api.call("DELETE", f"{path}?owed=exhaust")
+    removed = api.call("DELETE", f"{path}?if_owed=exhaust")
     assert (removed.status_code, removed.content) == (204, b"")
     assert api.call("GET", path).status_code == 404
     assert api.call("DELETE", path).status_code == 404

@@ -58,7 +58,7 @@ def test_ping_shows_the_exchange(run: Run, engine: Engine, receive: Receive) -> 
     shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line and not line.startswith(" "))
     assert shown["state"] == "disabled: until Monday"
     assert (shown["address"], shown["x-webhook-event"]) == (f"127.0.0.1:{good.port}", "order.paid")
-    assert (shown["status"], shown["answer"]) == ("201", "ok\\x1b[31m!")
+    assert (shown["status"], shown["response"]) == ("201", "ok\\x1b[31m!")
     assert shown["verdict"] == "delivered: the receiver took it with status 201"
     assert '  {"amount": 5}\n' in done.stdout
     refused = run("ping", str(other))

@@ -51,7 +51,7 @@ OF_A_TENANT = (
     "/v1/subscriptions?state=failing&limit=200",
     "/v1/subscriptions?url=nowhere",
     "/v1/deliveries?limit=200",
-    "/v1/deliveries?status=held&status=exhausted",
+    "/v1/deliveries?state=held&state=exhausted",
     "/v1/deliveries?event_type=nothing",
     "/v1/deliveries?since=2023-11-20T00:00:00Z&until=2023-11-20T03:00:00Z",
 )
