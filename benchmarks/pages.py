@@ -44,7 +44,7 @@ PATHS = (
     "/v1/deliveries?tenant=rare",
     "/v1/deliveries?tenant=tenant-1&limit=200",
     "/v1/statistics",
-    "/v1/event-types?limit=1000",
+    "/v1/event-types?limit=200",
 )
 
 

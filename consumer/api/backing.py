@@ -1,12 +1,11 @@
 """The parts that the API and the console share: the deployment's parts, and the rules for a caller of one tenant."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
-
-import orjson
 
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
@@ -80,16 +79,33 @@ class Backing(NamedTuple):
             if refused is not None:
                 raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
-    def search(self, caller: Caller, query: DeliveryQuery, limit: int, sealed: str | None) -> Page:
-        """A page of the caller's stored deliveries. `sealed`: the position of the page before.
+    def cursor(self, listed: str, position: object) -> str:
+        """The cursor of a list's next page, which begins after `position` (JSON).
 
-        A position is sealed because it has ids of all tenants' rows, which tell how many there are. Raises
-        InvalidPosition, as `search` does.
+        It is sealed: a position may have ids of all tenants' rows, which tell how many there are.
         """
-        position = None if sealed is None else self._opened(sealed)
+        return self.tokens.sealed(json.dumps([listed, position]))
+
+    def position(self, listed: str, cursor: str | None) -> Any:
+        """The position in a cursor. Raises InvalidPosition for a text that no page of the list has given."""
+        if cursor is None:
+            return None
+        try:
+            found, position = json.loads(self.tokens.opened(cursor))
+        except ValueError:
+            found = None
+        if found != listed:
+            raise InvalidPosition("the position is none that a page has given; begin without one")
+        return position
+
+    def search(self, caller: Caller, query: DeliveryQuery, limit: int, cursor: str | None) -> Page:
+        """A page of the caller's stored deliveries, after `cursor`, with the next cursor as its position.
+
+        Raises InvalidPosition, as `position` does.
+        """
         query = query._replace(tenant=caller.tenant or query.tenant)
-        found = search(self.deployment.engine, query, limit, position)
-        return found._replace(position=None if found.position is None else self.tokens.sealed(found.position))
+        found = search(self.deployment.engine, query, limit, self.position("deliveries", cursor))
+        return found._replace(position=found.position and self.cursor("deliveries", found.position))
 
     def record(self, caller: Caller, topic: str, partition: int, offset: int) -> "Found":
         """The record at a place of the log that workers read, if the caller may see it.
@@ -150,16 +166,10 @@ class Backing(NamedTuple):
     def _stretch(self, log: Log, since: float, sealed: str | None) -> list[Span]:
         if sealed is None:
             return soon(log, lambda reader: find.whole(reader, log, since))
-        return [Span(*each) for each in orjson.loads(self._opened(sealed))]
+        return [Span(*each) for each in self.position("log", sealed)]
 
     def _rest(self, left: Sequence[Span]) -> str | None:
-        return self.tokens.sealed(orjson.dumps([*map(list, left)]).decode()) if left else None
-
-    def _opened(self, sealed: str) -> str:
-        try:
-            return self.tokens.opened(sealed)
-        except ValueError:
-            raise InvalidPosition("the position is none that a page has given; begin without one") from None
+        return self.cursor("log", left) if left else None
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""

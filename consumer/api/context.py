@@ -3,14 +3,14 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
@@ -25,6 +25,10 @@ from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.changes import Changes
 from consumer.subscriptions.subscribed import Subscribed
 
+Item = TypeVar("Item")
+MOST = 200  # items of a page
+MOST_CURSOR = 3_000  # characters: a position may have an event type, of 255 characters, that is sealed
+
 
 class Given(BaseModel):
     """The body of a request: no member but its own, and of no other type. Errors do not quote it."""
@@ -36,6 +40,12 @@ class Shown(BaseModel):
     """The body of an answer, read from the attributes of a value."""
 
     model_config = ConfigDict(from_attributes=True)
+
+
+class Page(Shown):
+    """A page of a list: of its `items`, and `next`."""
+
+    next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.")]
 
 
 class Nothing(Given):
@@ -89,6 +99,8 @@ Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
 OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
 At = Annotated[AwareDatetime | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
+Cursor = Annotated[str | None, Query(max_length=MOST_CURSOR, description="`next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most.")]
 IfMatch = Annotated[
     str | None,
     Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
@@ -135,6 +147,14 @@ def answer(
     # A row that plain SQL has written may have values of other types.
     body = content.model_dump(mode="json", warnings=False) if isinstance(content, BaseModel) else content
     return JSONResponse(body, status, headers)
+
+
+def paged(
+    backing: Backing, listed: str, found: Sequence[Item], limit: int, position: Callable[[Item], object]
+) -> dict[str, Any]:
+    """The page of a list of which one item more than `limit` was looked for."""
+    items = found[:limit]
+    return {"items": items, "next": backing.cursor(listed, position(items[-1])) if len(found) > limit else None}
 
 
 REPLAYED = "idempotency-replayed"

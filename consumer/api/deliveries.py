@@ -11,9 +11,12 @@ from consumer.api.backing import told
 from consumer.api.context import (
     At,
     Backed,
+    Cursor,
     Given,
+    Limit,
     Nothing,
     OfSubscription,
+    Page,
     Reader,
     Shown,
     Stamp,
@@ -21,13 +24,11 @@ from consumer.api.context import (
     answer,
     unix,
 )
-from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.tokens import Caller
-from consumer.errors import Conflict, InvalidPosition
+from consumer.errors import Conflict
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
-from consumer.ledger.search import MOST
 from models import Status
 
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
@@ -90,11 +91,10 @@ class DeliveryDetail(ShownDelivery):
     event: StoredEvent
 
 
-class DeliveryPage(Shown):
+class DeliveryPage(Page):
     """Deliveries, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
     items: list[ShownDelivery]
-    next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.")]
 
 
 class Redelivery(Given):
@@ -123,18 +123,14 @@ def list_deliveries(
     tenant: Annotated[str | None, Query(max_length=255, examples=["acme"])] = None,
     since: At = None,
     until: At = None,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=300)] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Response:
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
     query = DeliveryQuery(state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until))
-    try:
-        found = backing.search(caller, query, limit, cursor)
-    except InvalidPosition:
-        why = "is not a cursor of this search; leave it out to begin"
-        raise RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)]) from None
+    found = backing.search(caller, query, limit, cursor)
     return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 

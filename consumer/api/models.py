@@ -11,7 +11,7 @@ import orjson
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidation, create_model
 from sqlalchemy import String
 
-from consumer.api.context import Given, Shown
+from consumer.api.context import Given, Page, Shown
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
@@ -318,11 +318,10 @@ class Created(ShownSubscription):
     ] = None
 
 
-class SubscriptionPage(Shown):
+class SubscriptionPage(Page):
     """A page of subscriptions."""
 
     items: list[ShownSubscription]
-    next: Annotated[int | None, Field(description="`after` of the next page. Null: the end.")]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:

@@ -1,21 +1,34 @@
 """/v1/attempts, /v1/statistics and /v1/event-types: past attempts, and deliveries owed."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import of_all_tenants, reading_back, seeing, told
-from consumer.api.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, unix
+from consumer.api.context import (
+    At,
+    Backed,
+    Cursor,
+    Limit,
+    OfSubscription,
+    Page,
+    Reader,
+    Shown,
+    Stamp,
+    answer,
+    paged,
+    unix,
+)
 from consumer.api.problems import Code, RequestRefused
-from consumer.ops.attempts import READ_BACK
+from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after
 from consumer.subscriptions.health import named_types
 
 router = APIRouter()
 
-MOST = 1_000  # attempts or types in one answer
 _Ids = list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None
 _FAR = 4102444800.0  # unix seconds: the year 2100
 
@@ -39,11 +52,11 @@ class ShownAttempt(Shown):
     response: Annotated[str | None, Field(examples=["try later"])]
 
 
-class Attempts(Shown):
-    """Attempts, newest first. `missing`: the reason why some may be missing."""
+class Attempts(Page):
+    """Attempts, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
     items: list[ShownAttempt]
-    missing: str | None
+    missing: Annotated[str | None, Field(description="Why the newest ones may be missing.")]
 
 
 def _of_subscription(name: str, example: str | int) -> Any:
@@ -93,11 +106,10 @@ class EventType(Shown):
     subscriptions: int
 
 
-class EventTypes(Shown):
+class EventTypes(Page):
     """Event types in the order of their bytes."""
 
     items: list[EventType]
-    next: Annotated[str | None, Field(description="`after` of the next page. Null: the end.")]
 
 
 @router.get("/attempts", tags=["attempts"], response_model=Attempts)
@@ -107,9 +119,10 @@ def list_attempts(
     subscription_id: OfSubscription = None,
     since: At = None,
     until: At = None,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 100,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Response:
-    """List attempts of the last hour; or of a time, read from the topic for up to ten seconds.
+    """List attempts, newest first. The first page comes from memory if no time is given, others from the topic.
 
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
     """
@@ -119,16 +132,18 @@ def list_attempts(
         of_all_tenants(caller)
     elif caller.tenant is not None:
         backing.deployment.subscription(subscription_id, caller.tenant)
-    begin, end = unix(since), unix(until)
-    if begin is None and end is None:
-        found, missing = backing.history.recent(subscription_id, limit, seeing(caller)), backing.history.fault
+    history, begin, end, place = backing.history, unix(since), unix(until), backing.position("attempts", cursor)
+    if begin is end is place is None:
+        newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
+        found = AttemptPage(newest, after(newest, backing.deployment.clock()))
     else:
+        position = None if place is None else Position(tuple(place[0]), place[1])
         with reading_back(caller):
-            until_time = _FAR if end is None else end
-            found = backing.history.read_back(subscription_id, begin or 0.0, until_time, limit, seeing(caller))
-        missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
-    items = [told(caller, ShownAttempt.model_validate(each).model_dump(), "error") for each in found]
-    return answer({"items": items, "missing": missing})
+            wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller))
+            found, missing = history.page(wanted, limit, position), None
+    items = [told(caller, ShownAttempt.model_validate(each).model_dump(), "error") for each in found.attempts]
+    following = None if found.position is None else backing.cursor("attempts", found.position)
+    return answer({"items": items, "next": following, "missing": missing})
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics)
@@ -144,11 +159,10 @@ def show_statistics(caller: Reader, backing: Backed) -> Response:
 def list_event_types(
     caller: Reader,
     backing: Backed,
-    after: Annotated[str | None, Query(max_length=255, examples=["order.created"])] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 100,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Response:
     """List the event types and patterns that subscriptions name."""
     of_all_tenants(caller)
-    found = named_types(backing.deployment.engine, limit, after)
-    following = found[-1].event_type if len(found) == limit else None
-    return answer(EventTypes.model_validate({"items": found, "next": following}))
+    found = named_types(backing.deployment.engine, limit + 1, backing.position("event-types", cursor))
+    return answer(EventTypes.model_validate(paged(backing, "event-types", found, limit, attrgetter("event_type"))))

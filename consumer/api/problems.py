@@ -16,6 +16,7 @@ from consumer.errors import (
     Conflict,
     DatabaseUnavailable,
     DeliveriesOwed,
+    InvalidPosition,
     InvalidReplay,
     InvalidSubscription,
     KafkaUnavailable,
@@ -127,6 +128,7 @@ TRANSLATED = (
     NotFound,
     Conflict,
     InvalidSubscription,
+    InvalidPosition,
     InvalidReplay,
     SettingsError,
     KafkaUnavailable,
@@ -153,13 +155,16 @@ def problem_of(error: Exception) -> RequestRefused:
     return _of_package(error) or RequestRefused(Code.FAILED)
 
 
-def _of_package(error: Exception) -> RequestRefused | None:
+def _of_package(error: Exception) -> RequestRefused | None:  # noqa: PLR0911 (one for each kind)
     """The problem of an error that a package below raises on purpose."""
     match error:
         case InvalidSubscription():
             return invalid(error.why + (f"; for example {error.example}" if error.example else ""), error.option)
         case InvalidReplay():
             return invalid(error.why, error.option, error.index)
+        case InvalidPosition():
+            why = "is no cursor that a page of this list has given; leave it out to begin"
+            return RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)])
         case NotFound():  # without its number: another tenant's answer must be the same
             return RequestRefused(Code.NOT_FOUND, f"there is no such {error.what}{error.why}")
         case Conflict() | SettingsError():

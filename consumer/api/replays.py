@@ -5,9 +5,10 @@ Replays are about the topics of all tenants: a token of one tenant may neither s
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -15,10 +16,13 @@ from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.context import (
     CREATED_HEADERS,
     Backed,
+    Cursor,
     Given,
     IdempotencyKey,
+    Limit,
     Nothing,
     OfSubscription,
+    Page,
     Reader,
     Shown,
     Stamp,
@@ -26,6 +30,7 @@ from consumer.api.context import (
     answer,
     gone,
     once,
+    paged,
 )
 from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
@@ -113,11 +118,10 @@ class ShownReplay(Shown):
     last_error: Annotated[str | None, Field(description="Why it makes no progress.", examples=[None])]
 
 
-class ReplayPage(Shown):
+class ReplayPage(Page):
     """Replays, the newest first."""
 
     items: list[ShownReplay]
-    next: Annotated[int | None, Field(description="`before` of the next page. Null: the end.", examples=[None])]
 
 
 @router.get("", response_model=ReplayPage)
@@ -125,15 +129,14 @@ def list_replays(
     caller: Reader,
     backing: Backed,
     subscription_id: OfSubscription = None,
-    before: Annotated[int | None, Query(ge=1, lt=2**63, description="Only ids below.", examples=[100])] = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Response:
     """List replays, the newest first."""
     of_all_tenants(caller)
-    where = backing.deployment
-    found = replays.find(where.engine, limit=limit, group=where.group, subscription=subscription_id, before=before)
-    items = list(map(_shown, found))
-    return answer({"items": items, "next": found[-1].id if len(found) == limit else None})
+    where, before = backing.deployment, backing.position("replays", cursor)
+    found = replays.find(where.engine, limit=limit + 1, group=where.group, subscription=subscription_id, before=before)
+    return answer(paged(backing, "replays", list(map(_shown, found)), limit, itemgetter("id")))
 
 
 @router.post(

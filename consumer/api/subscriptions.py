@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -13,7 +14,9 @@ from consumer.api.context import (
     CREATED_HEADERS,
     Backed,
     Changing,
+    Cursor,
     IdempotencyKey,
+    Limit,
     Reader,
     SubscriptionId,
     Writer,
@@ -21,6 +24,7 @@ from consumer.api.context import (
     etag,
     gone,
     once,
+    paged,
 )
 from consumer.api.models import (
     Created,
@@ -76,8 +80,8 @@ def list_subscriptions(
         str | None,
         Query(description="Only with this text in their URL.", examples=["example.com"], min_length=1, max_length=200),
     ] = None,
-    after: Annotated[int | None, Query(ge=-(2**63), lt=2**63, description="`next` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Response:
     """List subscriptions by id, a page at a time."""
     found: tuple[Subscribed, ...] = ()
@@ -86,7 +90,7 @@ def list_subscriptions(
         found = repository.page(
             where.engine,
             where.vault,
-            after=after,
+            after=backing.position("subscriptions", cursor),
             limit=limit + 1,
             event_type=event_type,
             tenant=caller.tenant or tenant,
@@ -94,9 +98,7 @@ def list_subscriptions(
             url=url,
             rules=where.rules,
         )
-    page = found[:limit]
-    following = page[-1].id if len(found) > limit else None
-    return answer({"items": [shown(item) for item in page], "next": following})
+    return answer(paged(backing, "subscriptions", list(map(shown, found)), limit, itemgetter("id")))
 
 
 @router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=_CREATED)

@@ -4,9 +4,8 @@ A thread reads the topic outside any group, and keeps the last hour in memory. O
 """
 
 import time
-import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, nlargest
 from itertools import chain
 from operator import attrgetter
@@ -18,11 +17,11 @@ from confluent_kafka import OFFSET_END
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED, Attempt, key_of, parse
-from consumer.events.event import TopicPartition
+from consumer.events.attempt import DELIVERED, Attempt, parse
 from consumer.intake.log_reader import FOREVER, LogReader
 from consumer.intake.record import Record
 from consumer.ledger.replays import Span
+from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, order, read_page
 from consumer.ops.walk import Bounds, left, walk
 
 log = structlog.get_logger(__name__)
@@ -36,12 +35,8 @@ OVERHEAD = 700  # bytes of an attempt's objects in memory, beyond its record
 COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB each
 LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
 AGAIN = 2.0  # seconds after a failure
-READ_BACK = 10.0  # seconds of one `read_back`
-RECORDS_READ = 100_000  # records of one `read_back`
-LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 FORWARD = Bounds(seconds=3.0)  # of one `of_event`
 SKEW = 60.0  # seconds by which the clocks of a record's producer and of a worker may differ
-STEP = 5_000  # records that `read_back` reads at once, of all partitions together
 _AT_ONCE = 1_000  # records
 _END = 10.0  # seconds that `close` waits
 
@@ -109,11 +104,14 @@ class RecentAttempts:
     def recent(
         self, subscription_id: int | None, limit: int, now: float, where: Callable[[Attempt], bool] | None = None
     ) -> list[Attempt]:
-        """The newest attempts of a subscription, or of all, that meet `where`; newest first."""
+        """The newest attempts of a subscription, or of all, that meet `where`; newest first.
+
+        As long as `limit` is at most OF_ONE, none that is forgotten belongs between them.
+        """
         self._fit(now)
         numbers = self._kept if subscription_id is None else self._of.get(subscription_id, ())
         attempts = (self._kept[number][0] for number in numbers)
-        return nlargest(limit, attempts if where is None else filter(where, attempts), key=attrgetter("at"))
+        return nlargest(limit, attempts if where is None else filter(where, attempts), key=order)
 
     def summary(self, subscription_id: int | None, now: float) -> list[Minute]:
         """The last sixty minutes, the current one included, oldest first; of a subscription, or of all."""
@@ -235,50 +233,9 @@ class AttemptHistory:
         with self._lock:
             return self._recent.most_failed(minutes, limit, self._clock())
 
-    def read_back(
-        self,
-        subscription_id: int | None,
-        since: float,
-        until: float,
-        limit: int,
-        where: Callable[[Attempt], bool] = lambda _: True,
-    ) -> list[Attempt]:
-        """The newest attempts at or after `since` and before `until` (unix seconds) that meet `where`; newest first.
-
-        Reads the topic for 10 s and 100,000 records at most, so that older attempts may be left out. Attempts of one
-        subscription are found only in the partition that its records are written to now. Raises KafkaUnavailable,
-        WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting.
-        """
-        end = time.monotonic() + READ_BACK
-        with LogReader(self._kafka, name="attempts") as reader:
-            partitions = reader.partitions_of(self._topic)
-            if subscription_id is not None and partitions:
-                partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
-            found: list[Attempt] = []
-            # Records are not quite in the order of their times: include records that were written late.
-            left = {(span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE)}
-            records = 0
-            while left and records < RECORDS_READ and time.monotonic() < end:
-                steps = _last_steps(list(left.values()))
-                oldest: dict[TopicPartition, float] = {}
-                reader.start(steps)
-                while not reader.done and time.monotonic() < end:
-                    for record in reader.read(_AT_ONCE, 0.1):
-                        records += 1
-                        attempt = parse(record.value, self._kafka.event_source)
-                        if attempt is None:
-                            continue
-                        place = (record.partition.topic, record.partition.number)
-                        oldest[place] = min(attempt.at, oldest.get(place, attempt.at))
-                        meant = subscription_id in {None, attempt.subscription_id} and since <= attempt.at < until
-                        if meant and where(attempt):
-                            found.append(attempt)
-                left = _before(left, steps)
-                # The unread records of a partition are older than its read ones.
-                horizon = max((oldest.get(place, until) for place in left), default=since)
-                if sum(attempt.at >= horizon for attempt in found) >= limit:
-                    break
-        return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
+    def page(self, wanted: Wanted, limit: int, position: Position | None) -> AttemptPage:
+        """A page of attempts, newest first, which the topic is read for, as `read_page` does."""
+        return read_page(self._kafka, self._topic, wanted, limit, position)
 
     def of_event(self, webhook_id: str, since: float) -> tuple[list[Attempt], str | None]:
         """The attempts to deliver an event, newest first; and why some may be missing, None if none should be.
@@ -353,15 +310,3 @@ class AttemptHistory:
         if self._problem != problem:
             log.warning("attempts are missing from the attempt history", reason=text)
         self._problem = problem
-
-
-def _last_steps(spans: Sequence[Span]) -> list[Span]:
-    """The last records of each span, together `STEP`."""
-    each = max(1, STEP // len(spans))
-    return [span._replace(begin=max(span.begin, span.end - each)) for span in spans]
-
-
-def _before(spans: dict[TopicPartition, Span], steps: Sequence[Span]) -> dict[TopicPartition, Span]:
-    """The parts of the spans before these steps."""
-    cut = {(step.topic, step.number): spans[step.topic, step.number]._replace(end=step.begin) for step in steps}
-    return {place: span for place, span in cut.items() if span.begin < span.end}

@@ -85,6 +85,10 @@ def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:
     first = one.call("GET", "/deliveries?limit=2", token="acme").json()
     with pytest.raises(InvalidPosition):
         search(engine, DeliveryQuery(), 1, first["next"])
+    for others in ("/subscriptions", "/replays", "/event-types"):
+        wrong = one.call("GET", others, params={"cursor": first["next"]})
+        detail = "is no cursor that a page of this list has given; leave it out to begin"
+        assert (wrong.status_code, wrong.json()["errors"]) == (422, [{"parameter": "cursor", "detail": detail}])
     second = other.call("GET", f"/deliveries?limit=2&cursor={first['next']}", token="acme").json()
     assert [item["id"] for item in first["items"] + second["items"]] == [3, 2, 1]
     assert second["next"] is None

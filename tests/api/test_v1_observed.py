@@ -11,6 +11,7 @@ from consumer.api.tokens import ANYONE
 from consumer.events.attempt import Attempt
 from consumer.ledger import replays, store
 from consumer.ledger.replays import Span
+from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after, order
 from consumer.ops.overview import overview
 from tests.api.v1_kit import GROUP, Api
 from tests.ledger.rows_kit import make_event, parked
@@ -19,11 +20,11 @@ from tests.ledger.rows_kit import make_event, parked
 class History:
     """An attempt history of these attempts, with AttemptHistory's interface."""
 
-    fault = None
+    fault: str | None = None
 
     def __init__(self, attempts: list[Attempt]) -> None:
         self.attempts = attempts
-        self.asked: list[tuple[float, float]] = []
+        self.asked: list[tuple[float, float, Position | None]] = []
 
     def recent(
         self, subscription: int | None, limit: int, where: Callable[[Attempt], bool] = lambda _: True
@@ -31,12 +32,12 @@ class History:
         """The attempts of the last hour."""
         return [each for each in self.attempts if subscription in {None, each.subscription_id} and where(each)][:limit]
 
-    def read_back(
-        self, subscription: int | None, since: float, until: float, limit: int, where: Callable[[Attempt], bool]
-    ) -> list[Attempt]:
-        """The attempts of a time range."""
-        self.asked.append((since, until))
-        return self.recent(subscription, limit, where)
+    def page(self, wanted: Wanted, limit: int, position: Position | None) -> AttemptPage:
+        """A page of a list of attempts."""
+        self.asked.append((wanted.since, wanted.until, position))
+        there = (each for each in self.attempts if wanted.has(each) and (not position or order(each) < position.before))
+        found = sorted(there, key=order, reverse=True)
+        return AttemptPage(found[:limit], after(found[:limit], 0.0) if len(found) > limit else None)
 
 
 def attempt(subscription: int, tenant: str | None = None) -> Attempt:
@@ -68,10 +69,35 @@ def test_attempts_are_listed(api: Api) -> None:
         assert len(api.call("GET", f"/attempts?subscription_id={mine}{query}").json()["items"]) == 2
     history.asked.clear()
     told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
-    assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
-    assert told["missing"] is not None
+    assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600, None)]
+    assert (len(told["items"]), told["next"], told["missing"]) == (3, None, None)
     api.call("GET", "/attempts?since=1969-12-31T23:59:59Z&until=1970-01-01T00:00:00Z")
-    assert history.asked[-1] == (0.0, 0.0)
+    assert history.asked[-1] == (0.0, 0.0, None)
+
+
+def test_attempts_are_listed_page_by_page(api: Api) -> None:
+    """The first page without a time is from memory, and the next one goes on behind its last attempt."""
+    subscription = api.create(tenant="acme")["id"]
+    history = History([attempt(subscription, "acme")._replace(at=float(second)) for second in (5, 4, 4, 3, 2)])
+    history.attempts[2] = history.attempts[2]._replace(webhook_id="msg_0")
+    history.fault = "no broker reachable"
+    api.app.state.backing = api.app.state.backing._replace(history=history)
+    path, found, missing = f"/attempts?limit=2&subscription_id={subscription}", [], []
+    page = {"next": ""}
+    while page["next"] is not None:
+        more = {"cursor": page["next"]} if page["next"] else {}
+        page = api.call("GET", path, token="acme", params=more).json()
+        found += [(item["at"], item["webhook_id"]) for item in page["items"]]
+        missing.append(page["missing"])
+    times = [f"1970-01-01T00:00:0{second}.000Z" for second in (5, 4, 4, 3, 2)]
+    assert found == [(at, "msg_0" if place == 2 else "msg_1") for place, at in enumerate(times)]
+    assert missing == ["no broker reachable", None, None]
+    assert len(history.asked) == 2
+    history.attempts.clear()
+    empty = api.call("GET", path, token="acme").json()
+    assert empty["items"] == []
+    last = api.call("GET", path, token="acme", params={"cursor": empty["next"]}).json()
+    assert (last["items"], last["next"]) == ([], None)
 
 
 def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +134,7 @@ def test_event_types_are_listed_page_by_page(api: Api) -> None:
         api.create(event_type=event_type)
     first = api.call("GET", "/event-types?limit=2").json()
     assert [(item["event_type"], item["subscriptions"]) for item in first["items"]] == [("a", 1), ("b", 2)]
-    second = api.call("GET", f"/event-types?limit=2&after={first['next']}").json()
+    second = api.call("GET", f"/event-types?limit=2&cursor={first['next']}").json()
     assert ([item["event_type"] for item in second["items"]], second["next"]) == (["c"], None)
 
 
@@ -131,4 +157,9 @@ def test_replays_are_listed_and_cancelled(api: Api, engine: Engine) -> None:
     assert api.call("POST", f"{path}/resume", {}).status_code == 409
     assert api.call("POST", f"/replays/{item['id'] + 1}/resume", {}).status_code == 404
     assert [event.type for event in api.events()[1:]] == ["replay.cancelled", "replay.resumed"]
-    assert api.call("GET", f"/replays?before={item['id']}").json()["items"] == []
+    for _ in range(2):
+        replays.create(engine, GROUP, subscription, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 5, 15)], time.time())
+    first = api.call("GET", "/replays?limit=2").json()
+    last = api.call("GET", f"/replays?limit=2&cursor={first['next']}").json()
+    assert [each["id"] for each in first["items"] + last["items"]] == [item["id"] + 3, item["id"] + 2, item["id"]]
+    assert last["next"] is None

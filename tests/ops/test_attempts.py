@@ -1,5 +1,7 @@
 """The attempt history on a real Kafka: the last hour from memory, older attempts on demand."""
 
+import itertools
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -9,7 +11,8 @@ import pytest
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.events.attempt import Attempt, key_of, render
-from consumer.ops import attempts
+from consumer.ops import attempt_pages, attempts
+from consumer.ops.attempt_pages import Position, Wanted
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.walk import Bounds
 from tests.kafka_broker import KafkaBroker
@@ -132,16 +135,30 @@ def test_a_new_client_continues_where_the_last_one_stopped(
     until(lambda: len(history.recent(1, 9)) == 3)
 
 
-def test_older_attempts_are_read_back_newest_first(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read of one subscription or all, between two times, in steps from the end, without the thread."""
-    monkeypatch.setattr(attempts, "STEP", 6)
+def walked(history: AttemptHistory, wanted: Wanted, limit: int) -> list[list[Attempt]]:
+    """Its pages, as a client walks them: a cursor is JSON."""
+    pages: list[list[Attempt]] = []
+    position = None
+    while not pages or position is not None:
+        page = history.page(wanted, limit, position)
+        pages.append(page.attempts)
+        position = page.position
+        if position is not None:
+            before, written = json.loads(json.dumps(position))
+            position = Position(tuple(before), written)
+    return pages
+
+
+def test_older_attempts_are_read_page_by_page(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come newest first, of one subscription or all, between two times, whatever a page and a step hold."""
+    monkeypatch.setattr(attempt_pages, "STEP", 6)
     written = Written(real_kafka)
     for each in range(30):
         for number in range(3, 0, -1):
             written.add(number, 9000 - 100 * each - number)
     history = AttemptHistory(written.settings, written.topic)
     since, until_ = written.now - 8500.5, written.now - 7000.5
-    whole = history.read_back(None, since, until_, 1000)
+    (whole,) = walked(history, Wanted(None, since, until_), 1000)
     expected = sorted(
         9000 - 100 * each - number
         for number in range(1, 4)
@@ -149,11 +166,14 @@ def test_older_attempts_are_read_back_newest_first(real_kafka: Kafka, monkeypatc
         if 7000.5 < 9000 - 100 * each - number <= 8500.5
     )
     assert ages(written, whole) == expected
-    assert whole[:7] == history.read_back(None, since, until_, 7)
-    assert history.read_back(2, since, until_, 1000) == [each for each in whole if each.subscription_id == 2]
-    assert history.read_back(2, since, until_, 4) == [each for each in whole if each.subscription_id == 2][:4]
-    assert history.read_back(99, since, until_, 4) == []
-    assert history.read_back(None, written.now + 5, written.now + 9, 4) == []
+    of_two = [each for each in whole if each.subscription_id == 2]
+    for subscription, all_of_them in ((None, whole), (2, of_two), (99, [])):
+        pages = walked(history, Wanted(subscription, since, until_), 20)
+        assert list(itertools.chain(*pages)) == all_of_them
+        assert [len(page) for page in pages[:-1]] == [20] * (len(pages) - 1)
+    seen = walked(history, Wanted(None, since, until_, lambda each: each.subscription_id == 2), 20)
+    assert list(itertools.chain(*seen)) == of_two
+    assert walked(history, Wanted(None, written.now + 5, written.now + 9), 4) == [[]]
 
 
 def test_the_attempts_of_an_event_are_read_from_its_time_on(
@@ -176,19 +196,55 @@ def test_the_attempts_of_an_event_are_read_from_its_time_on(
     assert missing == "later attempts than the ones that were read in time, if any"
 
 
-def test_reading_back_ends_in_time(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the newest records within the bound are read."""
-    monkeypatch.setattr(attempts, "STEP", 5)
-    monkeypatch.setattr(attempts, "RECORDS_READ", 10)
+def test_a_page_is_bounded_and_none_is_missing_between_pages(
+    real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though few records are read for a page, and those of several workers are not in the order of their times.
+
+    Attempts at the same time are apart by their other members. A partition with few records waits for a busy one.
+    """
+    monkeypatch.setattr(attempt_pages, "STEP", 20)
+    monkeypatch.setattr(attempt_pages, "RECORDS_READ", 40)
     written = Written(real_kafka)
-    written.add(1, *range(100, 0, -1))
+    late = [age + (3.5 if age % 7 == 0 else 0.0) for age in range(60, 0, -1)]
+    written.add(1, *late)
+    written.add(2, 60, 40)
+    written.add(3, *[20] * 5)  # records of one attempt: it need not be repeated
+    written.add(4, 20)
+    written.add(2, 3)
     history = AttemptHistory(written.settings, written.topic)
-    assert ages(written, history.read_back(1, written.now - 200, written.now, 100)) == list(range(1, 11))
+    pages = walked(history, Wanted(None, 0.0, written.now), 1000)
+    found = list(itertools.chain(*pages))
+    assert found == sorted(found, key=attempt_pages.order, reverse=True)
+    assert {(each.subscription_id, round(written.now - each.at, 1)) for each in found} == {
+        *((1, age) for age in late),
+        *((2, float(age)) for age in (60, 40, 3)),
+        *((number, 20.0) for number in (3, 4)),
+    }
+    assert len([each for each in found if each.subscription_id != 3]) == len(late) + 4
+    assert len(pages) > 1
+
+
+def test_pages_get_further_however_many_records_there_are(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though all records that a page reads are stamped within the time in which they may be out of order."""
+    monkeypatch.setattr(attempt_pages, "STEP", 10)
+    monkeypatch.setattr(attempt_pages, "RECORDS_READ", 10)
+    written = Written(real_kafka)
+    written.add(1, *(number / 100 for number in range(100, 0, -1)))
+    history = AttemptHistory(written.settings, written.topic)
+    pages = walked(history, Wanted(None, 0.0, written.now), 50)
+    assert len(list(itertools.chain(*pages))) == 100
+    assert 5 < len(pages) < 30
 
 
 def test_errors_of_reading_back(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unreachable broker is an error of this project; a topic that does not exist has no attempts."""
-    assert AttemptHistory(real_kafka.settings(), unique("missing")).read_back(1, 0, time.time(), 5) == []
+    """A Kafka that does not answer, or too slowly, is an error; a topic that does not exist has no attempts."""
+    written, wanted = Written(real_kafka), Wanted(1, 0, time.time() + 60)
+    assert AttemptHistory(real_kafka.settings(), unique("missing")).page(wanted, 5, None) == ([], None)
+    written.add(1, 5)
+    monkeypatch.setattr(attempt_pages, "READ_BACK", 0.0)
+    with pytest.raises(KafkaUnavailable, match="one subscription"):
+        AttemptHistory(written.settings, written.topic).page(wanted, 5, None)
     monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
     with pytest.raises(KafkaUnavailable):
-        AttemptHistory(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "t").read_back(1, 0, time.time(), 5)
+        AttemptHistory(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "t").page(wanted, 5, None)

@@ -35,7 +35,7 @@ OF_ALL = (
     "/console/types",
     "/console/replays",
     "/v1/statistics",
-    "/v1/event-types?limit=1000",
+    "/v1/event-types?limit=200",
     "/v1/replays?limit=200",
     "/v1/subscriptions?tenant=nobody&state=disabled",
     "/v1/subscriptions?tenant=rare",
