@@ -7,7 +7,6 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -15,13 +14,13 @@ from consumer import __version__
 from consumer.api import backtest, deliveries, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
+from consumer.api.description import SERVERS, TAGS, complete
 from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import (
     CONTENT_TYPE,
     PREFIX,
     TRANSLATED,
     Code,
-    Problem,
     RequestRefused,
     concerns,
     document,
@@ -102,6 +101,8 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        servers=SERVERS,
+        openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Guard, tokens=tokens)
@@ -139,12 +140,8 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
-        """The description, with the models of problems, to which the routes' responses refer, and with scopes."""
         if app.openapi_schema is None:
-            _, models = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            whole = described()
-            whole["components"]["schemas"].update(models["$defs"])
-            _tell_scopes(whole)
+            complete(described())
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
@@ -174,12 +171,3 @@ def _methods(request: Request) -> list[str]:
         return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
 
     return [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if serves(method)]
-
-
-def _tell_scopes(description: dict[str, Any]) -> None:
-    """Write each operation's scopes into its description: viewers of OpenAPI show none for a bearer token."""
-    for methods in description["paths"].values():
-        for operation in methods.values():
-            scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
-            if scopes:
-                operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
@@ -30,25 +30,25 @@ MOST = 200  # items of a page
 MOST_CURSOR = 3_000  # characters: a position may have an event type, of 255 characters, that is sealed
 
 
-class Given(BaseModel):
+class Body(BaseModel):
     """The body of a request: no member but its own, and of no other type. Errors do not quote it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Shown(BaseModel):
+class Answer(BaseModel):
     """The body of an answer, read from the attributes of a value."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-class Page(Shown):
+class Page(Answer):
     """A page of a list: of its `items`, and `next`."""
 
     next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.")]
 
 
-class Nothing(Given):
+class EmptyBody(Body):
     """An empty object."""
 
 
@@ -135,7 +135,8 @@ def unix(at: datetime | None) -> float | None:
     return None if at is None else in_calendar(max(0.0, at.timestamp()))
 
 
-Stamp = Annotated[str, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # unix seconds as RFC 3339
+TimeText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Stamp = Annotated[TimeText, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # of unix seconds
 
 
 def answer(

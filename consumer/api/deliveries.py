@@ -6,19 +6,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from pydantic import AfterValidator, AliasPath, BeforeValidator, Field
+from typing_extensions import TypeAliasType
 
 from consumer.api.backing import told
 from consumer.api.context import (
+    Answer,
     At,
     Backed,
+    Body,
     Cursor,
-    Given,
+    EmptyBody,
     Limit,
-    Nothing,
     OfSubscription,
     Page,
     Reader,
-    Shown,
     Stamp,
     Writer,
     answer,
@@ -34,10 +35,11 @@ from models import Status
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
 
 MOST_REDELIVERED = 1_000  # ids in one request
+DeliveryState = TypeAliasType("DeliveryState", Status)
 DeliveryId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a stored delivery.", examples=[42])]
 
 
-class FailedAttempt(Shown):
+class FailedAttempt(Answer):
     """A failed attempt. `response` is the start of the answer, escaped to ASCII; it is untrusted."""
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
@@ -46,11 +48,11 @@ class FailedAttempt(Shown):
     response: Annotated[str | None, Field(examples=["try later"])]
 
 
-class ShownDelivery(Shown):
+class Delivery(Answer):
     """A stored delivery."""
 
     id: int
-    state: Annotated[Status, Field(validation_alias="status", examples=["parked"])]
+    state: Annotated[DeliveryState, Field(validation_alias="status", examples=["parked"])]
     subscription_id: int
     url: Annotated[
         str,
@@ -75,7 +77,7 @@ class ShownDelivery(Shown):
     last_failure: Annotated[FailedAttempt | None, Field(validation_alias="last")]
 
 
-class StoredEvent(Shown):
+class StoredEvent(Answer):
     """The event that a delivery carries: its body as text if it is UTF-8, else as base64."""
 
     content_type: Annotated[str, Field(examples=["application/json"])]
@@ -85,7 +87,7 @@ class StoredEvent(Shown):
     body_base64: str | None
 
 
-class DeliveryDetail(ShownDelivery):
+class DeliveryDetail(Delivery):
     """A stored delivery with its event."""
 
     event: StoredEvent
@@ -94,10 +96,10 @@ class DeliveryDetail(ShownDelivery):
 class DeliveryPage(Page):
     """Deliveries, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
-    items: list[ShownDelivery]
+    items: list[Delivery]
 
 
-class Redelivery(Given):
+class RedeliveryRequest(Body):
     """Deliveries to send again."""
 
     delivery_ids: Annotated[
@@ -106,7 +108,7 @@ class Redelivery(Given):
     ]
 
 
-class Redelivered(Shown):
+class Redelivery(Answer):
     """The deliveries that are marked: the workers send them, on a new retry schedule."""
 
     delivery_ids: Annotated[list[int], Field(examples=[[42, 43]])]
@@ -116,7 +118,7 @@ class Redelivered(Shown):
 def list_deliveries(
     caller: Reader,
     backing: Backed,
-    state: Annotated[list[Status] | None, Query(description="May be repeated.")] = None,
+    state: Annotated[list[DeliveryState] | None, Query(description="May be repeated.")] = None,
     subscription_id: OfSubscription = None,
     event_type: Annotated[str | None, Query(max_length=255, examples=["order.paid"])] = None,
     topic: Annotated[str | None, Query(max_length=249, examples=["orders"])] = None,
@@ -141,8 +143,8 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
     return answer({**_shown(caller, item), "event": _carried(event)})
 
 
-@router.post("/{delivery_id}/redeliver", response_model=Redelivered)
-def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
+@router.post("/{delivery_id}/redeliver", response_model=Redelivery)
+def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: EmptyBody) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn.
 
     If its subscription is disabled or paused, it is held until that ends.
@@ -154,14 +156,14 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
     return answer({"delivery_ids": marked})
 
 
-@router.post("/redeliver", response_model=Redelivered)
-def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
+@router.post("/redeliver", response_model=Redelivery)
+def redeliver_deliveries(caller: Writer, backing: Backed, these: RedeliveryRequest) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
     return answer({"delivery_ids": backing.changes(caller).redeliver_these(these.delivery_ids)})
 
 
 def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:
-    found = ShownDelivery.model_validate(item).model_dump()
+    found = Delivery.model_validate(item).model_dump()
     if item.status != Status.PARKED:
         found["next_attempt_at"] = None
     failures = {name: found[name] and told(caller, found[name], "error") for name in ("first_failure", "last_failure")}

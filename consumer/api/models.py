@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidation, create_model
 from sqlalchemy import String
+from typing_extensions import TypeAliasType
 
-from consumer.api.context import Given, Page, Shown
+from consumer.api.context import Answer, Body, Page, TimeText
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
@@ -19,16 +20,19 @@ from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.secrets import Credential
 from consumer.subscriptions.subscribed import Mode, Subscribed
-from models import Subscription
+from models import CursorReason
+from models import Subscription as Table
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
-_COLUMNS = Subscription.__table__.columns
+_COLUMNS = Table.__table__.columns
 _SECRETS_AT_ONCE = 20
 _MODES = (
     "enabled: gets its events. paused: they wait in Kafka, and come once it is enabled. disabled: gets none, and its "
     "stored deliveries are held."
 )
 Headers = dict[str, str]
+SubscriptionState = TypeAliasType("SubscriptionState", Mode)
+ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unused", "sent"])
 Kind = Literal["signing", Credential]
 _KINDS = (
     "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
@@ -60,10 +64,10 @@ def option_fields(names: Iterable[str]) -> dict[str, Any]:
 
 
 _GIVEN = option_fields(name for name, option in OPTIONS.items() if not option.required)
-_GivenOptions: Any = create_model("_GivenOptions", __base__=Given, **_GIVEN)
+_GivenOptions: Any = create_model("_GivenOptions", __base__=Body, **_GIVEN)
 
 
-class NewCredential(Given):
+class NewCredential(Body):
     """A secret that the receiver asks for. It is never shown again."""
 
     kind: Annotated[Credential, Field(description=_KINDS, examples=["bearer"])]
@@ -116,7 +120,7 @@ class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the col
     ] = False
 
 
-class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
+class SubscriptionPatch(_GivenOptions):  # type: ignore[misc]  # made from the columns
     """A JSON merge patch (RFC 7396) of a subscription's url, event type, options and state. Null: the default."""
 
     model_config = ConfigDict(
@@ -131,7 +135,7 @@ class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
     custom_headers: dict[str, str | None] | None = _option("custom_headers")  # null removes
-    state: Annotated[Mode | None, Field(description=f"Not null. {_MODES}", examples=["paused"])] = None
+    state: Annotated[SubscriptionState | None, Field(description=f"Not null. {_MODES}", examples=["paused"])] = None
     reason: Annotated[
         str | None,
         Field(
@@ -142,7 +146,7 @@ class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
     ] = None
 
 
-class WantedRate(Given):
+class VerificationRequest(Body):
     """The rate to ask for."""
 
     rate: Annotated[
@@ -151,7 +155,7 @@ class WantedRate(Given):
     ] = None
 
 
-class TestEvent(Given):
+class TestEvent(Body):
     """A test event."""
 
     __test__ = False  # it is not a test of pytest's
@@ -160,7 +164,7 @@ class TestEvent(Given):
     data: Annotated[Any, Field(description="Its body, any JSON. Null: a default one.", examples=[{"amount": 5}])] = None
 
 
-class ShownExchange(Shown):
+class TestExchange(Answer):
     """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
 
     subscription_id: int
@@ -186,17 +190,22 @@ class ShownExchange(Shown):
     advice: Annotated[str | None, Field(description="What to do, if it failed.")]
 
 
-class ShownOptionProblem(Shown):
+class OptionProblem(Answer):
     """An option with an unusable or inadvisable value."""
 
     option: Annotated[str, Field(examples=["url"])]
     why: Annotated[str, Field(examples=["the URL has no host"])]
     effect: Annotated[
-        str, Field(validation_alias=AliasPath("effect", "value"), examples=["its events are stored, not sent"])
+        ProblemEffect,
+        Field(
+            validation_alias=AliasPath("effect", "code"),
+            description="What becomes of its events: unmatched, stored, or sent; of the value: default, or unused.",
+            examples=["stored"],
+        ),
     ]
 
 
-class ShownCertificate(Shown):
+class Certificate(Answer):
     """A certificate; names as RFC 4514 writes them, the fingerprint as SHA-256 in hex."""
 
     subject: Annotated[str, Field(examples=["CN=hooks.example.com"])]
@@ -205,11 +214,11 @@ class ShownCertificate(Shown):
     fingerprint: Annotated[str, Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
 
 
-class ShownTls(Shown):
+class Tls(Answer):
     """The TLS of a subscription: its client certificate, and the only authorities that its receiver may use."""
 
-    certificate: ShownCertificate | None
-    authorities: list[ShownCertificate]
+    certificate: Certificate | None
+    authorities: list[Certificate]
 
 
 def _headers_or_text(text: Any) -> Headers | str | None:
@@ -229,16 +238,16 @@ def _stored_option(name: str) -> tuple[Any, Any]:
 
 
 _STORED: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
-_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_STORED)
+_StoredOptions: Any = create_model("_StoredOptions", __base__=Answer, **_STORED)
 
 
-class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
+class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
-    state: Annotated[Mode, Field(validation_alias="mode", description=_MODES, examples=["paused"])]
+    state: Annotated[SubscriptionState, Field(validation_alias="mode", description=_MODES, examples=["paused"])]
     enabled: Annotated[bool, Field(description="Not disabled; it may be paused.")]
     disabled_reason: str | None
     paused_at: Annotated[
@@ -251,13 +260,13 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     ]
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
     signing_secrets: Annotated[int, Field(validation_alias="secrets", description="Number of its own signing secrets.")]
-    credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
-    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.")]
+    credentials: Annotated[list[Credential], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
+    tls: Annotated[Tls | None, Field(description="Its own certificates, if it has any.")]
     verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
-    problems: list[ShownOptionProblem]
+    problems: list[OptionProblem]
 
 
-class ShownCursor(Shown):
+class LogCursor(Answer):
     """A part of a partition that a subscription is owed: the events from `position` to before `end`."""
 
     group: Annotated[
@@ -266,28 +275,28 @@ class ShownCursor(Shown):
     ]
     topic: Annotated[str, Field(examples=["orders"])]
     partition: int
-    reason: Annotated[str, Field(description="paused, behind, start or replay.", examples=["paused"])]
+    reason: Annotated[CursorReason, Field(examples=["paused"])]
     replay_id: Annotated[int | None, Field(description="The replay that it belongs to.")]
     position: Annotated[int | None, Field(description="The first offset that is owed. Null for a tenant's token.")]
     end: Annotated[int | None, Field(description="Null: where it meets new events, or for a tenant's token.")]
     record_at: Annotated[
-        str | None, Field(description="Time of the next record, if known.", examples=["2026-07-28T14:00:00.120Z"])
+        TimeText | None, Field(description="Time of the next record, if known.", examples=["2026-07-28T14:00:00.120Z"])
     ]
     seconds_behind: Annotated[int | None, Field(description="Age of that record.", examples=[3600])]
     expires_at: Annotated[
-        str | None,
+        TimeText | None,
         Field(description="When Kafka removes that record, if known and ever.", examples=["2026-07-30T14:00:00.120Z"]),
     ]
     seconds_left: Annotated[int | None, Field(description="Time until then. 0: it may be gone.", examples=[169200])]
 
 
-class SubscriptionInFull(ShownSubscription):
+class SubscriptionDetail(Subscription):
     """A subscription, and what it is owed from the log."""
 
-    cursors: Annotated[list[ShownCursor], Field(description="By topic and partition; 1,000 at most.")]
+    cursors: Annotated[list[LogCursor], Field(description="By topic and partition; 1,000 at most.")]
 
 
-class ShownPermission(Shown):
+class Permission(Answer):
     """A receiver's answer to a validation request."""
 
     granted: Annotated[bool, Field(description="It agrees.")]
@@ -296,14 +305,14 @@ class ShownPermission(Shown):
     advice: Annotated[str | None, Field(description="What to do about it.")]
 
 
-class Verified(Shown):
+class Verification(Answer):
     """The receiver's answer, and the subscription after it."""
 
-    verification: ShownPermission
-    subscription: ShownSubscription
+    verification: Permission
+    subscription: Subscription
 
 
-class Created(ShownSubscription):
+class CreatedSubscription(Subscription):
     """A new subscription."""
 
     receiver_key: Annotated[
@@ -314,19 +323,19 @@ class Created(ShownSubscription):
         ),
     ] = None
     verification: Annotated[
-        ShownPermission | None, Field(description="The answer of its receiver. Null: it was not asked.")
+        Permission | None, Field(description="The answer of its receiver. Null: it was not asked.")
     ] = None
 
 
 class SubscriptionPage(Page):
     """A page of subscriptions."""
 
-    items: list[ShownSubscription]
+    items: list[Subscription]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:
-    """A subscription as JSON: the members of `ShownSubscription`."""
-    members: dict[str, Any] = ShownSubscription.model_validate(item).model_dump(mode="json", warnings=False)
+    """A subscription as JSON: the members of `Subscription`."""
+    members: dict[str, Any] = Subscription.model_validate(item).model_dump(mode="json", warnings=False)
     return members
 
 

@@ -2,14 +2,16 @@
 
 from datetime import datetime
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import AliasPath, BeforeValidator, Field
+from pydantic import AliasPath, BeforeValidator, Field, WrapValidator
+from typing_extensions import TypeAliasType
 
 from consumer.api.backing import of_all_tenants, reading_back, seeing, told
 from consumer.api.context import (
+    Answer,
     At,
     Backed,
     Cursor,
@@ -17,23 +19,25 @@ from consumer.api.context import (
     OfSubscription,
     Page,
     Reader,
-    Shown,
     Stamp,
     answer,
     paged,
     unix,
 )
 from consumer.api.problems import Code, RequestRefused
-from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after
+from consumer.ops import attempt_pages
+from consumer.ops.attempt_pages import Position, Wanted
 from consumer.subscriptions.health import named_types
 
 router = APIRouter()
 
 _Ids = list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None
+# A worker of another release may have written another one.
+Outcome = TypeAliasType("Outcome", Literal["delivered", "retried", "parked", "exhausted"])
 _FAR = 4102444800.0  # unix seconds: the year 2100
 
 
-class ShownAttempt(Shown):
+class Attempt(Answer):
     """One attempt at a delivery. `response` is the start of the answer to a failed one; it is untrusted."""
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00.120Z"])]
@@ -45,17 +49,17 @@ class ShownAttempt(Shown):
     partition: int
     offset: int
     attempt: Annotated[int, Field(description="Counts from 1.")]
-    outcome: Annotated[str, Field(description="delivered, retried, parked or exhausted.", examples=["parked"])]
+    outcome: Annotated[Outcome, WrapValidator(lambda found, _: found), Field(examples=["parked"])]
     status: int | None
     error: Annotated[str | None, Field(examples=["status 503"])]
     seconds: Annotated[float, Field(examples=[0.042])]
     response: Annotated[str | None, Field(examples=["try later"])]
 
 
-class Attempts(Page):
+class AttemptPage(Page):
     """Attempts, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
-    items: list[ShownAttempt]
+    items: list[Attempt]
     missing: Annotated[str | None, Field(description="Why the newest ones may be missing.")]
 
 
@@ -63,7 +67,7 @@ def _of_subscription(name: str, example: str | int) -> Any:
     return Field(validation_alias=AliasPath("subscription", name), examples=[example])
 
 
-class ShownFailing(Shown):
+class FailingSubscription(Answer):
     """A subscription without a successful attempt since then."""
 
     subscription_id: Annotated[int, _of_subscription("subscription_id", 7)]
@@ -77,7 +81,7 @@ class ShownFailing(Shown):
     waiting: Annotated[int, Field(description="Deliveries to send.")]
 
 
-class PartitionLag(Shown):
+class PartitionLag(Answer):
     """The group's lag in a partition, in records."""
 
     topic: Annotated[str, Field(examples=["orders"])]
@@ -85,13 +89,13 @@ class PartitionLag(Shown):
     records: int
 
 
-class Statistics(Shown):
+class Statistics(Answer):
     """Deliveries owed, failing subscriptions and the group's lag. A part that is null is named in `missing`."""
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     counted_up_to: Annotated[int, Field(validation_alias="most_counted", description="A larger count: more than that.")]
     states: Annotated[dict[str, int] | None, Field(description="Stored deliveries by state.")]
-    failing: list[ShownFailing] | None
+    failing: list[FailingSubscription] | None
     disabled: Annotated[_Ids, Field(description="Ids, the newest first; 20 at most.", examples=[[9]])]
     paused: Annotated[_Ids, Field(description="Ids, the longest paused first; 20 at most.", examples=[[7]])]
     lag: list[PartitionLag] | None
@@ -99,20 +103,20 @@ class Statistics(Shown):
     missing: Annotated[dict[str, str], BeforeValidator(dict), Field(examples=[{"lag": "no broker reachable"}])]
 
 
-class EventType(Shown):
+class EventType(Answer):
     """An event type or pattern that subscriptions name."""
 
     event_type: Annotated[str, Field(examples=["order.paid"])]
     subscriptions: int
 
 
-class EventTypes(Page):
+class EventTypePage(Page):
     """Event types in the order of their bytes."""
 
     items: list[EventType]
 
 
-@router.get("/attempts", tags=["attempts"], response_model=Attempts)
+@router.get("/attempts", tags=["attempts"], response_model=AttemptPage)
 def list_attempts(
     caller: Reader,
     backing: Backed,
@@ -135,13 +139,13 @@ def list_attempts(
     history, begin, end, place = backing.history, unix(since), unix(until), backing.position("attempts", cursor)
     if begin is end is place is None:
         newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
-        found = AttemptPage(newest, after(newest, backing.deployment.clock()))
+        found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, backing.deployment.clock()))
     else:
         position = None if place is None else Position(tuple(place[0]), place[1])
         with reading_back(caller):
             wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller))
             found, missing = history.page(wanted, limit, position), None
-    items = [told(caller, ShownAttempt.model_validate(each).model_dump(), "error") for each in found.attempts]
+    items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found.attempts]
     following = None if found.position is None else backing.cursor("attempts", found.position)
     return answer({"items": items, "next": following, "missing": missing})
 
@@ -155,7 +159,7 @@ def show_statistics(caller: Reader, backing: Backed) -> Response:
     return answer(Statistics.model_validate(backing.look()))
 
 
-@router.get("/event-types", tags=["event types"], response_model=EventTypes)
+@router.get("/event-types", tags=["event types"], response_model=EventTypePage)
 def list_event_types(
     caller: Reader,
     backing: Backed,
@@ -165,4 +169,4 @@ def list_event_types(
     """List the event types and patterns that subscriptions name."""
     of_all_tenants(caller)
     found = named_types(backing.deployment.engine, limit + 1, backing.position("event-types", cursor))
-    return answer(EventTypes.model_validate(paged(backing, "event-types", found, limit, attrgetter("event_type"))))
+    return answer(EventTypePage.model_validate(paged(backing, "event-types", found, limit, attrgetter("event_type"))))

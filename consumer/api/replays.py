@@ -11,20 +11,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.context import (
     CREATED_HEADERS,
+    Answer,
     Backed,
+    Body,
     Cursor,
-    Given,
+    EmptyBody,
     IdempotencyKey,
     Limit,
-    Nothing,
     OfSubscription,
     Page,
     Reader,
-    Shown,
     Stamp,
     Writer,
     answer,
@@ -43,6 +44,7 @@ from models.subscription import EVENT_TYPE_LENGTH
 
 router = APIRouter(prefix="/replays", tags=["replays"])
 
+ReplayState = TypeAliasType("ReplayState", replays.State)
 ReplayId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a replay.", examples=[3])]
 
 
@@ -50,7 +52,7 @@ Time = Annotated[str, Field(max_length=40)]
 Topic = Annotated[str, Field(max_length=249)]  # as Kafka allows
 
 
-class NewReplay(Given):
+class NewReplay(Body):
     """A replay to begin, of the events in a time window that match the subscription now."""
 
     subscription_id: Annotated[int, Field(ge=-(2**63), lt=2**63, examples=[7])]
@@ -78,7 +80,7 @@ class NewReplay(Given):
     dry_run: Annotated[bool, Field(description="Answer with the records that would be read; store nothing.")] = False
 
 
-class PartitionPart(Shown):
+class ReplayPartition(Answer):
     """The part of a partition that a replay would read."""
 
     topic: Annotated[str, Field(examples=["orders"])]
@@ -88,22 +90,22 @@ class PartitionPart(Shown):
     records: Annotated[int, Field(description="Markers and removed offsets included.", examples=[1200])]
 
 
-class Preview(Shown):
+class ReplayPreview(Answer):
     """The records that a replay would read, of all event types."""
 
     since: Annotated[Stamp, Field(examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
     records: Annotated[int, Field(examples=[1200])]
-    partitions: list[PartitionPart]
+    partitions: list[ReplayPartition]
 
 
-class ShownReplay(Shown):
+class Replay(Answer):
     """A replay as it stands."""
 
     id: Annotated[int, Field(examples=[3])]
     subscription_id: Annotated[int, Field(examples=[7])]
-    state: Annotated[str, Field(description="running, waiting, finished or cancelled.", examples=["running"])]
+    state: Annotated[ReplayState, Field(examples=["running"])]
     since: Annotated[Stamp, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[Stamp, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
@@ -121,7 +123,7 @@ class ShownReplay(Shown):
 class ReplayPage(Page):
     """Replays, the newest first."""
 
-    items: list[ShownReplay]
+    items: list[Replay]
 
 
 @router.get("", response_model=ReplayPage)
@@ -142,9 +144,9 @@ def list_replays(
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    response_model=ShownReplay,
+    response_model=Replay,
     responses={
-        HTTPStatus.OK: {"model": Preview, "description": "The records that would be read (dry_run)."},
+        HTTPStatus.OK: {"model": ReplayPreview, "description": "The records that would be read (dry_run)."},
         HTTPStatus.CREATED: {"headers": CREATED_HEADERS},
     },
 )
@@ -154,7 +156,7 @@ def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: Idempote
     if new.dry_run:
         planned, found = _planned(backing, new)
         seen = {"since": planned.since, "until": planned.end, "rate": planned.rate}
-        return answer(Preview.model_validate({**seen, "records": records(found), "partitions": parts(found)}))
+        return answer(ReplayPreview.model_validate({**seen, "records": records(found), "partitions": parts(found)}))
     return once(
         backing.deployment.engine,
         key,
@@ -186,15 +188,15 @@ def _created(caller: Caller, item: replays.Replay) -> Response:
     return answer(_shown_to(caller, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
 
 
-@router.get("/{replay_id}", response_model=ShownReplay)
+@router.get("/{replay_id}", response_model=Replay)
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
     of_all_tenants(caller)
     return answer(_shown(backing.deployment.replay(replay_id)))
 
 
-@router.post("/{replay_id}/cancel", response_model=ShownReplay)
-def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
+@router.post("/{replay_id}/cancel", response_model=Replay)
+def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: EmptyBody) -> Response:
     """Cancel a replay: it reads no more, and what it has read is sent. 409: it has ended."""
     of_all_tenants(caller)
     where = backing.deployment
@@ -204,8 +206,8 @@ def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothi
     return answer(_shown_to(caller, where.replay(replay_id)))
 
 
-@router.post("/{replay_id}/resume", response_model=ShownReplay)
-def resume_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
+@router.post("/{replay_id}/resume", response_model=Replay)
+def resume_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: EmptyBody) -> Response:
     """Go on with a cancelled replay where it stopped. 409: it is not cancelled, or its subscription was removed."""
     of_all_tenants(caller)
     where = backing.deployment
@@ -235,4 +237,4 @@ def _shown_to(caller: Caller, item: replays.Replay) -> dict[str, Any]:
 
 
 def _shown(item: replays.Replay) -> dict[str, Any]:
-    return ShownReplay.model_validate(item).model_dump()
+    return Replay.model_validate(item).model_dump()

@@ -9,16 +9,16 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from consumer.api.context import (
+    Answer,
     Backed,
+    Body,
     Changing,
-    Given,
     Keeper,
     Reader,
-    Shown,
     SubscriptionId,
     answer,
 )
-from consumer.api.models import Kind, NewCredential, ShownTls
+from consumer.api.models import Kind, NewCredential, Tls
 from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
@@ -34,7 +34,7 @@ _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
 
 
-class NewSigningSecret(Given):
+class SecretRotation(Body):
     """A rotation."""
 
     overlap: Annotated[
@@ -50,7 +50,7 @@ class NewSigningSecret(Given):
     ] = None
 
 
-class ShownSecret(Shown):
+class Secret(Answer):
     """A stored secret, without its text."""
 
     id: int
@@ -60,13 +60,13 @@ class ShownSecret(Shown):
     signs: Annotated[bool, Field(description="It signs requests now.")]
 
 
-class SecretList(Shown):
+class SecretList(Answer):
     """The secrets of a subscription."""
 
-    items: list[ShownSecret]
+    items: list[Secret]
 
 
-class Rotated(Shown):
+class RotatedSecret(Answer):
     """The result of a rotation."""
 
     algorithm: Annotated[Algorithm, Field(examples=["hmac"])]
@@ -83,7 +83,7 @@ class Rotated(Shown):
     ]
 
 
-class NewTls(Given):
+class NewTls(Body):
     """Certificates to use. A part that is null stays as it is."""
 
     certificate: Annotated[
@@ -128,8 +128,8 @@ def set_credential(_: Keeper, changes: Changing, subscription_id: SubscriptionId
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/secrets/rotate", response_model=Rotated)
-def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewSigningSecret) -> Response:
+@router.post("/secrets/rotate", response_model=RotatedSecret)
+def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: SecretRotation) -> Response:
     """Sign with a new secret from now on; the previous ones sign too until the overlap ends."""
     try:
         overlap = seconds(new.overlap)
@@ -137,7 +137,7 @@ def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId,
         raise invalid("is not a duration such as 24h or 0", "overlap") from None
     rotation = changes.rotate(subscription_id, overlap=overlap, secret=new.secret, algorithm=new.algorithm)
     return answer(
-        Rotated(
+        RotatedSecret(
             algorithm=algorithm_of(rotation.secret),
             receiver_key=receiver_key(rotation.secret) if new.secret is None else None,
             previous_until=rotation.previous_until,
@@ -157,7 +157,7 @@ def remove_secret(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.put("/tls", response_model=ShownTls, responses=_DONE)
+@router.put("/tls", response_model=Tls, responses=_DONE)
 def set_tls(caller: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewTls) -> Response:
     """Set the client certificate with its key, the authorities, or both."""
     given = TlsIdentity(new.certificate or None, new.private_key or None, new.authorities or None)
@@ -169,7 +169,7 @@ def set_tls(caller: Keeper, changes: Changing, subscription_id: SubscriptionId, 
         raise invalid(error.why) from None
     if "read" not in caller.scopes:
         return Response(status_code=HTTPStatus.NO_CONTENT)
-    return answer(ShownTls.model_validate(found.tls))
+    return answer(Tls.model_validate(found.tls))
 
 
 @router.delete("/tls", status_code=HTTPStatus.NO_CONTENT)

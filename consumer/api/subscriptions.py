@@ -27,16 +27,16 @@ from consumer.api.context import (
     paged,
 )
 from consumer.api.models import (
-    Created,
+    CreatedSubscription,
     NewSubscription,
-    Patch,
-    ShownExchange,
-    ShownSubscription,
-    SubscriptionInFull,
+    Subscription,
+    SubscriptionDetail,
     SubscriptionPage,
+    SubscriptionPatch,
     TestEvent,
-    Verified,
-    WantedRate,
+    TestExchange,
+    Verification,
+    VerificationRequest,
     merged,
     shown,
     shown_to,
@@ -101,7 +101,7 @@ def list_subscriptions(
     return answer(paged(backing, "subscriptions", list(map(shown, found)), limit, itemgetter("id")))
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=_CREATED)
+@router.post("", status_code=HTTPStatus.CREATED, response_model=CreatedSubscription, responses=_CREATED)
 def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, key: IdempotencyKey = None) -> Response:
     """Subscribe a URL to events. Only this answer, and its repetitions, show a generated secret's key.
 
@@ -174,7 +174,7 @@ def _created(caller: Caller, item: Subscribed, generated: str | None, **more: ob
     return answer({**shown_to(caller, item), **more}, HTTPStatus.CREATED, headers)
 
 
-@router.get("/{subscription_id}", response_model=SubscriptionInFull, responses=_OK)
+@router.get("/{subscription_id}", response_model=SubscriptionDetail, responses=_OK)
 def show_subscription(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
     """Show a subscription, without its secrets, and what it is owed from the log while it is paused or behind."""
     where = backing.deployment
@@ -185,17 +185,17 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
 
 @router.patch(
     "/{subscription_id}",
-    response_model=ShownSubscription,
+    response_model=Subscription,
     responses=_OK,
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/Patch"}}},
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/SubscriptionPatch"}}},
         }
     },
 )
 def patch_subscription(
-    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, patch: Patch
+    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, patch: SubscriptionPatch
 ) -> Response:
     """Change what the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE.
 
@@ -244,7 +244,7 @@ def remove_subscription(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/{subscription_id}/ping", response_model=ShownExchange)
+@router.post("/{subscription_id}/ping", response_model=TestExchange)
 def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
     """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
     try:
@@ -255,12 +255,12 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
         raise invalid(text) from None
     made = backing.send_test_event(caller, subscription_id, event)
     hidden: dict[str, object] = {} if caller.tenant is None else {"addresses": [], "connected": None}
-    return answer(ShownExchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
+    return answer(TestExchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
 
 
-@router.post("/{subscription_id}/verify", response_model=Verified)
+@router.post("/{subscription_id}/verify", response_model=Verification)
 def verify_subscription(
-    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, wanted: WantedRate
+    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, wanted: VerificationRequest
 ) -> Response:
     """Ask a subscription's receiver for its permission, with one OPTIONS request. A refusal changes nothing."""
     with backing.verifying(caller) as verify:

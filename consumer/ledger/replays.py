@@ -6,7 +6,7 @@ owners run the cursors, and delete those that have ended.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, insert, select, update
 
@@ -22,6 +22,9 @@ _CURSORS = (StoredCursor.subscription_id == StoredReplay.subscription_id, Stored
 _LEFT = StoredCursor.next_offset < StoredCursor.end_offset
 _RECEIVER = exists().where(Subscription.id == StoredReplay.subscription_id)
 _OPEN = StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None)
+
+
+State = Literal["running", "waiting", "finished", "cancelled"]
 
 
 class Span(NamedTuple):
@@ -78,7 +81,7 @@ class Replay:
         return self.finished_at is not None or self.cancelled_at is not None
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """`cancelled`; `finished`: all is read, and delivered or stored; `waiting`, as `last_error` says; `running`."""
         if self.ended:
             return "finished" if self.cancelled_at is None else "cancelled"

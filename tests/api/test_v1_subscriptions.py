@@ -9,7 +9,8 @@ from requests import PreparedRequest, Response
 from sqlalchemy import Engine, event, update
 from structlog.testing import capture_logs
 
-from consumer.api.models import Patch, ShownSubscription
+from consumer.api.models import Subscription as Shown
+from consumer.api.models import SubscriptionPatch
 from consumer.api.tokens import TokenFile
 from consumer.ledger import cursors, store
 from consumer.ledger.cursors import NewCursor
@@ -25,7 +26,7 @@ from tests.ledger.rows_kit import expire, make_event, parked
 
 EVERY_OPTION: dict[str, Any] = {
     name: field.examples[0]
-    for name, field in Patch.model_fields.items()
+    for name, field in SubscriptionPatch.model_fields.items()
     if field.examples and name not in {"url", "event_type", "state", "reason"}
 }
 
@@ -40,7 +41,7 @@ def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -
     assert {name: shown.json()[name] for name in EVERY_OPTION} == EVERY_OPTION
     plain = api.create()
     assert (plain["tenant"], plain["payload_format"], plain["topics"]) == ("*", "record", None)
-    assert set(plain) == set(ShownSubscription.model_fields)
+    assert set(plain) == set(Shown.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,7 @@ def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, st
     assert options(engine) == STORED
     shown = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)
     assert {column: shown[column] for column in OPTIONS} == STORED | {"url": URL, "event_type": "order.*"}
-    assert [problem["effect"] for problem in shown["problems"]] == [
-        "it is sent all the same"
-    ]  # the projection's warning
+    assert [problem["effect"] for problem in shown["problems"]] == ["sent"]  # the projection's warning
     assert (shown["state"][:8], shown["deliveries"]["parked"]) == ("warning:", 0)
     as_text = called("subscriptions", "show", "1", **database).stdout
     assert "event filter      data.amount > 100\n" in as_text
