@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
+from consumer.api.log_parts import LogPart, part_of
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
@@ -28,7 +29,7 @@ from consumer.ops.changes import Changes, Deployment
 from consumer.ops.find import Hit, Stretch
 from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping, ping_subscription
-from consumer.ops.replay_request import NO_KAFKA, Log, soon
+from consumer.ops.replay_request import NO_KAFKA, Log, records
 from consumer.ops.resend import Resent, resend
 from consumer.ops.story import Story, tell
 from consumer.ops.verification import Ask
@@ -140,36 +141,36 @@ class Backing(NamedTuple):
         """What a text names without a search of the log, as far as the caller may see it."""
         return find.known(self.deployment, text, self.history, caller.tenant)
 
-    def find_in_log(self, caller: Caller, text: str, since: float, sealed: str | None) -> tuple[Stretch, str | None]:
-        """Search a stretch of the log since a time (unix seconds); the position of the rest, if there is one.
+    def find_in_log(self, caller: Caller, text: str, since: float, cursor: str | None) -> "LogSearch":
+        """Search a part of the log since a time (unix seconds), or the part at a `cursor`.
 
-        `sealed`: the position that the stretch before gave. Raises InvalidPosition, and as `ops.find.search`.
+        Raises InvalidPosition, and as `ops.find.search`.
         """
         log = self.replayed()
         with reading_log(caller):
-            stretch = find.search(log, text, self._stretch(log, since, sealed), Bounds(), caller.tenant)
-        return stretch, self._rest(stretch.left)
+            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor))
+            stretch = find.search(log, text, part.spans, Bounds(), caller.tenant)
+        return LogSearch(stretch, *self._rest(part, stretch.left, caller))
 
     def backtest(
-        self, caller: Caller, given: Mapping[str, Any], since: float, sealed: str | None
-    ) -> tuple[Backtest, str | None]:
-        """Try options on a stretch of the log since a time (unix seconds); the position of the rest, if there is one.
+        self, caller: Caller, given: Mapping[str, Any], since: float, cursor: str | None
+    ) -> tuple[Backtest, int | None, str | None]:
+        """Try options on a part of the log since a time (unix seconds); the records that are left, and the next cursor.
 
         A tenant's options are for its own events. Raises InvalidSubscription, InvalidPosition, and as `backtest` does.
         """
         log, meant = self.replayed(), options_of(given if caller.tenant is None else {**given, "tenant": caller.tenant})
         with reading_log(caller):
-            found = Backtest(self._stretch(log, since, sealed))
+            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor))
+            found = Backtest(part.spans)
             backtest(log, meant, found, Bounds())
-        return found, self._rest(found.left)
+        return found, *self._rest(part, found.left, caller)
 
-    def _stretch(self, log: Log, since: float, sealed: str | None) -> list[Span]:
-        if sealed is None:
-            return soon(log, lambda reader: find.whole(reader, log, since))
-        return [Span(*each) for each in self.position("log", sealed)]
-
-    def _rest(self, left: Sequence[Span]) -> str | None:
-        return self.cursor("log", left) if left else None
+    def _rest(self, part: LogPart, left: Sequence[Span], caller: Caller) -> tuple[int | None, str | None]:
+        """How many records are left, for a caller who may see all tenants', and the cursor of the next part."""
+        position = part.rest(left)
+        number = records([*left, *part.others]) if caller.tenant is None else None
+        return number, None if position is None else self.cursor("log", position)
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
@@ -210,6 +211,14 @@ class Found(NamedTuple):
     record: Record
     event: Event | None
     reason: str | None
+
+
+class LogSearch(NamedTuple):
+    """What was found in a part of the log, the records that are left (None: not for a tenant), and the next cursor."""
+
+    stretch: Stretch
+    records_left: int | None
+    next: str | None
 
 
 class Quota:

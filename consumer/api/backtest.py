@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import AwareDatetime, Field, create_model
 
-from consumer.api.context import Backed, Given, Reader, Shown, answer, unix
+from consumer.api.context import Answer, Backed, Body, Reader, answer, unix
 from consumer.api.models import option_fields
 from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.search import RECENT
@@ -15,10 +15,10 @@ from consumer.errors import InvalidPosition
 router = APIRouter(prefix="/subscriptions/backtest", tags=["subscriptions"])
 
 TRIED = ("tenant", "topics", "event_filter", "payload_format", "projection")
-_Tried: Any = create_model("_Tried", __base__=Given, **option_fields(TRIED))
+_Tried: Any = create_model("_Tried", __base__=Body, **option_fields(TRIED))
 
 
-class Tried(_Tried):  # type: ignore[misc]  # made from the columns
+class NewBacktest(_Tried):  # type: ignore[misc]  # made from the columns
     """Options to try on the log since a time, by default for a day."""
 
     event_type: Annotated[str, Field(examples=["order.*"])]
@@ -26,7 +26,7 @@ class Tried(_Tried):  # type: ignore[misc]  # made from the columns
     cursor: Annotated[str | None, Field(description="`next` of the part before.", examples=[None])] = None
 
 
-class Sampled(Shown):
+class BacktestSample(Answer):
     """A matching event as it would be sent. `wrong`: why it cannot be rendered."""
 
     topic: str
@@ -39,7 +39,7 @@ class Sampled(Shown):
     wrong: str | None
 
 
-class Backtested(Shown):
+class Backtest(Answer):
     """What was found in this part of the log."""
 
     records: Annotated[int | None, Field(description="That were read. Null for a token of a tenant.")]
@@ -49,12 +49,12 @@ class Backtested(Shown):
     by_type: dict[str, int]
     by_hour: Annotated[dict[str, int], Field(description="By the hour's beginning.")]
     refused: Annotated[dict[str, int], Field(description="The others, by the reason.")]
-    samples: list[Sampled]
+    samples: list[BacktestSample]
     next: Annotated[str | None, Field(description="`cursor` of the next part. Null: the end.")]
 
 
-@router.post("", response_model=Backtested)
-def backtest_subscription(caller: Reader, backing: Backed, tried: Tried) -> Response:
+@router.post("", response_model=Backtest)
+def backtest_subscription(caller: Reader, backing: Backed, tried: NewBacktest) -> Response:
     """Show how many events of the log would match, and the first ones as they would be sent. Nothing is sent or stored.
 
     The log is read in parts of up to 5 s: go on with `cursor` while `next` is not null, and add the numbers up.
@@ -62,9 +62,9 @@ def backtest_subscription(caller: Reader, backing: Backed, tried: Tried) -> Resp
     given = {name: value for name, value in tried.model_dump(exclude={"since", "cursor"}).items() if value is not None}
     begin = unix(tried.since) or backing.deployment.clock() - RECENT
     try:
-        found, following = backing.backtest(caller, given, begin, tried.cursor)
+        found, left, following = backing.backtest(caller, given, begin, tried.cursor)
     except InvalidPosition:
         why = "is not a cursor of this backtest; leave it out to begin"
         raise RequestRefused(Code.INVALID, errors=[Mistake(pointer="/cursor", detail=why)]) from None
-    hidden = {} if caller.tenant is None else {"records": None, "records_left": None}
-    return answer(Backtested.model_validate({**found.as_json(), **hidden, "next": following}))
+    hidden = {} if caller.tenant is None else {"records": None}
+    return answer(Backtest.model_validate({**found.as_json(), **hidden, "records_left": left, "next": following}))

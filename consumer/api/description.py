@@ -16,6 +16,8 @@ TAGS = [
             "Signing secrets, credentials and certificates of a subscription; write-only.",
         ),
         ("deliveries", "Stored deliveries: they wait, are held, or were given up."),
+        ("events", "Events of the log: who got them, and sending them again."),
+        ("search", "What a text names: subscriptions, deliveries, replays and events."),
         ("attempts", "Past attempts at deliveries, from the attempts topic."),
         ("statistics", "What is owed, what fails, and the lag."),
         ("event types", "Types and patterns that subscriptions name."),

@@ -8,10 +8,10 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from consumer.api.backing import told
-from consumer.api.context import Backed, Given, Reader, Shown, Stamp, Writer, answer
-from consumer.api.observed import ShownAttempt
+from consumer.api.context import Answer, Backed, Body, Reader, Stamp, Writer, answer
+from consumer.api.observed import Attempt
 from consumer.api.problems import invalid
-from consumer.ops.story import State
+from consumer.ops.story import ReceiverState
 from models.delivery import TOPIC_LENGTH
 
 router = APIRouter(prefix="/events/{topic}/{partition}/{offset}", tags=["events"])
@@ -22,20 +22,20 @@ Partition = Annotated[int, Path(ge=0, lt=2**31, examples=[3])]
 Offset = Annotated[int, Path(ge=0, lt=2**63, examples=[1234])]
 
 
-class ShownReceiver(Shown):
+class EventReceiver(Answer):
     """A subscription, and what has become of the event there."""
 
     subscription_id: int
     url: Annotated[str | None, Field(description="Null: it was removed.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str | None, Field(examples=["order.*"])]
-    state: Annotated[State, Field(description="unknown: nothing is on record.", examples=["waiting"])]
+    state: Annotated[ReceiverState, Field(description="unknown: nothing is on record.", examples=["waiting"])]
     why: Annotated[str | None, Field(examples=["filter: false for this event"])]
     matches: Annotated[bool, Field(description="It would get the event now.")]
     delivery_id: Annotated[int | None, Field(description="Its stored delivery.", examples=[42])]
-    attempts: Annotated[list[ShownAttempt], Field(description="The newest first.")]
+    attempts: Annotated[list[Attempt], Field(description="The newest first.")]
 
 
-class ShownEvent(Shown):
+class LoggedEvent(Answer):
     """An event of the log. `reason`: why the record carries none; then it has no receivers."""
 
     topic: Annotated[str, Field(examples=["orders"])]
@@ -50,18 +50,18 @@ class ShownEvent(Shown):
     content_type: Annotated[str | None, Field(examples=["application/json"])]
     size: Annotated[int, Field(description="Bytes of the body.")]
     body: Annotated[str | None, Field(description=f"Its first {SHOWN} bytes as text.", examples=['{"amount": 5}'])]
-    receivers: list[ShownReceiver]
+    receivers: list[EventReceiver]
     more: Annotated[bool, Field(description="There are more receivers.")]
     missing: Annotated[str | None, Field(description="Why attempts may be missing.")]
 
 
-class Again(Given):
+class NewResend(Body):
     """The subscription that gets the event again."""
 
     subscription_id: Annotated[int, Field(ge=-(2**63), lt=2**63, examples=[7])]
 
 
-class Resent(Shown):
+class Resent(Answer):
     """How it is sent: its stored delivery is due now, or a replay reads its record again."""
 
     subscription_id: int
@@ -69,7 +69,7 @@ class Resent(Shown):
     replay_id: int | None
 
 
-@router.get("", response_model=ShownEvent)
+@router.get("", response_model=LoggedEvent)
 def show_event(caller: Reader, backing: Backed, topic: Topic, partition: Partition, offset: Offset) -> Response:
     """Show an event: its record, who got it, who did not, and why."""
     found = backing.record(caller, topic, partition, offset)
@@ -101,12 +101,12 @@ def show_event(caller: Reader, backing: Backed, topic: Topic, partition: Partiti
             )
         },
     }
-    return answer(ShownEvent.model_validate(shown))
+    return answer(LoggedEvent.model_validate(shown))
 
 
 @router.post("/resend", status_code=HTTPStatus.ACCEPTED, response_model=Resent)
 def resend_event(
-    caller: Writer, backing: Backed, topic: Topic, partition: Partition, offset: Offset, again: Again
+    caller: Writer, backing: Backed, topic: Topic, partition: Partition, offset: Offset, again: NewResend
 ) -> Response:
     """Send a subscription an event again, also if it was delivered: with the same webhook-id, by the workers.
 

@@ -6,9 +6,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import Field
 
-from consumer.api.context import At, Backed, Reader, Shown, Stamp, answer, unix
-from consumer.api.problems import Code, Mistake, RequestRefused
-from consumer.errors import InvalidPosition
+from consumer.api.context import Answer, At, Backed, Cursor, Page, Reader, Stamp, answer, unix
 from consumer.ops.find import SHORTEST, Hit, Kind
 
 router = APIRouter(tags=["search"])
@@ -17,7 +15,7 @@ RECENT = 86400.0  # seconds: how far back the log is searched, unless the reques
 _LONGEST = 500  # characters
 
 
-class Found(Shown):
+class SearchHit(Answer):
     """A thing that the text names by its field `matched`; a record has a place."""
 
     kind: Kind
@@ -30,24 +28,23 @@ class Found(Shown):
     at: Annotated[Stamp | None, Field(description="The record's timestamp.", examples=["2026-07-28T14:00:00.120Z"])]
 
 
-class FoundPage(Shown):
-    """What was found in this part. `more`: this part has more hits. `next`: the rest of the log is to be searched."""
+class SearchHitPage(Page):
+    """What was found in this part of the log, of which `next` begins the rest. `more`: this part has more hits."""
 
-    items: list[Found]
+    items: list[SearchHit]
     more: bool
     records_left: Annotated[
         int | None, Field(description="Records of the log that are still to be searched. Null for a token of a tenant.")
     ]
-    next: Annotated[str | None, Field(description="`cursor` of the next part. Null: the end.")]
 
 
-@router.get("/search", response_model=FoundPage)
+@router.get("/search", response_model=SearchHitPage)
 def search_all(
     caller: Reader,
     backing: Backed,
     q: Annotated[str, Query(min_length=1, max_length=_LONGEST, description="The text.", examples=["order-4711"])],
     since: At = None,
-    cursor: Annotated[str | None, Query(description="`next` of the part before.")] = None,
+    cursor: Cursor = None,
 ) -> Response:
     """Find subscriptions, deliveries, replays and events by an id, a key, a place, a URL, a tenant or an event type.
 
@@ -59,11 +56,6 @@ def search_all(
     left: int | None = 0
     if backing.log is not None and len(q) >= SHORTEST:
         begin = unix(since) or backing.deployment.clock() - RECENT
-        try:
-            stretch, following = backing.find_in_log(caller, q, begin, cursor)
-        except InvalidPosition:
-            why = "is not a cursor of this search; leave it out to begin"
-            raise RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)]) from None
+        stretch, left, following = backing.find_in_log(caller, q, begin, cursor)
         hits, more = [*hits, *stretch.hits], stretch.more
-        left = stretch.records_left if caller.tenant is None else None
-    return answer(FoundPage.model_validate({"items": hits, "more": more, "records_left": left, "next": following}))
+    return answer(SearchHitPage.model_validate({"items": hits, "more": more, "records_left": left, "next": following}))

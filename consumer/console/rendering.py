@@ -16,7 +16,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ops.attempts import Minute, Tried
-from consumer.ops.story import Receiver, State
+from consumer.ops.story import Receiver, ReceiverState
 from consumer.subscriptions.health import EXPIRES_SOON, time_left
 from consumer.subscriptions.subscribed import Subscribed
 
@@ -31,7 +31,7 @@ LATELY = 10  # minutes whose attempts determine a subscription's state
 SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
-_OF_RECEIVER = {State.DELIVERED: "good", State.WAITING: "warn", State.GIVEN_UP: "bad"}
+_OF_RECEIVER = {ReceiverState.DELIVERED: "good", ReceiverState.WAITING: "warn", ReceiverState.GIVEN_UP: "bad"}
 
 
 class Badge(NamedTuple):

@@ -31,8 +31,8 @@ def _in_log(backing: Backing, visit: Visit) -> Response:
     """A part of the log, for the page that shows the others: it asks for the next part by itself."""
     text, hours = visit.query.get("q", "").strip(), _hours(visit)
     begin = backing.deployment.clock() - int(hours) * 3600
-    stretch, following = backing.find_in_log(visit.caller, text, begin, visit.query.get("cursor") or None)
-    return visit.render("search_part.html", q=text, hours=hours, stretch=stretch, following=following)
+    found = backing.find_in_log(visit.caller, text, begin, visit.query.get("cursor") or None)
+    return visit.render("search_part.html", q=text, hours=hours, found=found)
 
 
 def _hours(visit: Visit) -> str:

@@ -9,7 +9,7 @@ from consumer.ledger.replays import Span
 from consumer.ops import replay_request
 from consumer.ops.changes import Changes
 from consumer.ops.replay_request import Plan, default_rate
-from consumer.ops.story import State, tell
+from consumer.ops.story import ReceiverState, tell
 
 
 class Resent(NamedTuple):
@@ -29,10 +29,10 @@ def resend(by: Changes, event: Event, kafka: KafkaSettings, subscription_id: int
     (found,) = tell(where, event, kafka, None, by.tenant, subscription_id).receivers or (None,)
     if found is None or found.event_type is None:
         raise NotFound("subscription", subscription_id)
-    open_rows = found.delivery_id is not None and found.state is not State.DELIVERED
+    open_rows = found.delivery_id is not None and found.state is not ReceiverState.DELIVERED
     if found.delivery_id is not None and open_rows and by.redeliver_these([found.delivery_id]):
         return Resent(subscription_id, found.delivery_id, None)
-    if found.state is State.WAITING:
+    if found.state is ReceiverState.WAITING:
         raise Conflict(f"subscription {subscription_id} gets it anyway: {found.why}")
     if not found.matches:
         raise Conflict(f"subscription {subscription_id} would not get it: {found.why}")

@@ -36,7 +36,7 @@ SECONDS = 3.0  # for Kafka's answer about the group's offset
 NO_HISTORY = "attempts are not on record: set KAFKA_ATTEMPTS_TOPIC for workers and for this process"
 
 
-class State(StrEnum):
+class ReceiverState(StrEnum):
     """What has become of an event at a receiver."""
 
     DELIVERED = "delivered"
@@ -57,7 +57,7 @@ class Receiver(NamedTuple):
     subscription_id: int
     url: str | None
     event_type: str | None
-    state: State
+    state: ReceiverState
     why: str | None
     matches: bool
     delivery_id: int | None
@@ -131,44 +131,44 @@ def tell(
     return Story(tuple(receivers), len(ids) > MOST, missing)
 
 
-def judge(it: Traces, record_at: float) -> tuple[State, str | None]:  # noqa: PLR0911 (one for each case)
+def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # noqa: PLR0911 (one for each case)
     """What has become of an event, whose record was written at `record_at` (unix seconds), and why. Pure."""
     success = next((each for each in it.attempts if each.outcome == DELIVERED), None)
     last = it.attempts[0] if it.attempts else None
     failed = None if last is None else f"attempt {last.attempt} failed: {last.error}"
     if success is not None:
-        return State.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
+        return ReceiverState.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
     if it.stored is not None:
         return _of_row(it.stored, it.item, it.now)
     if last is not None and last.outcome == "exhausted":
-        return State.GIVEN_UP, failed
+        return ReceiverState.GIVEN_UP, failed
     if it.item is None:
-        return State.UNKNOWN, "its subscription was removed"
+        return ReceiverState.UNKNOWN, "its subscription was removed"
     if it.hindrance is not None:
-        return State.UNMATCHED, it.hindrance
+        return ReceiverState.UNMATCHED, it.hindrance
     broken = next((str(each) for each in it.item.problems if each.effect is Effect.STORED), None)
     if it.covered is not None:
         owed = f"a cursor ({it.covered}) covers it: it comes from Kafka, in its turn"
-        return State.WAITING, "; ".join(filter(None, (it.item.pause, broken, owed)))
+        return ReceiverState.WAITING, "; ".join(filter(None, (it.item.pause, broken, owed)))
     if it.settled is False:
         waits = "the group has not committed its record yet"
-        return State.WAITING, "; ".join(filter(None, (failed, it.item.pause, broken, waits)))
+        return ReceiverState.WAITING, "; ".join(filter(None, (failed, it.item.pause, broken, waits)))
     created = it.item.created_at
     if last is None and created is not None and created.timestamp() > record_at:
-        return State.REGISTERED_LATER, f"registered {rfc3339(created.timestamp())}"
-    return State.UNKNOWN, failed or "no attempt is on record"
+        return ReceiverState.REGISTERED_LATER, f"registered {rfc3339(created.timestamp())}"
+    return ReceiverState.UNKNOWN, failed or "no attempt is on record"
 
 
-def _of_row(row: StoredDelivery, item: Subscribed | None, now: float) -> tuple[State, str | None]:
+def _of_row(row: StoredDelivery, item: Subscribed | None, now: float) -> tuple[ReceiverState, str | None]:
     failed = None if row.last is None else f"attempt {row.attempt} failed: {row.last.error}"
     if row.status == Status.DELIVERED:
-        return State.DELIVERED, f"{rfc3339(row.updated_at)}, attempt {row.attempt}"
+        return ReceiverState.DELIVERED, f"{rfc3339(row.updated_at)}, attempt {row.attempt}"
     if row.status == Status.EXHAUSTED:
-        return State.GIVEN_UP, failed
+        return ReceiverState.GIVEN_UP, failed
     wait = None if row.status == Status.BLOCKED else wait_of(row, item, now, lambda _: None)
     why = "an earlier event of its key goes first" if wait is None else f"{wait.text[0].lower()}{wait.text[1:-1]}"
     until = None if wait is None or wait.until is None else f"it is due {rfc3339(wait.until)}"
-    return State.WAITING, "; ".join(filter(None, (failed, why, until)))
+    return ReceiverState.WAITING, "; ".join(filter(None, (failed, why, until)))
 
 
 def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:

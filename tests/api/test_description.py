@@ -79,14 +79,15 @@ def test_times_are_times() -> None:
 def test_schemas_are_classes_of_a_client() -> None:
     """Each page of a list is named after its items, and a closed set of values is an enum of its own."""
     schemas = DESCRIPTION["components"]["schemas"]
-    pages = {name: schema["properties"] for name, schema in schemas.items() if "next" in schema.get("properties", {})}
+    members = {name: schema.get("properties", {}) for name, schema in schemas.items()}
+    pages = {name: each for name, each in members.items() if each.keys() >= {"items", "next"}}
     assert {name: members["items"]["items"]["$ref"].rpartition("/")[2] for name, members in pages.items()} == {
-        f"{each}Page": each for each in ("Attempt", "Delivery", "EventType", "Replay", "Subscription")
+        f"{each}Page": each for each in ("Attempt", "Delivery", "EventType", "Replay", "SearchHit", "Subscription")
     }
     enums = {name: schema["enum"] for name, schema in schemas.items() if "enum" in schema}
     assert enums["DeliveryState"] == list(Status)
     assert enums["ProblemEffect"] == [each.code for each in Effect]
-    assert enums.keys() >= {"Outcome", "ReplayState", "SubscriptionState", "CursorReason"}
+    assert enums.keys() >= {"Outcome", "ReceiverState", "ReplayState", "SubscriptionState", "CursorReason"}
     assert not [name for name in schemas if name.startswith(("Shown", "Given", "_")) or "Validation" in name]
 
 

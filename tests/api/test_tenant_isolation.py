@@ -42,6 +42,10 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", f"{D}/{{delivery_id}}", None, "read"),
     ("POST", f"{D}/{{delivery_id}}/redeliver", {}, "write"),
     ("POST", f"{D}/redeliver", {"delivery_ids": [1]}, "write"),
+    ("GET", "/events/{topic}/{partition}/{offset}", None, "read"),
+    ("POST", "/events/{topic}/{partition}/{offset}/resend", {"subscription_id": 1}, "write"),
+    ("GET", "/search", None, "read"),
+    ("POST", f"{S}/backtest", {"event_type": "a"}, "read"),
     ("GET", "/attempts", None, "read"),
     ("GET", "/statistics", None, "read"),
     ("GET", "/event-types", None, "read"),
@@ -71,7 +75,9 @@ def theirs(api: Api) -> str:
 def filled(path: str, theirs: str, api: Api) -> str:
     """The path with the ids of their subscription and its secret."""
     listed = api.call("GET", f"/subscriptions/{theirs}/secrets").json()["items"]
-    return path.format(subscription_id=theirs, secret_id=listed[0]["id"], delivery_id=1, replay_id=1)
+    return path.format(
+        subscription_id=theirs, secret_id=listed[0]["id"], delivery_id=1, replay_id=1, topic="t", partition=0, offset=0
+    )
 
 
 def test_the_table_has_every_route(api: Api) -> None:

@@ -69,7 +69,8 @@ class Shape:
 
 def with_lost_answers(shape: Shape) -> Shape:
     """Some of the database's commits are made and not acknowledged: after some in a row, a worker backs off for 5 s."""
-    return replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=6.0)
+    changed = altered_worker.command(altered_worker.lost_answers)
+    return replace(shape, program=changed, slow=6.0, without_progress=2 * WITHOUT_PROGRESS)
 
 
 def on_oracle(shape: Shape, profile: str) -> Shape:

@@ -18,7 +18,7 @@ from consumer.ledger.cursors import NewCursor
 from consumer.ops import story as module
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.resend import resend
-from consumer.ops.story import NO_HISTORY, Receiver, State, Story, tell
+from consumer.ops.story import NO_HISTORY, Receiver, ReceiverState, Story, tell
 from consumer.subscriptions import repository
 from models import CursorReason
 from tests.ledger.rows_kit import BOOM, GROUP, make_event, park, parked
@@ -113,8 +113,8 @@ def test_each_subscription_that_does_not_match_says_why(engine: Engine, told: To
     repository.set_enabled(engine, disabled, False, "moved")
     found = {each.subscription_id: each for each in told().receivers}
     assert [number for number, each in found.items() if each.matches] == fits
-    assert {found[number].state for number in fits} == {State.UNKNOWN}
-    unmatched = {number: each.why or "" for number, each in found.items() if each.state is State.UNMATCHED}
+    assert {found[number].state for number in fits} == {ReceiverState.UNKNOWN}
+    unmatched = {number: each.why or "" for number, each in found.items() if each.state is ReceiverState.UNMATCHED}
     assert unmatched.pop(failing).startswith("filter: it fails on this event: ")
     assert unmatched == {
         not_topic: "topics: it gets events of billing, users",
@@ -138,10 +138,10 @@ def test_attempts_decide_first(engine: Engine, told: Told, history: History) -> 
     ]
     found = {each.subscription_id: each for each in told().receivers}
     assert {number: each.state for number, each in found.items()} == {
-        got: State.DELIVERED,
-        failed: State.UNKNOWN,
-        gave_up: State.GIVEN_UP,
-        999: State.DELIVERED,
+        got: ReceiverState.DELIVERED,
+        failed: ReceiverState.UNKNOWN,
+        gave_up: ReceiverState.GIVEN_UP,
+        999: ReceiverState.DELIVERED,
     }
     assert found[got].why == "2023-11-14T22:15:00.000Z, attempt 2, status 204"
     assert [each.attempt for each in found[got].attempts] == [2, 1]
@@ -165,14 +165,14 @@ def test_stored_deliveries_say_what_they_wait_for(engine: Engine, told: Told) ->
     put(engine, blocked, "blocked")
     put(engine, held, "held")
     found = {each.subscription_id: each for each in told().receivers}
-    assert {each.state for number, each in found.items() if number != given_up} == {State.WAITING}
+    assert {each.state for number, each in found.items() if number != given_up} == {ReceiverState.WAITING}
     assert (
         found[waiting].why
         == "attempt 1 failed: boom; attempt 2 follows by its retry schedule; it is due 2023-11-14T22:16:00.000Z"
     )
     assert found[blocked].why == "an earlier event of its key goes first"
     assert re.fullmatch(r"its subscription is paused since \S+Z: no space\. It is sent once.*", found[held].why or "")
-    assert (found[given_up].state, found[given_up].why) == (State.GIVEN_UP, "attempt 9 failed: boom")
+    assert (found[given_up].state, found[given_up].why) == (ReceiverState.GIVEN_UP, "attempt 9 failed: boom")
     assert all(each.delivery_id is not None for each in found.values())
 
 
@@ -189,8 +189,8 @@ def test_an_event_that_waits_in_kafka_says_why(engine: Engine, told: Told) -> No
     found = {each.subscription_id: each for each in told().receivers}
     covered = "a cursor (behind) covers it: it comes from Kafka, in its turn"
     assert (found[paused].why or "").endswith(f"Z: no space; {covered}")
-    assert (found[behind].state, found[behind].why) == (State.WAITING, covered)
-    assert found[past].state is State.UNKNOWN
+    assert (found[behind].state, found[behind].why) == (ReceiverState.WAITING, covered)
+    assert found[past].state is ReceiverState.UNKNOWN
 
 
 def test_a_record_that_is_not_committed_waits(
@@ -204,20 +204,20 @@ def test_a_record_that_is_not_committed_waits(
         monkeypatch.setattr(module, "committed_offset", lambda *_, offset=offset: offset)
         found = only(told())
         waits = "attempt 1 failed: status 503; the group has not committed its record yet"
-        assert (found.state, found.why) == (State.WAITING, waits)
+        assert (found.state, found.why) == (ReceiverState.WAITING, waits)
 
     def down(*_: object) -> int:
         raise KafkaUnavailable("no answer")
 
     monkeypatch.setattr(module, "committed_offset", down)
-    assert only(told()).state is State.UNKNOWN
+    assert only(told()).state is ReceiverState.UNKNOWN
 
 
 def test_a_subscription_that_was_registered_later_says_when(engine: Engine, told: Told) -> None:
     """It matches now: the event can be sent to it."""
     repository.add(engine, URL, "orders.*")
     found = only(told())
-    assert (found.state, found.matches) == (State.REGISTERED_LATER, True)
+    assert (found.state, found.matches) == (ReceiverState.REGISTERED_LATER, True)
     assert re.fullmatch(r"registered \S+Z", found.why or "")
 
 
@@ -263,7 +263,7 @@ def test_a_delivered_event_is_sent_again_by_a_replay_of_its_record(
     with engine.connect() as connection:
         spans = connection.execute(text("SELECT topic, partition_no, next_offset, end_offset FROM webhook_cursors"))
         assert spans.all() == [("orders", 2, 7, 8)]
-    assert told().receivers[0].state is State.UNKNOWN  # a replay covers nothing
+    assert told().receivers[0].state is ReceiverState.UNKNOWN  # a replay covers nothing
 
 
 def test_a_stored_delivery_is_sent_again_as_it_is(engine: Engine, where: Deployment, told: Told) -> None:
@@ -273,7 +273,7 @@ def test_a_stored_delivery_is_sent_again_as_it_is(engine: Engine, where: Deploym
     before = only(told())
     sent = resend(Changes(where, "api:me"), event(), KAFKA, number)
     assert sent == (number, before.delivery_id, None)
-    assert only(told()).state is State.WAITING
+    assert only(told()).state is ReceiverState.WAITING
 
 
 @pytest.mark.usefixtures("told")
