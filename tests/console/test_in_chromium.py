@@ -134,4 +134,5 @@ def test_a_long_redelivery_goes_on_by_itself(
     page.get_by_role("button", name="Redeliver").click()
     expect(page.get_by_role("status")).to_contain_text("Marked: 9.")
     expect(page.get_by_text("No stored delivery matches")).to_be_visible()
+    assert page.url.endswith("/console/deliveries?state=exhausted")  # to be loaded again
     assert visitor.errors == []

@@ -82,6 +82,14 @@ def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Brow
         assert text in browser.get(path).text
 
 
+def test_the_overview_says_that_every_receiver_is_well(engine: Engine, console: Callable[..., Browser]) -> None:
+    """It does if there is one, and none has trouble."""
+    number = add(engine, "well")
+    assert "Every receiver is well" in console(None).get("/").text
+    repository.pause(engine, number)
+    assert "Every receiver is well" not in console(None).get("/").text
+
+
 def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: Callable[[str | None], Browser]) -> None:
     """Each change is an operational event with the token's name."""
     browser = console("all")
