@@ -231,3 +231,17 @@ def test_a_form_leads_back_to_its_page(engine: Engine, console: OPENS, back: str
     answer = browser.post("/deliveries/redeliver", data=data, allow_redirects=False)
     assert answer.headers["location"] == f"/console{there}"
     assert "Marked: 1." in browser.get(there).text
+
+
+@pytest.mark.parametrize("token", ["reader", "writer"])
+def test_a_page_that_asks_needs_the_scope_of_what_it_does(engine: Engine, console: OPENS, token: str) -> None:
+    """A visitor who may not change a subscription finds neither links nor boxes, and may not open the pages."""
+    number, browser = add(engine, "hooks"), console(token)
+    here, list_page = browser.get(f"/subscriptions/{number}").text, browser.get("/subscriptions").text
+    for what, scope in (("edit", "write"), ("disable", "write"), ("remove", "write"), ("rotate-secret", "secrets")):
+        allowed = (token, scope) == ("writer", "write")
+        answer = browser.get(f"/subscriptions/{number}/{what}")
+        assert (answer.status_code == HTTPStatus.OK) == allowed
+        assert (f'/subscriptions/{number}/{what}"' in here) == allowed
+    assert ('type="checkbox"' in list_page) == (token == "writer")
+    assert ("/subscriptions/several" in list_page) == (token == "writer")
