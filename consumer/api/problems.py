@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from structlog.contextvars import get_contextvars
+from typing_extensions import TypeAliasType
 
 from consumer.database.engine import unavailable
 from consumer.errors import (
@@ -23,6 +25,7 @@ from consumer.errors import (
     NotFound,
     SettingsError,
 )
+from consumer.http.server import REQUEST_ID
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +63,18 @@ class Code(Enum):
         self.status, self.title = status, title
 
     @property
+    def text(self) -> str:
+        """Names the kind in a problem document."""
+        return self.name.lower()
+
+    @property
     def urn(self) -> str:
-        """Identifies the kind in a problem document."""
-        return f"urn:kafka-webhooks:problem:{self.name.lower().replace('_', '-')}"
+        """Identifies the kind everywhere."""
+        return f"urn:kafka-webhooks:problem:{self.text}"
+
+
+_CODES = {"type": "string", "enum": [each.text for each in Code]}
+ProblemCode = TypeAliasType("ProblemCode", Annotated[str, WithJsonSchema(_CODES)])
 
 
 class Mistake(BaseModel):
@@ -79,11 +91,15 @@ class Mistake(BaseModel):
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Field(description="Identifies the kind of problem.", examples=[Code.INVALID.urn])]
+    type: Annotated[str, Field(description="A URN that ends with the code.", examples=[Code.INVALID.urn])]
+    code: Annotated[ProblemCode, Field(description="The kind of problem.", examples=[Code.INVALID.text])]
     title: Annotated[str, Field(examples=[Code.INVALID.title])]
     status: Annotated[int, Field(examples=[422])]
     detail: Annotated[str | None, Field(description="This problem, in words.", examples=[None])] = None
     errors: Annotated[list[Mistake] | None, Field(description="The values that cannot work.")] = None
+    request_id: Annotated[
+        str | None, Field(description="As in the header x-request-id, and in the log.", examples=["4f1c0d9be2a84c6f"])
+    ] = None
     owed: Annotated[int | None, Field(description="Deliveries still owed, counted up to 10,001.", examples=[None])] = (
         None
     )
@@ -115,10 +131,12 @@ def document(refused: RequestRefused) -> JSONResponse:
     """The response that describes the problem."""
     content = Problem(
         type=refused.code.urn,
+        code=refused.code.text,
         title=refused.code.title,
         status=refused.status,
         detail=refused.detail,
         errors=list(refused.errors) or None,
+        request_id=get_contextvars().get(REQUEST_ID),
         owed=refused.owed,
     )
     return JSONResponse(content.model_dump(exclude_none=True), refused.status, refused.headers, CONTENT_TYPE)

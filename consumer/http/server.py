@@ -1,16 +1,19 @@
 """Serves an ASGI application on a port, in the calling thread until a signal or in a background thread."""
 
 import logging
+import re
 import socket
 import threading
 import time
 from asyncio import TimerHandle
+from secrets import token_hex
 from typing import Any
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from consumer.errors import WebhooksError
@@ -25,6 +28,9 @@ _MOST_OF_ADDRESS = 100  # of these: a single client cannot take all
 _BACKLOG = 64  # connections that asyncio accepts in one turn; out of descriptors, it logs a line for each
 _SILENCE = 60.0  # seconds between two such log lines
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # unless the application sets its own
+REQUEST_ID = "request_id"  # in the log
+_REQUEST_ID = b"x-request-id"
+_FIT = re.compile("[A-Za-z0-9._-]{1,64}")
 _FRAMING = {b"content-length", b"transfer-encoding"}
 
 
@@ -99,13 +105,20 @@ def _config(app: ASGIApp) -> _Config:
 def _front(app: ASGIApp) -> ASGIApp:
     """The application, whose answers have _HEADERS, and which gets no request with two statements of its length.
 
+    Each request has an id, in the answer and in what is logged meanwhile: the client's, if it has sent one that is fit
+    for a log.
+
     A proxy in front may have gone by the other one, and taken the rest for the next request (RFC 9112 section 6.1).
     """
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == _REQUEST_ID), "")
+        request_id = sent if _FIT.fullmatch(sent) else token_hex(8)
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers[_REQUEST_ID.decode()] = request_id
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -114,7 +127,8 @@ def _front(app: ASGIApp) -> ASGIApp:
         if {name for name, _ in scope["headers"]} >= _FRAMING:
             why = "send Content-Length or Transfer-Encoding, not both"
             answer = PlainTextResponse(why, 400, {"connection": "close"})
-        await answer(scope, receive, with_headers)
+        with bound_contextvars(**{REQUEST_ID: request_id}):
+            await answer(scope, receive, with_headers)
 
     return front
 

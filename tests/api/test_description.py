@@ -9,6 +9,7 @@ from sqlalchemy import create_engine
 
 from consumer.api.app import create_app
 from consumer.api.backing import Backing
+from consumer.api.problems import Code
 from consumer.api.tokens import TokenFile
 from consumer.crypto.vault import Vault
 from consumer.ops.changes import Deployment
@@ -86,6 +87,7 @@ def test_schemas_are_classes_of_a_client() -> None:
     }
     enums = {name: schema["enum"] for name, schema in schemas.items() if "enum" in schema}
     assert enums["DeliveryState"] == list(Status)
+    assert enums["ProblemCode"] == [each.text for each in Code]
     assert enums["ProblemEffect"] == [each.code for each in Effect]
     assert enums.keys() >= {"Outcome", "ReceiverState", "ReplayState", "SubscriptionState", "CursorReason"}
     assert not [name for name in schemas if name.startswith(("Shown", "Given", "_")) or "Validation" in name]

@@ -97,7 +97,7 @@ def test_another_body_is_refused(api: Api) -> None:
     """
     create(api)
     refused = create(api, NEW | {"rate_limit": 1})
-    assert refusal(refused) == (422, "key-reused")
+    assert refusal(refused) == (422, "key_reused")
     assert refused.json()["errors"][0]["header"] == "idempotency-key"
     assert replayed(create(api))
     assert len(ids(api)) == 1
