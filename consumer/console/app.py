@@ -69,6 +69,7 @@ PAGES = (
     ("/replays", "Replays"),
     ("/audit", "Audit"),
 )
+OF_TENANT = {"/subscriptions", "/events", "/deliveries"}  # the others are about all tenants
 
 
 Form = ImmutableMultiDict[str, str]
@@ -150,7 +151,7 @@ class Frame:
         self._clock = clock
         digest = secrets.token_bytes(32)
         self._local = session_of(cookie_of(digest, 0), {digest: ANYONE}, 0)  # of all visitors, if there are no tokens
-        self._templates: Environment = environment(BASE, clock, pages=PAGES)
+        self._templates: Environment = environment(BASE, clock)
 
     def app(self, pages: Iterable[PageRoute]) -> ASGIApp:
         """All pages, with signing in and out and the static files."""
@@ -297,6 +298,7 @@ class Frame:
             {
                 "here": next((path for path, _ in reversed(PAGES) if here == path or here.startswith(f"{path}/")), "/"),
                 "session": caller,
+                "pages": [each for each in PAGES if caller.tenant is None or each[0] in OF_TENANT],
                 "signed_in": self._tokens.required,
                 "may": {scope: scope in caller.scopes for scope in SCOPES},
                 "said": Said(*told["said"]) if "said" in told else self._said.get(request.query_params.get("said", "")),

@@ -124,7 +124,7 @@ def for_visitor(context: Context, error: str | None) -> str | None:
     return without_addresses(error) if error and context["session"].tenant is not None else error
 
 
-def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequence[object] = ()) -> Environment:
+def environment(base: str, clock: Callable[[], float] = time.time) -> Environment:
     """The templates. `base` is the path under which the console is served, without a slash at its end."""
     files = static_names()
     found = Environment(
@@ -138,7 +138,7 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
-    found.globals.update(base=base, pages=pages, static=lambda name: f"{base}/static/{files[name]}")
+    found.globals.update(base=base, static=lambda name: f"{base}/static/{files[name]}")
     return found
 
 

@@ -267,10 +267,14 @@ def test_a_delivery_says_what_it_waits_for_and_what_was_tried(engine: Engine, co
     others = [tried._replace(offset=4), tried._replace(subscription_id=other), tried._replace(tenant="globex")]
     for each in (tried, *(each._replace(response="another") for each in others)):
         history._recent.add(each, 100, time.time())
-    page = console("acme", history=history).get(f"/deliveries/{delivery}").text
+    history._recent.add(tried._replace(subscription_id=99, response="of all tenants"), 100, time.time())
+    browser = console("acme", history=history)
+    page = browser.get(f"/deliveries/{delivery}").text
     assert "Its subscription is paused since" in page
     assert "its database moves. It is sent once that is resumed." in page
-    assert ("&lt;b&gt;busy" in page, "another" in page, "/console/events/" in page) == (True, False, False)
+    assert ("&lt;b&gt;busy" in page, "another" in page, "/console/events/t/0/3" in page) == (True, False, True)
+    page = browser.get("/events").text
+    assert (page.count("&lt;b&gt;busy"), page.count("another"), "of all tenants" in page) == (1, 2, False)
 
 
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])
@@ -307,6 +311,9 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     owing = browser.get(f"/subscriptions/{mine}").text
     assert "orders[0]" in owing
     assert not re.search("41,234|777,888|secret-group|From offset", owing)
+    menu = re.findall('href="/console([^"]+)"', re.findall("<nav.*?</nav>", owing, re.DOTALL)[0])
+    assert menu == ["/subscriptions", "/events", "/deliveries"]
+    assert [browser.get(path).status_code for path in menu] == [HTTPStatus.OK] * 3
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"
