@@ -114,6 +114,7 @@ requirements: $(VENV)/development ## pin the newest packages that pyproject.toml
 	$(COMPILE) pyproject.toml --extra http2 --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
+	printf 'openapi-python-client\n' | $(COMPILE) - --no-annotate --output-file requirements-client.txt
 	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt
 
 audit: $(VENV)/development ## look the pinned packages up in the database of known vulnerabilities (needs a network)

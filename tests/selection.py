@@ -22,6 +22,7 @@ FOLDERS = {
     "ops/test_overview_scale.py": "slow",
     "worker/test_worker_states.py": "slow",
     "api/test_v1_fuzz.py": "slow",
+    "api/test_generated_client.py": "slow",
     "docs/test_tutorial.py": "slow",
     "ledger/test_due.py": "smoke",
     "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_each_subscription_once[sqlite]": "smoke",

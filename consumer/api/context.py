@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
-from consumer.api.problems import MOST_ERRORS, PREFIX, RETRY_AFTER, Code, Mistake, RequestRefused, mistake
+from consumer.api.problems import MOST_ERRORS, PREFIX, RETRY_AFTER, Code, Mistake, RequestRefused, bounded
 from consumer.api.tokens import Caller, Scope
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
@@ -25,9 +25,8 @@ from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.changes import Changes
 from consumer.subscriptions.subscribed import Subscribed
 
-Item = TypeVar("Item")
-MOST = 200  # items of a page
 MOST_CURSOR = 3_000  # characters: a position may have an event type, of 255 characters, that is sealed
+_TWICE = "is there more than once"
 
 
 class Body(BaseModel):
@@ -59,24 +58,16 @@ def backing_of(request: Request) -> Backing:
 
 
 async def check_query(request: Request) -> None:
-    """Raise RequestRefused for a query parameter that the route does not have, or for a second value of one.
-
-    An unknown filter would else be ignored, and the answer would have what it should have left out.
-    """
+    """Raise RequestRefused for a query parameter that the route lacks: it would be ignored; or for a second value."""
     route = request.app.openapi()["paths"][PREFIX + request.scope["route"].path][request.method.lower()]
-    lists = {  # which ones may be repeated
-        each["name"]: any(kind.get("type") == "array" for kind in each["schema"].get("anyOf", ()))
-        for each in route.get("parameters", ())
-        if each["in"] == "query"
-    }
-    known = f"it has {', '.join(sorted(lists))}" if lists else "it has none"
-    mistakes = []
-    for name, number in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if name not in lists:
-            mistakes.append(mistake("parameter", name, f"is no parameter of this path; {known}"))
-        elif number > 1 and not lists[name]:
-            mistakes.append(mistake("parameter", name, "is there more than once"))
-    if mistakes:
+    parameters = (each for each in route.get("parameters", ()) if each["in"] == "query")
+    known = {each["name"]: str(each["schema"].get("anyOf")) for each in parameters}
+    unknown = f"is no parameter of this path; it has {', '.join(sorted(known)) or 'none'}"
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    wrong = {name: unknown for name in given if name not in known}
+    wrong |= {name: _TWICE for name in known if given[name] > 1 and "array" not in known[name]}
+    if wrong:
+        mistakes = [Mistake(parameter=bounded(name), detail=detail) for name, detail in wrong.items()]
         raise RequestRefused(Code.INVALID, errors=mistakes[:MOST_ERRORS])
 
 
@@ -100,7 +91,7 @@ SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a
 OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
 At = Annotated[AwareDatetime | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
 Cursor = Annotated[str | None, Query(max_length=MOST_CURSOR, description="`next` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 IfMatch = Annotated[
     str | None,
     Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
@@ -151,7 +142,7 @@ def answer(
 
 
 def paged(
-    backing: Backing, listed: str, found: Sequence[Item], limit: int, position: Callable[[Item], object]
+    backing: Backing, listed: str, found: Sequence[Any], limit: int, position: Callable[[Any], object]
 ) -> dict[str, Any]:
     """The page of a list of which one item more than `limit` was looked for."""
     items = found[:limit]
@@ -188,7 +179,7 @@ async def _key_of(
     if idempotency_key is None:
         return None
     if len(request.headers.getlist(_NAME)) > 1:
-        raise RequestRefused(Code.INVALID, errors=[Mistake(header=_NAME, detail="is there more than once")])
+        raise RequestRefused(Code.INVALID, errors=[Mistake(header=_NAME, detail=_TWICE)])
     caller: Caller = request.state.caller
     # The tenant too: a token's name may be given to another tenant meanwhile.
     whose = (caller.name, caller.tenant, request.scope["path"])

@@ -5,6 +5,7 @@ Names, comments and lengths of options are those of the columns. `options.comple
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -33,7 +34,9 @@ _MODES = (
 Headers = dict[str, str]
 SubscriptionState = TypeAliasType("SubscriptionState", Mode)
 ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unused", "sent"])
-Kind = Literal["signing", Credential]
+CredentialKind = TypeAliasType("CredentialKind", Credential)
+SecretAlgorithm = TypeAliasType("SecretAlgorithm", Algorithm)
+SecretKind = TypeAliasType("SecretKind", Literal["signing", Credential])
 _KINDS = (
     "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
     "described in docs/credentials.md."
@@ -50,12 +53,15 @@ def _option(name: str, **more: Any) -> Any:
     return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
 
 
+@cache
 def _kind(name: str) -> Any:
-    """The type of an option, or null."""
+    """The type of an option, or null. A closed set of values is a schema of its own."""
     if name == "custom_headers":
         return Headers | None
     choices = OPTIONS[name].choices
-    return Literal[choices] | None if choices else _COLUMNS[name].type.python_type | None
+    if choices:
+        return TypeAliasType(name.title().replace("_", ""), Literal[choices]) | None
+    return _COLUMNS[name].type.python_type | None
 
 
 def option_fields(names: Iterable[str]) -> dict[str, Any]:
@@ -70,7 +76,7 @@ _GivenOptions: Any = create_model("_GivenOptions", __base__=Body, **_GIVEN)
 class NewCredential(Body):
     """A secret that the receiver asks for. It is never shown again."""
 
-    kind: Annotated[Credential, Field(description=_KINDS, examples=["bearer"])]
+    kind: Annotated[CredentialKind, Field(description=_KINDS, examples=["bearer"])]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
     ]
@@ -79,7 +85,7 @@ class NewCredential(Body):
 class NewSecret(NewCredential):
     """A secret to store. It is never shown again."""
 
-    kind: Annotated[Kind, Field(description=f"signing: a key. {_KINDS}", examples=["bearer"])]  # type: ignore[assignment]  # one more
+    kind: Annotated[SecretKind, Field(description=f"signing: a key. {_KINDS}", examples=["bearer"])]  # type: ignore[assignment]  # one more
 
 
 class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the columns
@@ -103,7 +109,7 @@ class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the col
         ),
     ]
     generate_secret: Annotated[
-        Algorithm | None,
+        SecretAlgorithm | None,
         Field(description="Sign with a random secret; the answer shows its key once.", examples=["hmac"]),
     ] = None
     start: Annotated[
@@ -191,18 +197,11 @@ class TestExchange(Answer):
 
 
 class OptionProblem(Answer):
-    """An option with an unusable or inadvisable value."""
+    """An option with an unusable or inadvisable value, and what becomes of its events (stored, …) or of the value."""
 
     option: Annotated[str, Field(examples=["url"])]
     why: Annotated[str, Field(examples=["the URL has no host"])]
-    effect: Annotated[
-        ProblemEffect,
-        Field(
-            validation_alias=AliasPath("effect", "code"),
-            description="What becomes of its events: unmatched, stored, or sent; of the value: default, or unused.",
-            examples=["stored"],
-        ),
-    ]
+    effect: Annotated[ProblemEffect, BeforeValidator(lambda effect: effect.name.lower()), Field(examples=["stored"])]
 
 
 class Certificate(Answer):
@@ -260,7 +259,9 @@ class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the colum
     ]
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
     signing_secrets: Annotated[int, Field(validation_alias="secrets", description="Number of its own signing secrets.")]
-    credentials: Annotated[list[Credential], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
+    credentials: Annotated[
+        list[CredentialKind], Field(description="Kinds of its other secrets.", examples=[["bearer"]])
+    ]
     tls: Annotated[Tls | None, Field(description="Its own certificates, if it has any.")]
     verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
     problems: list[OptionProblem]

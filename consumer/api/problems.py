@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -32,10 +32,8 @@ log = structlog.get_logger(__name__)
 PREFIX = "/v1"
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = {"retry-after": "5"}  # seconds
+_URN = "urn:kafka-webhooks:problem:"
 MOST_ERRORS = 20  # described in one problem document
-
-
-Place = Literal["pointer", "parameter", "header"]  # where a mistake is
 
 
 class Code(Enum):
@@ -67,11 +65,6 @@ class Code(Enum):
         """Names the kind in a problem document."""
         return self.name.lower()
 
-    @property
-    def urn(self) -> str:
-        """Identifies the kind everywhere."""
-        return f"urn:kafka-webhooks:problem:{self.text}"
-
 
 _CODES = {"type": "string", "enum": [each.text for each in Code]}
 ProblemCode = TypeAliasType("ProblemCode", Annotated[str, WithJsonSchema(_CODES)])
@@ -91,7 +84,7 @@ class Mistake(BaseModel):
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Field(description="A URN that ends with the code.", examples=[Code.INVALID.urn])]
+    type: Annotated[str, Field(description="A URN that ends with the code.", examples=[f"{_URN}invalid"])]
     code: Annotated[ProblemCode, Field(description="The kind of problem.", examples=[Code.INVALID.text])]
     title: Annotated[str, Field(examples=[Code.INVALID.title])]
     status: Annotated[int, Field(examples=[422])]
@@ -130,7 +123,7 @@ def concerns(path: str) -> bool:
 def document(refused: RequestRefused) -> JSONResponse:
     """The response that describes the problem."""
     content = Problem(
-        type=refused.code.urn,
+        type=_URN + refused.code.text,
         code=refused.code.text,
         title=refused.code.title,
         status=refused.status,
@@ -199,19 +192,19 @@ def _of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
         return RequestRefused(Code.BAD_REQUEST, "the body is not JSON")
     if any(error["loc"][0] == "path" for error in errors):
         return RequestRefused(Code.NOT_FOUND)
-    return RequestRefused(Code.INVALID, errors=[_of_value(each) for each in errors[:MOST_ERRORS]])
+    return RequestRefused(Code.INVALID, errors=[_mistake(each) for each in errors[:MOST_ERRORS]])
 
 
-def _of_value(error: Mapping[str, Any]) -> Mistake:
+def _mistake(error: Mapping[str, Any]) -> Mistake:
     kind, *place = error["loc"]
     name = pointer(*place) if kind == "body" else str(place[0] if place else kind)
-    member: Place = "pointer" if kind == "body" else "header" if kind == "header" else "parameter"
-    return mistake(member, name, error["msg"])
+    member = {"body": "pointer", "header": "header"}.get(kind, "parameter")
+    return Mistake(detail=error["msg"], **{member: bounded(name)})
 
 
-def mistake(kind: Place, name: str, detail: str) -> Mistake:
-    """The mistake at a place that the request names: the start of the name, in ASCII."""
-    return Mistake(detail=detail, **{kind: name[:200].encode("ascii", "backslashreplace").decode()})
+def bounded(name: str) -> str:
+    """The start of a name in the request, in ASCII."""
+    return name[:200].encode("ascii", "backslashreplace").decode()
 
 
 def invalid(detail: str, *place: object) -> RequestRefused:

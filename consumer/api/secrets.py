@@ -8,21 +8,12 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
 
-from consumer.api.context import (
-    Answer,
-    Backed,
-    Body,
-    Changing,
-    Keeper,
-    Reader,
-    SubscriptionId,
-    answer,
-)
-from consumer.api.models import Kind, NewCredential, Tls
+from consumer.api.context import Answer, Backed, Body, Changing, Keeper, Reader, SubscriptionId, answer
+from consumer.api.models import NewCredential, SecretAlgorithm, SecretKind, Tls
 from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
-from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key
+from consumer.crypto.keys import algorithm_of, receiver_key
 from consumer.errors import InvalidSubscription, NotFound
 from consumer.subscriptions import secrets
 from models.subscription import SECRET_LENGTH
@@ -46,7 +37,7 @@ class SecretRotation(Body):
         Field(repr=False, min_length=1, max_length=SECRET_LENGTH, description="Null: a random one.", examples=[None]),
     ] = None
     algorithm: Annotated[
-        Algorithm | None, Field(description="Of a random secret. Null: that of the newest.", examples=["hmac"])
+        SecretAlgorithm | None, Field(description="Of a random secret. Null: that of the newest.", examples=["hmac"])
     ] = None
 
 
@@ -54,7 +45,7 @@ class Secret(Answer):
     """A stored secret, without its text."""
 
     id: int
-    kind: Annotated[Kind, Field(examples=["signing"])]
+    kind: Annotated[SecretKind, Field(examples=["signing"])]
     created_at: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
     expires_at: Annotated[datetime | None, Field(description="Null: it has no end.")]
     signs: Annotated[bool, Field(description="It signs requests now.")]
@@ -69,7 +60,7 @@ class SecretList(Answer):
 class RotatedSecret(Answer):
     """The result of a rotation."""
 
-    algorithm: Annotated[Algorithm, Field(examples=["hmac"])]
+    algorithm: Annotated[SecretAlgorithm, Field(examples=["hmac"])]
     receiver_key: Annotated[
         str | None,
         Field(

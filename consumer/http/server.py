@@ -105,8 +105,7 @@ def _config(app: ASGIApp) -> _Config:
 def _front(app: ASGIApp) -> ASGIApp:
     """The application, whose answers have _HEADERS, and which gets no request with two statements of its length.
 
-    Each request has an id, in the answer and in what is logged meanwhile: the client's, if it has sent one that is fit
-    for a log.
+    Each request has an id, in the answer and in what is logged meanwhile: the client's, if that is fit for a log.
 
     A proxy in front may have gone by the other one, and taken the rest for the next request (RFC 9112 section 6.1).
     """

@@ -101,17 +101,15 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
             found += fresh
             left = _before(left, steps)
             unread = max((oldest.get(place, written) for place in left), default=0.0)
-            horizon = max(wanted.since, _later(unread, until))
+            horizon = max(wanted.since, _later(unread, until)) if left else wanted.since
             if sum(attempt.at >= horizon for attempt, _ in found) >= limit:
                 break
-    if not left:
-        horizon = wanted.since
     shown = sorted((each for each, _ in found if each.at >= horizon), key=order, reverse=True)[:limit]
     if not left and len(shown) == len(found):
         return AttemptPage(shown, None)
     following = order(shown[-1]) if len(shown) == limit else min((horizon,), before)
     newest = max((stamp for attempt, stamp in found if order(attempt) < following), default=0.0)
-    return AttemptPage(shown, Position(following, min(written, _later(max(newest, unread if left else 0.0), written))))
+    return AttemptPage(shown, Position(following, min(written, _later(max(newest, unread), written))))
 
 
 def _read(

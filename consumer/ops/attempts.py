@@ -104,10 +104,7 @@ class RecentAttempts:
     def recent(
         self, subscription_id: int | None, limit: int, now: float, where: Callable[[Attempt], bool] | None = None
     ) -> list[Attempt]:
-        """The newest attempts of a subscription, or of all, that meet `where`; newest first.
-
-        As long as `limit` is at most OF_ONE, none that is forgotten belongs between them.
-        """
+        """The newest of a subscription, or of all, that meet `where`, newest first; up to OF_ONE, none is left out."""
         self._fit(now)
         numbers = self._kept if subscription_id is None else self._of.get(subscription_id, ())
         attempts = (self._kept[number][0] for number in numbers)

@@ -46,11 +46,6 @@ class Effect(Enum):
     UNUSED = "it has no effect"
     SENT = "it is sent all the same"
 
-    @property
-    def code(self) -> str:
-        """The effect for programs."""
-        return self.name.lower()
-
 
 class OptionProblem(NamedTuple):
     """An option with an unusable value, or (SENT) with an inadvisable one, and why. The text holds no secret."""
@@ -64,7 +59,7 @@ class OptionProblem(NamedTuple):
 
     def as_json(self) -> dict[str, str]:
         """The problem as a JSON object, in the API and in `--json`."""
-        return {"option": self.option, "why": self.why, "effect": self.effect.code}
+        return {"option": self.option, "why": self.why, "effect": self.effect.name.lower()}
 
 
 class Option(NamedTuple):

@@ -88,8 +88,10 @@ def test_schemas_are_classes_of_a_client() -> None:
     enums = {name: schema["enum"] for name, schema in schemas.items() if "enum" in schema}
     assert enums["DeliveryState"] == list(Status)
     assert enums["ProblemCode"] == [each.text for each in Code]
-    assert enums["ProblemEffect"] == [each.code for each in Effect]
-    assert enums.keys() >= {"Outcome", "ReceiverState", "ReplayState", "SubscriptionState", "CursorReason"}
+    assert enums["ProblemEffect"] == [each.name.lower() for each in Effect]
+    named = {"Outcome", "ReceiverState", "ReplayState", "SubscriptionState", "CursorReason", "PayloadFormat"}
+    assert enums.keys() >= named
+    assert all(schema["title"] == name for name, schema in schemas.items())
     assert not [name for name in schemas if name.startswith(("Shown", "Given", "_")) or "Validation" in name]
 
 
