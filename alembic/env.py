@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     Inspector,
     Table,
+    UniqueConstraint,
     insert,
     inspect,
     literal_column,
@@ -28,6 +29,7 @@ from consumer.database.engine import create_engine, create_file
 from consumer.database.migrations import VERSIONS
 from consumer.errors import WebhooksError
 from models import Base
+from models.subscription import UNIQUE
 
 ORIGIN = "0001"  # the tutorial's table
 # A command of SQL*Plus, which otherwise goes on after an error: in the wrong schema, or to record a revision whose
@@ -106,11 +108,14 @@ class RepeatableOracle(OracleImpl):
         return {column["name"]: column for column in there.get_columns(table)} if there.has_table(table) else {}
 
     def _has(self, part: Index | Constraint) -> bool:
-        """Whether an index or a check constraint of this name exists. No revision adds or drops other constraints."""
+        """Whether an index, a check or a unique constraint of this name exists; no revision adds or drops others."""
         there, table = self._inspector(), str(part.table)
         if isinstance(part, Index):
             return there.has_index(table, str(part.name))
-        return there.has_table(table) and part.name in {each["name"] for each in there.get_check_constraints(table)}
+        if not there.has_table(table):
+            return False
+        found = there.get_unique_constraints if isinstance(part, UniqueConstraint) else there.get_check_constraints
+        return part.name in {each["name"] for each in found(table)}
 
     def _inspector(self) -> Inspector:
         if self._there is None:
@@ -160,7 +165,7 @@ def offline(engine: Engine) -> None:
 
 def is_of_ours(name: str | None, kind: str, _parents: object) -> bool:
     """Whether `alembic check` and `--autogenerate` compare it: other programs' tables may be in the schema."""
-    return kind != "table" or name in Base.metadata.tables
+    return name in Base.metadata.tables if kind == "table" else name not in UNIQUE
 
 
 def have_patience(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from models.cursor import CursorReason, StoredCursor
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation
 from models.job import RequestKey, StoredReplay
 from models.mark import Mark, MarkKind
-from models.subscription import Subscription, SubscriptionSecret, SubscriptionTls
+from models.subscription import Subscription, SubscriptionSecret, SubscriptionTls, SubscriptionType
 
 __all__ = [
     "Base",
@@ -22,4 +22,5 @@ __all__ = [
     "Subscription",
     "SubscriptionSecret",
     "SubscriptionTls",
+    "SubscriptionType",
 ]

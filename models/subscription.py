@@ -2,7 +2,18 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, Text, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    Numeric,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null, utc_now
@@ -19,7 +30,13 @@ EXPRESSION_LENGTH = 2000  # characters; Oracle keeps 4000 bytes of them
 HEADER_NAME_LENGTH = 100
 PREFIX_LENGTH = 50
 HEADERS_LENGTH = 2000
+NAME_LENGTH = 200
+EXTERNAL_ID_LENGTH = 255
+METADATA_LENGTH = 2000
 EVERY_TENANT = "*"
+# Only migrations have these keys, as each database writes them in its own way: (external_id, tenant) where there is an
+# external id, which an index of Oracle leaves out only if all is null; (tenant, id), for SubscriptionType.
+UNIQUE = frozenset(("ix_webhook_subs_external", "uq_webhook_subs_tenant"))
 
 
 class Subscription(Base):
@@ -28,7 +45,8 @@ class Subscription(Base):
     Ids are never reused (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a later
     one. Null in `max_in_flight`, `rate_limit` (requests per second), `retry_schedule`, `final_statuses` or
     `timeout_seconds` means the deployment's setting. No attempt has succeeded since `failing_since`.
-    Days of failure have paused it, and a success resumes it, if `probed_at` is not before `paused_at`.
+    Days of failure have paused it, and a success resumes it, if `probed_at` is not before `paused_at`. Its further
+    types are rows of SubscriptionType.
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -48,6 +66,7 @@ class Subscription(Base):
         CheckConstraint("http_version IN ('1.1', '2')", name="ck_webhook_subs_http"),
         CheckConstraint("starts IN (0, 1)", name="ck_webhook_subs_starts"),
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
+        *is_json_or_null("metadata", "ck_webhook_subs_metadata"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
         Index("ix_webhook_subs_paused", "paused_at"),  # the same
@@ -55,7 +74,7 @@ class Subscription(Base):
         Index("ix_webhook_subs_tenant", "tenant", "id"),  # a tenant's list, by id
         {
             "sqlite_autoincrement": True,
-            "comment": "Subscriptions. One row is one receiver of one event type or pattern.",
+            "comment": "Subscriptions. One row is one receiver of an event type or pattern, or of several.",
         },
     )
 
@@ -161,6 +180,46 @@ class Subscription(Base):
     verified_url: Mapped[str | None] = mapped_column(
         String(URL_LENGTH),
         comment="The URL that has answered the validation request. Null, or another one than url: not verified.",
+    )
+    name: Mapped[str | None] = mapped_column(String(NAME_LENGTH), comment="A name for people. Null: none.")
+    external_id: Mapped[str | None] = mapped_column(
+        String(EXTERNAL_ID_LENGTH), comment="Its id in another system, unique for a tenant. Null: none."
+    )
+    metadata_: Mapped[str | None] = mapped_column(  # `metadata` is SQLAlchemy's
+        "metadata", String(METADATA_LENGTH), comment="Up to 32 labels, as a JSON object of texts. Null: none."
+    )
+
+
+class SubscriptionType(Base):
+    """A further event type or pattern of a subscription, beside `event_type` of its row.
+
+    `tenant` is the subscription's: so one index finds the subscriptions that match an event, and the foreign key keeps
+    it so. Who changes a subscription's tenant removes its further types first.
+    """
+
+    __tablename__ = "webhook_event_types"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ("tenant", "subscription_id"),
+            ("webhook_subscriptions.tenant", "webhook_subscriptions.id"),
+            name="fk_webhook_event_types_sub",
+            ondelete="CASCADE",
+        ),
+        Index("ix_webhook_event_types_match", "event_type", "tenant"),
+        {"comment": "Further event types of subscriptions, beside webhook_subscriptions.event_type."},
+    )
+
+    subscription_id: Mapped[int] = mapped_column(
+        Id, primary_key=True, autoincrement=False, comment="Id of its subscription. Deleted with the subscription."
+    )
+    tenant: Mapped[str] = mapped_column(
+        String(TENANT_LENGTH),
+        primary_key=True,
+        server_default=text(f"'{EVERY_TENANT}'"),
+        comment="The tenant of its subscription.",
+    )
+    event_type: Mapped[str] = mapped_column(
+        String(EVENT_TYPE_LENGTH), primary_key=True, comment="An event type or pattern, as in the subscription's row."
     )
 
 

@@ -117,7 +117,7 @@ def etag(item: Subscribed) -> str:
     """Changes when people change a subscription, and not when workers write into its row."""
     secret = (item.secrets, item.credentials, item.tls)
     state = (item.enabled, item.disabled_reason, item.paused_at, item.paused_reason, item.probed)
-    parts = (item.id, item.options, *state, *secret, item.verified)
+    parts = (item.id, item.options, item.event_types, *state, *secret, item.verified)
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
 
 

@@ -18,12 +18,13 @@ from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
+from consumer.subscriptions.event_types import MOST
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.secrets import Credential
 from consumer.subscriptions.subscribed import Mode, Subscribed
 from models import CursorReason
 from models import Subscription as Table
-from models.subscription import REASON_LENGTH, SECRET_LENGTH
+from models.subscription import EVENT_TYPE_LENGTH, REASON_LENGTH, SECRET_LENGTH
 
 _COLUMNS = Table.__table__.columns
 _SECRETS_AT_ONCE = 20
@@ -31,7 +32,6 @@ _MODES = (
     "enabled: gets its events. paused: they wait in Kafka, and come once it is enabled. disabled: gets none, and its "
     "stored deliveries are held."
 )
-Headers = dict[str, str]
 SubscriptionState = TypeAliasType("SubscriptionState", Mode)
 ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unused", "sent"])
 CredentialKind = TypeAliasType("CredentialKind", Credential)
@@ -46,9 +46,9 @@ _KINDS = (
 def _option(name: str, **more: Any) -> Any:
     """The field of an option."""
     column, option = _COLUMNS[name], OPTIONS[name]
-    example = orjson.loads(option.example) if name == "custom_headers" else column.type.python_type(option.example)
+    example = orjson.loads(option.example) if name in _OBJECTS else column.type.python_type(option.example)
     limit = {}
-    if isinstance(column.type, String) and name != "custom_headers" and not option.choices:
+    if isinstance(column.type, String) and name not in _OBJECTS and not option.choices:
         limit = {"max_length": column.type.length}
     return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
 
@@ -58,6 +58,9 @@ def _kind(name: str) -> Any:
     """The type of an option, or null. A closed set of values is a schema of its own."""
     if name == "custom_headers":
         return Headers | None
+    """The type of an option, or null."""
+    if name in _OBJECTS:
+        return Texts | None
     choices = OPTIONS[name].choices
     if choices:
         return TypeAliasType(name.title().replace("_", ""), Literal[choices]) | None
@@ -98,7 +101,8 @@ class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the col
     )
 
     url: str = _option("url", default=...)
-    event_type: str = _option("event_type", default=...)
+    event_type: str | None = _option("event_type")
+    event_types: EventTypes = None
     secrets: Annotated[
         list[NewSecret],
         Field(
@@ -140,7 +144,9 @@ class SubscriptionPatch(_GivenOptions):  # type: ignore[misc]  # made from the c
 
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
+    event_types: EventTypes = None
     custom_headers: dict[str, str | None] | None = _option("custom_headers")  # null removes
+    metadata: dict[str, str | None] | None = _option("metadata")  # the same
     state: Annotated[SubscriptionState | None, Field(description=f"Not null. {_MODES}", examples=["paused"])] = None
     reason: Annotated[
         str | None,
@@ -220,7 +226,7 @@ class Tls(Answer):
     authorities: list[Certificate]
 
 
-def _headers_or_text(text: Any) -> Headers | str | None:
+def _texts_or_text(text: Any) -> Texts | str | None:
     try:
         found = orjson.loads(text) if text else None
     except (orjson.JSONDecodeError, TypeError):
@@ -231,8 +237,8 @@ def _headers_or_text(text: Any) -> Headers | str | None:
 def _stored_option(name: str) -> tuple[Any, Any]:
     """The type and the field of an option as it is stored; one that plain SQL has written may be of another type."""
     kind: Any = Annotated[_COLUMNS[name].type.python_type | None, SkipValidation]
-    if name == "custom_headers":
-        kind = Annotated[Headers | str | None, BeforeValidator(_headers_or_text)]
+    if name in _OBJECTS:
+        kind = Annotated[Texts | str | None, BeforeValidator(_texts_or_text)]
     return kind, _option(name, validation_alias=AliasPath("options", name))
 
 
@@ -245,6 +251,7 @@ class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the colum
 
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
+    event_types: Annotated[list[str], Field(description=_TYPES, examples=[["order.created", "invoice.*"]])]
     tenant: Annotated[str, Field(examples=["acme"])]
     state: Annotated[SubscriptionState, Field(validation_alias="mode", description=_MODES, examples=["paused"])]
     enabled: Annotated[bool, Field(description="Not disabled; it may be paused.")]
@@ -348,18 +355,18 @@ def shown_to(caller: Caller, item: Subscribed) -> dict[str, Any]:
 def stored_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a body in the form of their columns."""
     values = dict(given)
-    headers = values.get("custom_headers")
-    if headers is not None:
-        values["custom_headers"] = orjson.dumps(headers).decode() if headers else None
+    for name in _OBJECTS:
+        if (texts := values.get(name)) is not None:
+            values[name] = orjson.dumps(texts).decode() if texts else None
     return values
 
 
 def merged(patch: Mapping[str, Any], item: Subscribed) -> dict[str, Any]:
-    """The changes of a merge patch in the form of the columns: its headers are merged with the subscription's."""
+    """The changes of a merge patch in the form of the columns: its objects are merged with the subscription's."""
     values = dict(patch)
-    headers = values.get("custom_headers")
-    if headers is not None:
-        before = _headers_or_text(item.options["custom_headers"])
-        together = {**(before if isinstance(before, dict) else {}), **headers}
-        values["custom_headers"] = {name: value for name, value in together.items() if value is not None}
+    for name in _OBJECTS:
+        if (texts := values.get(name)) is not None:
+            before = _texts_or_text(item.options[name])
+            together = {**(before if isinstance(before, dict) else {}), **texts}
+            values[name] = {key: value for key, value in together.items() if value is not None}
     return stored_options(values)

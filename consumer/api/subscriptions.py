@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from operator import itemgetter
 from typing import Annotated, Any, Literal
@@ -68,7 +69,8 @@ def list_subscriptions(
     caller: Reader,
     backing: Backed,
     event_type: Annotated[
-        str | None, Query(description="Only of exactly this type or pattern.", examples=["order.**"], max_length=255)
+        str | None,
+        Query(description="Only with exactly this type or pattern.", examples=["order.**"], max_length=255),
     ] = None,
     tenant: Annotated[
         str | None, Query(description="Only of exactly this tenant.", examples=["acme"], max_length=255)
@@ -79,6 +81,13 @@ def list_subscriptions(
     url: Annotated[
         str | None,
         Query(description="Only with this text in their URL.", examples=["example.com"], min_length=1, max_length=200),
+    ] = None,
+    name: Annotated[
+        str | None,
+        Query(description="Only with this text in their name.", examples=["warehouse"], min_length=1, max_length=200),
+    ] = None,
+    external_id: Annotated[
+        str | None, Query(description="Only with this external id.", examples=["crm-4711"], max_length=255)
     ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -96,6 +105,8 @@ def list_subscriptions(
             tenant=caller.tenant or tenant,
             state=state,
             url=url,
+            name=name,
+            external_id=external_id,
             rules=where.rules,
         )
     return answer(paged(backing, "subscriptions", list(map(shown, found)), limit, itemgetter("id")))
@@ -128,12 +139,15 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(why, "generate_secret")
     backing.check_url(caller, new.url)
+    _check_spelling(options)
+    options["event_type"], *further = options.pop("event_types", None) or [options.get("event_type")]
     changes = backing.changes(caller)
     first = None if new.start is None else _first(caller, backing, new.start, options)
+    add = partial(changes.add, new_secrets=own, key=key, first=first, further_types=further, **options)
     if not new.verify:
-        return _created(caller, changes.add(new_secrets=own, key=key, first=first, **options), generated)
+        return _created(caller, add(), generated)
     with backing.verifying(caller) as verify:  # before anything is created
-        added = changes.add(new_secrets=own, key=key, disabled=repository.AWAITS_VERIFICATION, first=first, **options)
+        added = add(disabled=repository.AWAITS_VERIFICATION)
         permission, item = verify(changes, added.id)
     return _created(caller, item, generated, verification=permission)
 
@@ -214,6 +228,7 @@ def patch_subscription(
         raise invalid("is given with the state paused or disabled", "reason")
     if "tenant" in given:
         _check_tenant(caller, given["tenant"])
+    _check_spelling(given)
     backing.check_url(caller, given.get("url"))
 
     def values(item: Subscribed) -> Mapping[str, Any]:
@@ -266,6 +281,12 @@ def verify_subscription(
     with backing.verifying(caller) as verify:
         permission, item = verify(changes, subscription_id, wanted.rate)
     return answer({"verification": permission, "subscription": shown_to(caller, item)})
+
+
+def _check_spelling(given: Mapping[str, Any]) -> None:
+    """Raise RequestRefused if a body names the event types in both ways."""
+    if given.get("event_type") is not None and given.get("event_types") is not None:
+        raise invalid("is given beside event_type; leave one of them out", "event_types")
 
 
 def _check_tenant(caller: Caller, tenant: str | None) -> None:

@@ -16,6 +16,7 @@ from consumer.subscriptions.options import OPTIONS
 from models import Subscription
 
 _MATCHING, _PAYLOAD, _REQUEST, _LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
+_NAMES = "For people and programs"
 
 
 def _milliseconds(text: str) -> int:
@@ -42,12 +43,16 @@ _FLAGS = {
     "rate_limit": ("--rate-limit", _LIMITS, "REQUESTS"),
     "retry_schedule": ("--retry-schedule", _LIMITS, "WAITS"),
     "final_statuses": ("--final-statuses", _LIMITS, "STATUSES"),
+    "name": ("--name", _NAMES, "TEXT"),
+    "external_id": ("--external-id", _NAMES, "ID"),
+    "metadata": ("--metadata", _NAMES, "NAME=VALUE"),
 }
 # Of columns whose flag has another notation: its type, its parser, its help and an example.
 _NOTATION: dict[str, tuple[Any, Any, str, str]] = {
     "batch_wait_ms": (int, _milliseconds, "How long a batch waits to be full.", "500ms"),
     "custom_headers": (list[str], None, "Another header, not confidential. May be repeated.", "'X-Origin: shop'"),
     "timeout_seconds": (float, duration, "Limit of a whole exchange.", "5s"),
+    "metadata": (list[str], None, "A label. May be repeated, up to 32 times.", "team=shop"),
 }
 
 
@@ -87,8 +92,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         given = {column: values.pop(column) for column in FLAGS}
         given = {column: value for column, value in given.items() if value is not None and value != []}
-        if "custom_headers" in given:
-            given["custom_headers"] = _headers(given["custom_headers"])
+        for column in ("custom_headers", "metadata"):
+            if column in given:
+                given[column] = _object(given[column], flag_of(column))
         try:
             command(**values, given=given)
         except InvalidSubscription as error:
@@ -114,7 +120,7 @@ def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, N
 
 def _in_flags(error: InvalidSubscription, command: inspect.Signature) -> InvalidSubscription:
     """The same error, with flags and arguments named instead of columns."""
-    column = error.option or ""
+    column = "event_type" if error.option == "event_types" else error.option or ""
     if column in FLAGS:
         name = flag_of(column)
     elif column in command.parameters:
@@ -129,11 +135,11 @@ def _in_flags(error: InvalidSubscription, command: inspect.Signature) -> Invalid
     return InvalidSubscription(why, name, example if name == column.upper() else f"{name} {example}")
 
 
-def _headers(lines: Sequence[str]) -> str:
-    headers: dict[str, str] = {}
+def _object(lines: Sequence[str], flag: str) -> str:
+    texts: dict[str, str] = {}
     for line in lines:
-        name, value = header(line, "--header")
-        if name in headers:
-            raise typer.BadParameter(f"{name} is given twice", param_hint="--header")
-        headers[name] = value
-    return json.dumps(headers, ensure_ascii=False)
+        name, value = header(line, flag)
+        if name in texts:
+            raise typer.BadParameter(f"{name} is given twice", param_hint=flag)
+        texts[name] = value
+    return json.dumps(texts, ensure_ascii=False)

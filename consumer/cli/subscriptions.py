@@ -52,7 +52,7 @@ from consumer.ledger import backlogs, search
 from consumer.matching.destinations import judge_names, policy_of
 from consumer.ops.changes import Changes
 from consumer.ops.verification import describe
-from consumer.subscriptions import health
+from consumer.subscriptions import event_types, health
 from consumer.subscriptions import repository as store
 from consumer.subscriptions.options import completed
 
@@ -63,12 +63,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST the events.")],
     event_type: Annotated[
-        str,
-        typer.Argument(metavar="EVENT_TYPE", help="A type, order.* (one level below), order.** (any) or '*' (all)."),
+        list[str],
+        typer.Argument(metavar="EVENT_TYPE...", help="Types, order.* (one level below), order.** (any) or '*' (all)."),
     ],
     *,
     if_not_exists: Annotated[
-        bool, typer.Option("--if-not-exists", help="Do nothing if this URL, type and tenant are subscribed.")
+        bool, typer.Option("--if-not-exists", help="Do nothing if this URL, types and tenant are subscribed.")
     ] = False,
     verify: Annotated[
         bool,
@@ -105,6 +105,7 @@ def add(
     \b
     Examples:
       kafka-webhooks subscriptions add https://example.com/hooks user.created
+      kafka-webhooks subscriptions add https://example.com/hooks order.created 'invoice.*' --name Warehouse
       kafka-webhooks subscriptions add https://example.com/hooks 'order.**' --filter 'data.amount > 100'
       kafka-webhooks subscriptions add https://example.com/hooks user.created --ordering key --rate-limit 50
       kafka-webhooks subscriptions add https://example.com/hooks a.b --retry-schedule 1m,10m,1h --final-statuses 4xx
@@ -120,7 +121,8 @@ def add(
     headers = [("header", line) for line in secret_header or ()]
     auths = [("basic", basic), ("bearer", bearer), ("oauth2", oauth2), ("plugin", plugin)]
     secrets = _read([("signing", generated or secret), *auths, *headers])
-    values = completed({"url": url, "event_type": event_type, **given})
+    first_type, *further = event_types.checked(event_type)
+    values = completed({"url": url, "event_type": first_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     ask = asking() if verify else None
     by_user = changes(vault)
@@ -130,7 +132,7 @@ def add(
     if added is None:
         why = store.AWAITS_VERIFICATION if verify else None
         first = None if since is None else places_from(since, values["topics"])
-        added = by_user.add(new_secrets=secrets, disabled=why, first=first, **values).id
+        added = by_user.add(new_secrets=secrets, disabled=why, first=first, further_types=further, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
     if not as_json:
@@ -154,7 +156,11 @@ def edit(
     *,
     url: Annotated[str | None, typer.Option(help="Where to POST the events.", metavar="URL")] = None,
     event_type: Annotated[
-        str | None, typer.Option(help="A type, order.* (one level below), order.** (any) or '*' (all).", metavar="TYPE")
+        list[str] | None,
+        typer.Option(
+            help="A type, order.* (one level below), order.** (any) or '*' (all). May be repeated: all of its types.",
+            metavar="TYPE",
+        ),
     ] = None,
     unset: Annotated[
         list[str] | None,
@@ -172,9 +178,10 @@ def edit(
     Examples:
       kafka-webhooks subscriptions edit 7 --filter 'data.amount > 100' --timeout 5s
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
+      kafka-webhooks subscriptions edit 7 --event-type order.created --event-type 'invoice.*'
     """
     values = given | unset_columns(unset or (), given)
-    values |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
+    values |= {name: value for name, value in (("url", url), ("event_types", event_type)) if value}
     if not values:
         raise typer.BadParameter("name at least one option to change")
     changed = changes().edit(subscription_id, lambda _: values)
@@ -189,7 +196,10 @@ def edit(
 def list_all(
     *,
     event_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Only subscriptions to exactly this type or pattern.")
+        str | None, typer.Option(metavar="TYPE", help="Only subscriptions with exactly this type or pattern.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only subscriptions with this text in their name.")
     ] = None,
     tenant: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only subscriptions of exactly this tenant.")
@@ -216,7 +226,7 @@ def list_all(
         raise typer.BadParameter("a disabled subscription is not listed as paused", param_hint="--paused")
     state: store.State | None = "disabled" if disabled else "paused" if paused else None
     found = store.walk(
-        open_database(), vault_to_read(), event_type=event_type, tenant=tenant, state=state, rules=rules()
+        open_database(), vault_to_read(), event_type=event_type, name=name, tenant=tenant, state=state, rules=rules()
     )
     shown = (item for item in found if item.problems) if broken else found
     columns = ("id", "event_type", "tenant", "url", "state")

@@ -1,6 +1,6 @@
 """SQL that Oracle and SQLite both get: lists of values, long texts in pieces, and many seeks with one statement."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, reduce
 from operator import add
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.sql.expression import FunctionElement
 
 PIECE = 1000  # characters of a piece of a long text
@@ -42,11 +43,11 @@ def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElemen
     The last value is repeated up to a power of two, so that Oracle parses and keeps few different statements. The list
     is split into lists that Oracle accepts.
     """
-    return or_(*map(column.in_, _lists(values)))
+    return or_(*map(column.in_, lists_of(values)))
 
 
 class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
-    """`(columns) IN (tuples)`, for one or more tuples, padded and split as `any_of` does.
+    """`(columns) IN (tuples)`, for the tuples in these lists of `lists_of`, or in binds of such lists.
 
     On SQLite the tuples become a subquery, because SQLite uses an index only for that.
     """
@@ -54,8 +55,8 @@ class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
     inherit_cache = True
     name = "any_tuple_of"
 
-    def __init__(self, columns: Sequence[ColumnElement[Any]], tuples: Sequence[tuple[object, ...]]) -> None:
-        super().__init__(*map(tuple_(*columns).in_, _lists(tuples)))
+    def __init__(self, columns: Sequence[ColumnElement[Any]], lists: Iterable[Any]) -> None:
+        super().__init__(*map(tuple_(*columns).in_, lists))
 
 
 @compiles(any_tuple_of)
@@ -73,7 +74,7 @@ def _any(conditions: Sequence[str]) -> str:
     return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
 
 
-def _lists(values: Sequence[T]) -> Iterator[list[T]]:
+def lists_of(values: Sequence[T]) -> Iterator[list[T]]:
     """Lists of at most IN_LIST values, padded to a power of two in total by repeating the last value."""
     size = padded(len(values))
     elements = [*values, *[values[-1]] * (size - len(values))]
@@ -101,7 +102,7 @@ def pieces(name: str, length: int, text: str | None) -> dict[str, object]:
     return {f"{name}_{start // PIECE}": None if text is None else text[start : start + PIECE] for start in starts}
 
 
-def in_pieces(column: InstrumentedAttribute[Any], value: object) -> object:
+def in_pieces(column: InstrumentedAttribute[Any] | KeyedColumnElement[Any], value: object) -> object:
     """A column's value for SET or WHERE: in pieces if it may be long."""
     length = getattr(column.type, "length", None) or 0
     if length <= PIECE:

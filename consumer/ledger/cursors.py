@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from consumer.database.engine import reading, writing
-from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
+from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, lists_of, pieces, pieces_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import (
     OPEN,
@@ -304,7 +304,7 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
 
 def _of(group: str, due_keys: Collection[DueKey]) -> tuple[ColumnElement[bool], ...]:
     place = StoredCursor.topic.expression, StoredCursor.partition_no.expression, StoredCursor.subscription_id.expression
-    return StoredCursor.group_id == group, any_tuple_of(place, sorted(due_keys))
+    return StoredCursor.group_id == group, any_tuple_of(place, lists_of(sorted(due_keys)))
 
 
 def _cursors() -> AnySelect:

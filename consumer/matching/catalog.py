@@ -3,28 +3,29 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from itertools import chain, groupby
 from math import inf
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
-from sqlalchemy import Engine, Row, Select
+from sqlalchemy import BindParameter, Engine, Row, Select, and_, bindparam, select, union_all
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import reading
 from consumer.database.job import DatabaseJob
-from consumer.database.statements import any_tuple_of
+from consumer.database.statements import any_tuple_of, lists_of
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
+from consumer.subscriptions.event_types import refusal
 from consumer.subscriptions.options import Effect
 from consumer.subscriptions.patterns import candidates
-from models import Subscription
+from models import Subscription, SubscriptionSecret, SubscriptionType
 from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT, TENANT_LENGTH
 
 log = structlog.get_logger(__name__)
@@ -50,17 +51,19 @@ class SubscriptionProblems:
         self._reasons: dict[Pattern, dict[Fault, str]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._reasons.values()))
+        return len({fault for reasons in self._reasons.values() for fault in reasons})
 
     def found(self, patterns: Iterable[Pattern], reasons: Mapping[Pattern, Mapping[Fault, str]]) -> None:
         """Note that a look-up of `patterns` found these `reasons`, by fault, and no others."""
         for pattern in patterns:
             before = self._reasons.pop(pattern, {})
-            if now := dict(reasons.get(pattern, {})):
-                self._reasons[pattern] = now
+            now = dict(reasons.get(pattern, {}))
             for fault, reason in now.items():
-                if before.get(fault) != reason:
+                # A subscription with several types may be known by another one.
+                if all(known.get(fault) != reason for known in (before, *self._reasons.values())):
                     log.error("a subscription is broken", subscription=fault[0], reason=reason)
+            if now:
+                self._reasons[pattern] = now
 
 
 class EndpointCache:
@@ -128,13 +131,17 @@ def find_endpoints(
     asked = {key: patterns_of(key) for key in keys}
     patterns = tuple(dict.fromkeys(chain.from_iterable(asked.values())))
     with reading(engine) as connection:
-        rows = connection.execute(lookup(patterns)).all()
+        lists = {f"patterns_{place}": each for place, each in enumerate(lists_of(patterns))}
+        rows = connection.execute(_lookup(*lists), lists).all()
         identities = tls.stored(connection, rows)
     found: dict[Pattern, list[Endpoint]] = {}
     reasons: dict[Pattern, dict[Fault, str]] = {}
-    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+    for (subscription_id, matched), group in groupby(rows, itemgetter(0, -1)):
         mine = list(group)
-        pattern = mine[0].event_type, mine[0].tenant
+        pattern = matched, mine[0].tenant
+        if matched != mine[0].event_type and (why := refusal(matched)) is not None:
+            reasons.setdefault(pattern, {})[subscription_id, "event_types"] = f"event_types: {matched!r:.60} {why}"
+            continue
         endpoint = None if known is None else known.get(subscription_id, mine)
         if endpoint is None:
             endpoint, problems = endpoint_of(
@@ -156,15 +163,38 @@ def find_endpoints(
         there = tuple(pattern for pattern in wanted if pattern in found)
         if there not in merged:
             endpoints = chain.from_iterable(found[pattern] for pattern in there)
-            merged[there] = tuple(sorted(endpoints, key=attrgetter("subscription_id")))
+            by_id = {each.subscription_id: each for each in endpoints}  # several of its types may match
+            merged[there] = tuple(by_id[each] for each in sorted(by_id))
         answer[key] = merged[there]
     return answer
 
 
-def lookup(patterns: Sequence[Pattern]) -> Select[*tuple[Any, ...]]:
-    """The statement of `find_endpoints`: a row for each subscription and secret, newest secrets first."""
-    pattern = Subscription.event_type.expression, Subscription.tenant.expression
-    return endpoint_rows().where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
+@cache  # building one takes long
+def _lookup(*names: str) -> Select[*tuple[Any, ...]]:
+    """The statement of `find_endpoints`: a row for each subscription, type that matches, and secret, newest first.
+
+    Two seeks for each pattern: of the subscriptions whose first type it is, and of those whose further type it is. The
+    first column is the subscription, and the last one the type. `names`: of the binds, a list of patterns each.
+    """
+    lists: list[BindParameter[Any]] = [bindparam(name, expanding=True) for name in names]
+    named, further = Subscription, SubscriptionType
+    secret = SubscriptionSecret.created_at.label("secret_made_at"), SubscriptionSecret.id.label("secret_id")
+    first = endpoint_rows(named.event_type.label("matched"), *secret).where(
+        any_tuple_of((named.event_type.expression, named.tenant.expression), lists), named.enabled == 1
+    )
+    mine = and_(further.subscription_id == named.id, further.tenant == named.tenant)
+    others = (
+        endpoint_rows(further.event_type.label("matched"), *secret)
+        .join(further, mine)
+        .where(
+            any_tuple_of((further.event_type.expression, further.tenant.expression), lists),
+            further.event_type != named.event_type,
+            named.enabled == 1,
+        )
+    )
+    both = union_all(first.order_by(None), others.order_by(None)).subquery()
+    *shown, made_at, secret_id = both.c
+    return select(*shown).order_by(both.c.subscription_id, both.c.matched, made_at.desc(), secret_id.desc())
 
 
 class Catalog(Part):

@@ -136,6 +136,7 @@ class Changes:
         key: RequestDigests | None = None,
         disabled: str | None = None,
         first: Places | None = None,
+        further_types: Sequence[str] = (),
         **options: Any,
     ) -> Subscribed:
         """Add a subscription as `repository.add` does, with secrets (kind and text). It begins at the places `first`.
@@ -153,6 +154,7 @@ class Changes:
                 rules=where.rules,
                 clock=where.clock if key is None else lambda: key.at,
                 disabled=disabled,
+                further_types=further_types,
                 **options,
             )
             after = self._read(connection, added)

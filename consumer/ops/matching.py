@@ -7,21 +7,22 @@ from consumer.events.event import Event
 from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
 from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.changes import Deployment
-from consumer.subscriptions import repository
+from consumer.subscriptions import event_types, repository
 from consumer.subscriptions.options import Effect, read
-from consumer.subscriptions.patterns import candidates
+from consumer.subscriptions.patterns import candidates, matches
 from consumer.subscriptions.subscribed import Subscribed
 from models.subscription import EVERY_TENANT
 
 
 def candidates_of(where: Deployment, event_type: str, most: int, tenant: str | None = None) -> list[Subscribed]:
     """At most `most` subscriptions by id, of a tenant or of all, whose type or pattern matches an event's type."""
-    found: list[Subscribed] = []
+    found: dict[int, Subscribed] = {}  # several of its types may match
     for pattern in candidates(event_type):
-        found += repository.page(
+        some = repository.page(
             where.engine, where.vault, after=None, limit=most, event_type=pattern, tenant=tenant, rules=where.rules
         )
-    return sorted(found, key=lambda item: item.id)[:most]
+        found |= {item.id: item for item in some}
+    return [found[each] for each in sorted(found)[:most]]
 
 
 def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:
@@ -31,6 +32,9 @@ def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -
         return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
     if unmatched is not None:
         return unmatched
+    usable = (each for each in item.event_types[1:] if event_types.refusal(each) is None)
+    if not any(matches(each, event.type) for each in (item.event_type, *usable)):
+        return f"event_types: it gets {', '.join(item.event_types)}"
     broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
     meant, _ = read(item.options)
     return refusal(meant | {"event_filter": None} if broken else meant, event, variables)

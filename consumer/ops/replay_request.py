@@ -139,8 +139,9 @@ def _check_type(receiver: Subscribed, event_type: str | None) -> None:
     except ValueError as error:
         raise InvalidReplay("event_type", str(error)) from None
     # If two patterns have a type in common, one of them matches every type that the other does.
-    if not matches(receiver.event_type, event_type) and not matches(event_type, receiver.event_type):
-        raise InvalidReplay("event_type", f"would match nothing: subscription {receiver.id} gets {receiver.event_type}")
+    if not any(matches(each, event_type) or matches(event_type, each) for each in receiver.event_types):
+        names = ", ".join(receiver.event_types)
+        raise InvalidReplay("event_type", f"would match nothing: subscription {receiver.id} gets {names}")
 
 
 def _rate(receiver: Subscribed, rate: float | None) -> float:

@@ -14,6 +14,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
     """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
     return {
         **item.options,
+        "event_types": list(item.event_types),
         "enabled": item.enabled,
         "disabled_reason": item.disabled_reason,
         "paused_at": None if item.paused_at is None else item.paused_at.isoformat(),

@@ -6,33 +6,33 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Row, Select, SQLColumnExpression, select
 
 from consumer.crypto.certificates import TlsIdentity, validity
 from consumer.crypto.credentials import Credentials, OAuth2, Plugins, StoredSecret, credentials_of
 from consumer.crypto.keys import Ed25519Key, SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
-from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, OptionProblem, read, reason_of
+from consumer.subscriptions.options import BATCH_WAIT, DESCRIPTIVE, OPTIONS, Effect, OptionProblem, read, reason_of
 from consumer.subscriptions.tls import StoredTls, identity_of
 from models import Subscription, SubscriptionSecret, SubscriptionTls
 from models.base import UNREADABLE
 
+_WRITTEN = tuple(name for name in OPTIONS if name not in DESCRIPTIVE)
 ENDPOINT_COLUMNS = (
     Subscription.id.label("subscription_id"),
     Subscription.failing_since,
     Subscription.verified_url,
     Subscription.paused_at,
     Subscription.starts,
-    *(getattr(Subscription, column) for column in OPTIONS),
+    *(getattr(Subscription, column) for column in _WRITTEN),
     SubscriptionSecret.kind,
     SubscriptionSecret.secret,
     SubscriptionSecret.expires_at,
     SubscriptionTls.subscription_id.label("tls_of"),
 )
 _OPTIONS_START = 5
-_OPTIONS_END = _OPTIONS_START + len(OPTIONS)
+_OPTIONS_END = _OPTIONS_START + len(_WRITTEN)
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
 HAS_HTTP2 = find_spec("h2") is not None
 _NEEDS_EXTRA = 'HTTP/2 needs packages that are not installed here (pip install "kafka-webhooks[http2]")'
@@ -60,7 +60,7 @@ def unverified(subscription_id: int) -> str:
     return f"it has not been verified; run: kafka-webhooks subscriptions verify {subscription_id}"
 
 
-def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
+def endpoint_rows(*more: SQLColumnExpression[Any]) -> Select[*tuple[Any, ...]]:
     """Select the columns that `endpoint_of` reads, and `more`: one row for each secret of each subscription.
 
     `tls_of` is null unless the subscription has a row of `webhook_tls`, which `tls.stored` reads: a LOB in each row
@@ -78,8 +78,8 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
 
 
 def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
-    """The values of the columns of OPTIONS in a row of `endpoint_rows`."""
-    return dict(zip(OPTIONS, row[_OPTIONS_START:_OPTIONS_END], strict=True))  # access by name takes four times as long
+    """The values of the columns of OPTIONS in a row of `endpoint_rows`, which has none of the DESCRIPTIVE ones."""
+    return dict(zip(_WRITTEN, row[_OPTIONS_START:_OPTIONS_END], strict=True))  # access by name takes four times as long
 
 
 def endpoint_of(

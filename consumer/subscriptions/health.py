@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import Engine, Row, func, select, union_all
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
@@ -15,7 +15,7 @@ from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import walk
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
-from models import StoredCursor, Subscription
+from models import StoredCursor, Subscription, SubscriptionType
 from models.base import UNREADABLE
 from models.cursor import UNFINISHED
 
@@ -183,13 +183,16 @@ def problematic(
 
 
 def named_types(engine: Engine, limit: int, after: str | None = None) -> list[NamedType]:
-    """At most `limit` types above `after`, by their bytes. Reads an index up to the last of them: 0.1 µs a row."""
-    named = select(Subscription.event_type, func.count().label("subscriptions"))
-    if after is not None:
-        named = named.where(Subscription.event_type > after)
-    of_each = named.group_by(Subscription.event_type).order_by(Subscription.event_type).limit(limit)
+    """At most `limit` types above `after`, by their bytes. Reads two indexes up to the last of them: 0.1 µs a row."""
+    parts = []
+    for column in (Subscription.event_type, SubscriptionType.event_type):
+        part = select(column.label("event_type"), func.count().label("subscriptions"))
+        part = part if after is None else part.where(column > after)
+        parts.append(select(part.group_by(column).order_by(column).limit(limit).subquery()))
+    both = union_all(*parts).subquery()
+    total = select(both.c.event_type, func.sum(both.c.subscriptions)).group_by(both.c.event_type)
     with reading(engine) as connection:
-        return [NamedType(*row) for row in connection.execute(of_each)]
+        return [NamedType(*row) for row in connection.execute(total.order_by(both.c.event_type).limit(limit))]
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> ListedSubscription:

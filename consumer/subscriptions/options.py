@@ -31,6 +31,7 @@ LONGEST_TIMEOUT = 300.0  # seconds; the same limit as WEBHOOK_TIMEOUT
 LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # the range of the columns: NUMBER(9, 3)
 MOST_IN_FLIGHT = 1_000_000
 LARGEST_BODY = 100 * 2**20  # bytes; the largest gzip_above, beyond any body
+MOST_LABELS = 32  # members of metadata
 OFF = "none"  # as the name of the hex signature's header, turns that signature off
 COLUMN_BYTES = 4000  # the limit of a VARCHAR2, for any declared number of characters
 _COLUMNS = Subscription.__table__.columns
@@ -41,6 +42,7 @@ class Effect(Enum):
     """The effect of a problem on the subscription."""
 
     UNMATCHED = "it matches no event"
+    UNNAMED = "no event matches it"  # one of several types; the others match theirs
     STORED = "its events are stored, not sent"
     DEFAULT = "the default is used"
     UNUSED = "it has no effect"
@@ -85,12 +87,7 @@ class Option(NamedTuple):
 
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     """Parse a JSON object of texts into request headers. Raises ValueError; its text quotes no value."""
-    try:
-        headers = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise ValueError("is not JSON") from None
-    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise ValueError("is not a JSON object of texts")
+    headers = _texts(text)
     if len({name.lower() for name in headers}) != len(headers):
         raise ValueError("names a header twice")
     for name, value in headers.items():
@@ -99,6 +96,24 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
             raise ValueError(f"{name} is a credential; store it in {place}")
         header_rules.check(name, value)
     return tuple(headers.items())
+
+
+def _texts(text: str) -> dict[str, str]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ValueError("is not JSON") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("is not a JSON object of texts")
+    return found
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Parse a JSON object of texts. Raises ValueError."""
+    labels = _texts(text)
+    if len(labels) > MOST_LABELS:
+        raise ValueError(f"has {len(labels)} members; at most {MOST_LABELS} are kept")
+    return labels
 
 
 def parse_hex_header(text: str) -> str | None:
@@ -122,6 +137,11 @@ def parse_tenant(text: str) -> str:
     """A tenant's name, or `*` for all tenants. Raises ValueError."""
     if not text:
         raise ValueError("is empty; write the tenant's name, or * for all")
+    return parse_line(text)
+
+
+def parse_line(text: str) -> str:
+    """A text of one line. Raises ValueError."""
     if not text.isprintable() or text != text.strip():
         raise ValueError("must not contain control characters, or spaces at either end")
     return text
@@ -202,28 +222,38 @@ OPTIONS: Mapping[str, Option] = {
     "rate_limit": Option(_number(LEAST_NUMBER, MOST_NUMBER, " a second"), Effect.STORED, "50"),
     "retry_schedule": Option(_text(_waits), Effect.DEFAULT, "5s,5m,1h"),
     "final_statuses": Option(_text(_statuses), Effect.DEFAULT, "400,422,4xx"),
+    "name": Option(_text(parse_line), Effect.SENT, "Orders to the warehouse"),
+    "external_id": Option(_text(parse_line), Effect.SENT, "crm-4711"),
+    "metadata": Option(_text(parse_metadata), Effect.SENT, '{"team": "shop"}'),
 }
+DESCRIPTIVE = ("name", "external_id", "metadata")  # for people and programs; no event depends on them
 _BY_DEFAULT = {
     name: None if option.default is None else option.parse(option.default) for name, option in OPTIONS.items()
 }
 
 
 def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[OptionProblem]]:
-    """The parsed values of all columns of OPTIONS, and the problems. An unusable value is replaced by its default.
+    """The parsed values as of `parsed`, and the problems, also of options that do not go together."""
+    meant, problems = parsed(stored)
+    problems.extend(_conflicts(stored, meant))
+    return meant, problems
+
+
+def parsed(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[OptionProblem]]:
+    """The parsed values of the `stored` columns of OPTIONS, and the problems. The default replaces an unusable value.
 
     An empty text counts as null if the column may be null, as in Oracle.
     """
     meant = dict(_BY_DEFAULT)
     problems: list[OptionProblem] = []
-    for column, option in OPTIONS.items():
-        value = stored[column]
+    for column, value in stored.items():
+        option = OPTIONS[column]
         if value is None or value == option.default or (value == "" and option.nullable):
             continue
         try:
             meant[column] = option.parse(value)
         except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
             problems.append(OptionProblem(column, reason_of(error), option.effect))
-    problems.extend(_conflicts(stored, meant))
     return meant, problems
 
 

@@ -52,7 +52,7 @@ def check_pattern(text: str) -> None:
     if len(text) > EVENT_TYPE_LENGTH:
         raise ValueError(f"has {len(text)} characters; at most {EVENT_TYPE_LENGTH} are kept")
     if "," in text:
-        raise ValueError("holds a comma; write one type or pattern, and add a subscription for each of several")
+        raise ValueError("holds a comma; write one type or pattern, and several of them one by one")
     if _PERCENT.search(text):
         raise ValueError(f"holds a %, which is not a wildcard here; write {_WILDCARDS}")
     if text.endswith("."):

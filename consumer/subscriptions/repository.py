@@ -6,33 +6,46 @@ caller's on a connection.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Engine,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
 from consumer.database.engine import reading, writing
 from consumer.database.statements import any_of, in_pieces
-from consumer.errors import InvalidSubscription
+from consumer.errors import Conflict, InvalidSubscription
+from consumer.subscriptions import event_types as types
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
-from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem, completed
+from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules
+from consumer.subscriptions.options import OPTIONS, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
-from consumer.subscriptions.subscribed import Subscribed, is_probed
-from consumer.subscriptions.tls import StoredTls, summary_of
-from consumer.subscriptions.tls import stored as stored_tls
-from models import Subscription, SubscriptionSecret
-from models.base import BEFORE_IDS, UNREADABLE, utc_now
+from consumer.subscriptions.subscribed import Subscribed
+from consumer.subscriptions.subscribed_rows import found_rows, subscribed_of
+from models import Subscription, SubscriptionSecret, SubscriptionType
+from models.base import BEFORE_IDS, utc_now
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 State = Literal["enabled", "paused", "disabled", "failing"]
 AWAITS_VERIFICATION = "not verified yet"  # the reason of a disabled subscription that its verification will enable
 
+_COLUMNS = Subscription.__table__.columns
 _PAGE = 500  # subscriptions read in one statement
 _LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
 
@@ -48,15 +61,17 @@ def add(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
     disabled: str | None = None,
+    further_types: Sequence[str] = (),
     **options: Any,
 ) -> int:
     """Add a subscription, with its own signing `secret` if one is given, and these `options` by column; return its id.
 
-    `disabled` is the reason why it begins disabled; None: it is enabled.
-    `secrets` holds the kind and text of further secrets. All are stored as `vault` encrypts them. Raises
-    InvalidSubscription, before any access to the database, if the subscription cannot work or the `rules` forbid it.
+    `disabled` is the reason why it begins disabled; None: it is enabled. `secrets` holds the kind and text of further
+    secrets. All are stored as `vault` encrypts them. Raises InvalidSubscription, before any access to the database, if
+    the subscription cannot work or the `rules` forbid it, and Conflict if the tenant has its `external_id` already.
     """
     values = completed({"url": url, "event_type": event_type, **options})
+    _, *further = types.checked((event_type, *further_types))
     if secret is not None:
         secrets = [("signing", secret), *secrets]
     _check_url(rules, url)
@@ -69,7 +84,9 @@ def add(
     with writing(bind) as connection:
         state = {"enabled": int(disabled is None), "disabled_reason": disabled}
         added = insert(Subscription).values(**values, **state).returning(Subscription.id)
-        subscription_id = connection.execute(added).scalar_one()
+        with _known_by(values["external_id"]):
+            subscription_id = connection.execute(added).scalar_one()
+        types.write(connection, subscription_id, values["tenant"], further)
         if secrets:
             insert_secrets(connection, subscription_id, secrets, vault, datetime.fromtimestamp(clock(), UTC))
     return subscription_id
@@ -88,34 +105,63 @@ def edit(
 ) -> bool:
     """Apply `changes` (by column of OPTIONS); None sets the column's default. False if there is no such subscription.
 
-    Raises InvalidSubscription and changes nothing if the result cannot work, even if a value stored before is the
-    cause, or if the `rules` forbid it.
+    `event_types`, if it is among them, has all types; `event_type` alone replaces the first one. Raises
+    InvalidSubscription and changes nothing if the result cannot work, even if a value stored before is the cause, or if
+    the `rules` forbid it; and Conflict if another subscription of the tenant has its `external_id`.
     """
-    columns = [getattr(Subscription, column) for column in OPTIONS]
+    columns = [_COLUMNS[column] for column in OPTIONS]
     mine = Subscription.id == subscription_id
+    changed = dict(changes)
+    wanted = types.checked(changed.pop("event_types") or ()) if "event_types" in changed else None
+    if wanted is not None:
+        changed["event_type"] = wanted[0]
     with writing(bind) as connection:
         before = connection.execute(select(*columns).where(mine).with_for_update()).first()
         if before is None:
             return False
-        values = completed(before._asdict() | dict(changes))
+        further = types.of(connection, [subscription_id]).get(subscription_id, ())
+        values = completed(before._asdict() | changed)
+        kept = tuple(sorted({*(further if wanted is None else wanted)} - {values["event_type"]}))
         _check_url(rules, values["url"])
         secret = SubscriptionSecret
         own = select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
         if rules.own_secret and connection.execute(own).first() is None:
             raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
-        connection.execute(update(Subscription).where(mine).values(_set(values)))
+        rewritten = kept != further or (further and values["tenant"] != before.tenant)
+        if rewritten:  # a type refers to the tenant that its subscription has
+            types.clear(connection, subscription_id)
+        with _known_by(values["external_id"]):
+            connection.execute(update(Subscription).where(mine).values(_set(values)))
+        if rewritten:
+            types.write(connection, subscription_id, values["tenant"], kept)
     return True
 
 
-def find(engine: Engine, url: str, event_type: str, tenant: str = EVERY_TENANT) -> int | None:
-    """The id of the first subscription with this url, event type and tenant, or None."""
+@contextmanager
+def _known_by(external_id: str | None) -> Iterator[None]:
+    """Translate the database's refusal of an external id. On Oracle it comes after a rival transaction's end."""
+    try:
+        yield
+    except IntegrityError as error:
+        if "EXTERNAL" not in str(error.orig).upper():  # Oracle names the index, SQLite the columns
+            raise
+        why = f"another subscription of this tenant has the external_id {external_id!r}; give this one another"
+        raise Conflict(why) from None
+
+
+def find(engine: Engine, url: str, event_types: Sequence[str], tenant: str = EVERY_TENANT) -> int | None:
+    """The id of the first subscription with this url, these types, in any order, and this tenant, or None."""
     same = (
-        Subscription.event_type == event_type,
+        Subscription.event_type == event_types[0],
         Subscription.tenant == tenant,
         Subscription.url == in_pieces(Subscription.url, url),
     )
+    ids = select(Subscription.id.label("subscription_id"), types.FURTHER).where(*same).order_by(Subscription.id)
     with reading(engine) as connection:
-        return connection.execute(select(Subscription.id).where(*same).order_by(Subscription.id)).scalars().first()
+        rows = connection.execute(ids).all()
+        further = types.stored(connection, rows)
+    mine = {*event_types[1:]} - {event_types[0]}
+    return next((row.subscription_id for row in rows if {*further.get(row.subscription_id, ())} == mine), None)
 
 
 def walk(
@@ -123,19 +169,19 @@ def walk(
     vault: Vault | None = None,
     *,
     event_type: str | None = None,
+    name: str | None = None,
     tenant: str | None = None,
     state: State | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Subscribed]:
-    """Iterate over subscriptions by id, filtered by `event_type` and `tenant` (as written) and by state if given.
+    """Iterate over subscriptions by id, filtered as by `page`, which is read one at a time: a million may take 40 s.
 
-    Problems are those under the `rules`, and include secrets that `vault` cannot decrypt. Reads a page at a time: there
-    may be a million subscriptions, at 40 µs each.
+    Problems are those under the `rules`, and include secrets that `vault` cannot decrypt.
     """
-    some = partial(page, engine, vault, event_type=event_type, tenant=tenant, state=state, rules=rules, clock=clock)
+    some = partial(page, engine, vault, event_type=event_type, name=name, tenant=tenant, state=state)
     last = None
-    while found := some(after=last, limit=_PAGE):
+    while found := some(after=last, limit=_PAGE, rules=rules, clock=clock):
         yield from found
         last = found[-1].id
 
@@ -150,20 +196,25 @@ def page(
     tenant: str | None = None,
     state: State | None = None,
     url: str | None = None,
+    name: str | None = None,
+    external_id: str | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> tuple[Subscribed, ...]:
     """Up to `limit` subscriptions with ids above `after` (None: from the first), by id.
 
-    Filtered by `event_type` and `tenant` (as written), by state, and by a part of the `url` in any case, if given. The
-    statement reads all subscriptions, or all of the tenant, if few have that url: 0.3 µs each.
+    Filtered by any of their types, by `tenant` and `external_id` (all as written), by state, and by a part of the `url`
+    or the `name` in any case, if given. The statement reads all subscriptions, or all of the tenant, if few have that
+    url or name: 0.3 µs each.
     """
     wanted = [
         condition
         for value, condition in (
-            (event_type, Subscription.event_type == event_type),
+            (event_type, Subscription.id.in_(_of_type(event_type))),
             (tenant, Subscription.tenant == tenant),
             (url, func.lower(Subscription.url).contains((url or "").lower(), autoescape=True)),
+            (name, func.lower(Subscription.name).contains((name or "").lower(), autoescape=True)),
+            (external_id, Subscription.external_id == external_id),
         )
         if value is not None
     ]
@@ -173,6 +224,15 @@ def page(
     with reading(engine) as connection:
         found = connection.execute(ids).scalars().all()
         return tuple(several(connection, found, vault, rules, clock))
+
+
+def _of_type(event_type: str | None) -> CompoundSelect[int]:
+    """The ids of the subscriptions that name a type, each found by an index."""
+    further = SubscriptionType
+    return union_all(
+        select(Subscription.id).where(Subscription.event_type == event_type),
+        select(further.subscription_id).where(further.event_type == event_type),
+    )
 
 
 def count_enabled(engine: Engine) -> int:
@@ -191,8 +251,8 @@ def get(
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
     with reading(bind) as connection:
-        found = _found(connection, Subscription.id == subscription_id)
-    return next((item for item, _ in _read(found, vault, rules, clock)), None)
+        found = found_rows(connection, Subscription.id == subscription_id)
+    return next((item for item, _ in subscribed_of(found, vault, rules, clock)), None)
 
 
 def several(
@@ -206,8 +266,8 @@ def several(
     if not ids:
         return []
     with reading(bind) as connection:
-        found = _found(connection, any_of(Subscription.id.expression, sorted(ids)))
-    return [item for item, _ in _read(found, vault, rules, clock)]
+        found = found_rows(connection, any_of(Subscription.id.expression, sorted(ids)))
+    return [item for item, _ in subscribed_of(found, vault, rules, clock)]
 
 
 def get_endpoint(
@@ -220,8 +280,8 @@ def get_endpoint(
 ) -> tuple[Subscribed, Endpoint] | None:
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
-        found = _found(connection, Subscription.id == subscription_id)
-    return next(_read(found, vault, rules, clock, default), None)
+        found = found_rows(connection, Subscription.id == subscription_id)
+    return next(subscribed_of(found, vault, rules, clock, default), None)
 
 
 def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
@@ -286,7 +346,7 @@ def set_verified(connection: Connection, subscription_id: int, url: str, rate_li
 
 
 def _set(changes: Mapping[str, object]) -> dict[str, object]:
-    return {name: in_pieces(getattr(Subscription, name), value) for name, value in changes.items()}
+    return {name: in_pieces(_COLUMNS[name], value) for name, value in changes.items()}
 
 
 def remove(bind: Engine | Connection, subscription_id: int) -> bool:
@@ -312,63 +372,6 @@ def _in_state(state: State | None) -> list[ColumnElement[bool]]:
             return [Subscription.enabled == 1, Subscription.failing_since.is_not(None)]
 
 
-_Found = tuple[Sequence[Row[*tuple[Any, ...]]], Mapping[int, StoredTls]]  # a row for each secret, and TLS by id
-
-
-def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
-    state = Subscription.enabled, Subscription.disabled_reason, Subscription.paused_reason, Subscription.probed_at
-    rows = connection.execute(endpoint_rows(*state, Subscription.created_at).where(condition)).all()
-    return rows, stored_tls(connection, rows)
-
-
 def _check_url(rules: Rules, url: str) -> None:
     if (refusal := rules.refusal(url)) is not None:
         raise InvalidSubscription(refusal, "url")
-
-
-def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> OptionProblem | None:
-    """The problem with signing by the deployment's secret, which other subscriptions share; None if there is none."""
-    if "signing" in kinds:
-        return None
-    if row.projection:
-        why = "its projection can produce any body, which the others' receivers would trust"
-    elif row.tenant != EVERY_TENANT:
-        why = "its receiver, which holds that secret, can sign requests to the others' receivers"
-    else:
-        return None
-    return OptionProblem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
-
-
-def _read(
-    found: _Found,
-    vault: Vault | None,
-    rules: Rules,
-    clock: Callable[[], float],
-    default: tuple[SigningKey, ...] = (),
-) -> Iterator[tuple[Subscribed, Endpoint]]:
-    decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
-    rows, identities = found
-    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
-        mine = list(group)
-        row, tls = mine[0], identities.get(subscription_id)
-        endpoint, problems = endpoint_of(mine, default, decrypt, now, rules, tls)
-        kinds = [each.kind for each in mine if each.kind is not None]
-        if not problems and (sharing := _sharing(row, kinds)) is not None:
-            problems = (sharing,)
-        item = Subscribed(
-            subscription_id,
-            bool(row.enabled),
-            row.disabled_reason,
-            row.paused_at,
-            row.paused_reason,
-            is_probed(bool(row.enabled), row.paused_at, row.probed_at),
-            None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
-            None if row.failing_since == UNREADABLE else row.failing_since,
-            written(row),
-            kinds.count("signing"),
-            tuple(sorted({*kinds} - {"signing"})),
-            None if tls is None else summary_of(tls),
-            problems,
-            row.verified_url is not None and row.verified_url == row.url,
-        )
-        yield item, endpoint

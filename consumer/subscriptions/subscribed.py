@@ -18,9 +18,9 @@ class Subscribed:
     """A subscription as shown to people: without its secrets.
 
     `probed`: failures have paused it, and workers probe it. `options`: the stored value of each column of OPTIONS.
-    `secrets`: the number of its own signing secrets. `credentials`: the kinds of its other secrets. `tls`: its
-    certificates, if it has any of its own. `problems`: its unusable or inadvisable values. `verified`: the receiver at
-    its present URL has given permission.
+    `event_types`: all of its types and patterns, of which `event_type` is the first. `secrets`: the number of its own
+    signing secrets. `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own.
+    `problems`: its unusable or inadvisable values. `verified`: the receiver at its present URL has given permission.
     """
 
     id: int
@@ -32,6 +32,7 @@ class Subscribed:
     created_at: datetime | None
     failing_since: datetime | None
     options: Mapping[str, Any]
+    event_types: tuple[str, ...]
     secrets: int
     credentials: tuple[str, ...]
     tls: TlsSummary | None
@@ -45,7 +46,7 @@ class Subscribed:
 
     @property
     def event_type(self) -> str:
-        """An event type or a pattern."""
+        """An event type or a pattern: the first one of several."""
         return str(self.options["event_type"])
 
     @property

@@ -48,7 +48,8 @@ class Pass:
         self._chosen: dict[tuple[str, str | None], tuple[Cursor, ...]] = {}  # members by an event's type and tenant
         self._by_pattern: dict[Pattern, list[Cursor]] = {}
         for cursor, subscriber in members.items():
-            self._by_pattern.setdefault(subscriber.pattern, []).append(cursor)
+            for pattern in subscriber.patterns:
+                self._by_pattern.setdefault(pattern, []).append(cursor)
 
     def add(self, record: Record, now: float) -> None:
         """A record was read."""
@@ -66,7 +67,7 @@ class Pass:
             several = (self._by_pattern.get(pattern, ()) for pattern in patterns_of(chosen))
             if len(self._chosen) >= MOST_CHOSEN:
                 self._chosen.clear()
-            cursors = self._chosen[chosen] = tuple(chain.from_iterable(several))
+            cursors = self._chosen[chosen] = tuple(dict.fromkeys(chain.from_iterable(several)))
         for cursor in cursors:
             if cursor.owes(offset):
                 self.owing.append(cursor)

@@ -27,7 +27,7 @@ from tests.ledger.rows_kit import expire, make_event, parked
 EVERY_OPTION: dict[str, Any] = {
     name: field.examples[0]
     for name, field in SubscriptionPatch.model_fields.items()
-    if field.examples and name not in {"url", "event_type", "state", "reason"}
+    if field.examples and name not in {"url", "event_type", "event_types", "state", "reason"}
 }
 
 
@@ -90,13 +90,85 @@ def test_a_merge_patch_changes_its_members(api: Api) -> None:
     patch = {"rate_limit": None, "event_type": "order.*", "custom_headers": {"X-Origin": None, "X-New": "1"}}
     answer = api.call("PATCH", path, patch, headers={"content-type": "application/merge-patch+json"})
     assert answer.status_code == 200
-    expected = {**created, "rate_limit": None, "event_type": "order.*", "custom_headers": {"X-New": "1"}}
+    expected = {
+        **created,
+        "rate_limit": None,
+        "event_type": "order.*",
+        "event_types": ["order.*"],
+        "custom_headers": {"X-New": "1"},
+    }
     assert answer.json() == expected
     assert api.call("GET", path).json() == {**expected, "cursors": []}
     removed = api.call("PATCH", path, {"custom_headers": {"X-New": None}, "ordering": None})
     assert (removed.json()["custom_headers"], removed.json()["ordering"]) == (None, "none")
     refused = api.call("PATCH", path, {"url": None})
     assert refused.json()["errors"][0]["pointer"] == "/url"
+
+
+def test_several_event_types(api: Api) -> None:
+    """They are given as a list in place of `event_type`, and shown as both. A change has another ETag and is reported.
+
+    A patch of `event_type` replaces the first one.
+    """
+    made = api.call("POST", "/subscriptions", {"url": NEW["url"], "event_types": ["b", "c", "a"]})
+    assert made.status_code == 201
+    shown = made.json()
+    assert (shown["event_type"], shown["event_types"]) == ("b", ["b", "a", "c"])
+    path = f"/subscriptions/{shown['id']}"
+    changed = api.call("PATCH", path, {"event_types": ["b", "a"]}, headers={"if-match": made.headers["etag"]})
+    assert (changed.status_code, changed.json()["event_types"]) == (200, ["b", "a"])
+    assert changed.headers["etag"] != made.headers["etag"]
+    reported: Any = api.events()[-1].data
+    assert (reported["changed"], reported["after"]["event_types"]) == (["event_types"], ["b", "a"])
+    assert api.call("PATCH", path, {"event_type": "x"}).json()["event_types"] == ["x", "a"]
+    assert [each["id"] for each in api.call("GET", "/subscriptions?event_type=a").json()["items"]] == [shown["id"]]
+
+
+@pytest.mark.parametrize(
+    ("types", "place", "said"),
+    [
+        ({}, "/event_type", "is required"),
+        ({"event_types": []}, "/event_type", "is required"),
+        ({"event_type": "a", "event_types": ["b"]}, "/event_types", "leave one of them out"),
+        ({"event_types": ["a", "b,c"]}, "/event_types", "holds a comma"),
+        ({"event_types": ["a"] * 21}, "/event_types", "at most 20"),
+        ({"event_types": ["a", 1]}, "/event_types/1", "valid string"),
+    ],
+)
+def test_types_that_cannot_work_are_pointed_at(api: Api, types: dict[str, Any], place: str, said: str) -> None:
+    """Nothing is created."""
+    problem = api.call("POST", "/subscriptions", {"url": NEW["url"]} | types).json()
+    assert problem["errors"][0]["pointer"] == place
+    assert said in problem["errors"][0]["detail"]
+    assert tuple(repository.walk(api.engine)) == ()
+
+
+def test_an_external_id_finds_one_subscription(api: Api) -> None:
+    """Of the tenant that asks; taken, it is a conflict for the same tenant alone."""
+    mine, theirs = (api.create(token=token, external_id="crm-1")["id"] for token in ("acme", "other"))
+    api.create(token="acme")
+    found = api.call("GET", "/subscriptions?external_id=crm-1", token="acme").json()["items"]
+    assert [each["id"] for each in found] == [mine]
+    everyone = api.call("GET", "/subscriptions?external_id=crm-1").json()["items"]
+    assert [each["id"] for each in everyone] == [mine, theirs]
+    taken = api.call("POST", "/subscriptions", NEW | {"external_id": "crm-1"}, token="acme")
+    assert (taken.status_code, taken.json()["type"]) == (409, "urn:kafka-webhooks:problem:conflict")
+    assert "another subscription of this tenant has the external_id 'crm-1'" in taken.json()["detail"]
+
+
+def test_metadata_is_merged(api: Api) -> None:
+    """Null removes a member, and an empty object is none; the name is searched in any case."""
+    created = api.create(name="To the Warehouse", metadata={"team": "shop", "stage": "live"})
+    path = f"/subscriptions/{created['id']}"
+    assert api.call("PATCH", path, {"metadata": {"team": None, "x": "y"}}).json()["metadata"] == {
+        "stage": "live",
+        "x": "y",
+    }
+    assert api.call("PATCH", path, {"metadata": {"stage": None, "x": None}}).json()["metadata"] is None
+    many = api.call("PATCH", path, {"metadata": {str(number): "" for number in range(33)}})
+    assert (many.status_code, many.json()["errors"][0]["pointer"]) == (422, "/metadata")
+    assert len(api.call("GET", "/subscriptions?name=wareHOUSE").json()["items"]) == 1
+    assert api.call("GET", "/subscriptions?name=other").json()["items"] == []
 
 
 def test_a_patch_sets_the_state(api: Api) -> None:

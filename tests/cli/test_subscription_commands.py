@@ -37,6 +37,9 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argumen
     "rate_limit": (["0.5"], 0.5),
     "retry_schedule": (["5s,5m"], "5s,5m"),
     "final_statuses": (["4xx"], "4xx"),
+    "name": (["To the warehouse"], "To the warehouse"),
+    "external_id": (["crm-4711"], "crm-4711"),
+    "metadata": (["team=shop", "stage=live"], '{"team": "shop", "stage": "live"}'),
 }
 ALL_FLAGS = [word for column, (words, _) in WORDS.items() for each in words for word in (flag_of(column), each)]
 STORED = {column: value for column, (_, value) in WORDS.items()}
@@ -123,6 +126,21 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
     assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
     assert len(tuple(repository.walk(engine))) == 2
+
+
+def test_several_types_are_added_and_replaced(called: Command, database: dict[str, str]) -> None:
+    """`add` takes several, and `--event-type`, repeated, replaces all; each of them finds the subscription."""
+    add = ["subscriptions", "add", URL, "a", "b.*", "--name", "To the Warehouse", "--if-not-exists"]
+    assert called(*add, **database).stdout == "subscription 1 added\n"
+    assert called(*add, **database).stdout == "subscription 1 exists already, and is unchanged\n"
+    assert called("subscriptions", "add", URL, "a", "--if-not-exists", **database).stdout == "subscription 2 added\n"
+    refused = called("subscriptions", "add", URL, "a", "b,c", **database)
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (2, " EVENT_TYPE")
+    edit = ["subscriptions", "edit", "1", "--event-type", "c", "--event-type", "d", "--json"]
+    assert json.loads(called(*edit, **database).stdout)["event_types"] == ["c", "d"]
+    for search in (["--event-type", "d"], ["--name", "warehouse"]):
+        listed = json.loads(called("subscriptions", "list", *search, "--json", **database).stdout)
+        assert [each["id"] for each in listed] == [1]
 
 
 @pytest.mark.parametrize("words", [("add", "https://10.0.0.1/", "a"), ("edit", "1", "--url", "https://10.0.0.1/")])

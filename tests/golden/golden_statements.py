@@ -102,8 +102,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The ids of a page, of all or of those that match; here of failing subscriptions.",
             "Here of paused ones.",
             "Here of those that get events.",
+            "Here of those with this name and external id.",
         ),
-        "subscriptions.repository._found": (
+        "subscriptions.event_types.of": ("The further types of these subscriptions.",),
+        "subscriptions.event_types.write": ("Insert further types, an array.",),
+        "subscriptions.event_types.clear": ("Delete the further types of a subscription.",),
+        "subscriptions.subscribed_rows.found_rows": (
             "The subscriptions of these ids, with everything that their problems depend on.",
             "One subscription.",
         ),
@@ -499,13 +503,16 @@ def _subscribe(engine: Engine) -> None:
         repository.note_start(connection, 1)
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     find_subscribers(engine, KEYS, in_the_clear, [1])
-    repository.find(engine, URL, "user.created")
+    repository.find(engine, URL, ["user.created"])
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
     states: tuple[repository.State, ...] = ("failing", "paused", "enabled")
     for state in states:
         repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
+    repository.page(engine, after=None, limit=10, name="example", external_id="x")
+    several = repository.add(engine, URL, "user.created", further_types=["user.removed"])
+    repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from consumer.crypto.vault import Owner, Vault
 from consumer.errors import DatabaseUnavailable
 from consumer.matching.catalog import GAP, Catalog, EndpointCache, Key, Matches, SubscriptionProblems, find_endpoints
-from consumer.subscriptions import repository
+from consumer.subscriptions import event_types, repository
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.subscriptions.patterns import matches
 from models import Subscription, SubscriptionSecret
@@ -96,23 +96,30 @@ TENANTS = st.sampled_from(["*", "t", "T", "u", "té", "t t"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(rows=st.lists(st.tuples(NAMES, TENANTS), max_size=30), keys=st.sets(st.tuples(NAMES, TENANTS | st.none())))
-def test_a_row_matches_exactly_its_keys(sqlite_engine: Engine, rows: list[tuple[str, str]], keys: set[Key]) -> None:
-    """It matches by pattern and by exact tenant, and no other key. The result is by id, without duplicates."""
+@given(
+    rows=st.lists(st.tuples(st.lists(NAMES, min_size=1, max_size=3), TENANTS), max_size=30),
+    keys=st.sets(st.tuples(NAMES, TENANTS | st.none())),
+)
+def test_a_row_matches_exactly_its_keys(
+    sqlite_engine: Engine, rows: list[tuple[list[str], str]], keys: set[Key]
+) -> None:
+    """It matches by any of its patterns and by exact tenant, and no other key. The result is by id, each once."""
     with sqlite_engine.begin() as connection:
         connection.execute(delete(Subscription))
         ids = [
             connection.execute(
-                insert(Subscription).values(url=URL, event_type=text, tenant=tenant).returning(Subscription.id)
+                insert(Subscription).values(url=URL, event_type=texts[0], tenant=tenant).returning(Subscription.id)
             ).scalar_one()
-            for text, tenant in rows
+            for texts, tenant in rows
         ]
+        for number, (texts, whose) in zip(ids, rows, strict=True):
+            event_types.write(connection, number, whose, list(dict.fromkeys(texts[1:])))
     found = find_endpoints(sqlite_engine, sorted(keys, key=str) or [key("a")], DEFAULT, in_the_clear)
     for event_type, tenant in keys:
         assert [endpoint.subscription_id for endpoint in found[event_type, tenant]] == [
             number
-            for number, (text, whose) in zip(ids, rows, strict=True)
-            if matches(text, event_type) and whose in {"*", tenant}
+            for number, (texts, whose) in zip(ids, rows, strict=True)
+            if any(matches(text, event_type) for text in texts) and whose in {"*", tenant}
         ]
 
 

@@ -23,7 +23,18 @@ def test_subscriptions_are_found_by_id(engine: Engine) -> None:
     )
     assert len([sql for sql in sent if "SELECT" in sql]) == 1
     assert found == {
-        usual: Subscriber(("user.*", "acme"), enabled=True, endpoint=live[0]),
-        paused: Subscriber(("user.created", "*"), enabled=True, endpoint=live[1]),
-        disabled: Subscriber(("user.created", "*"), enabled=False, endpoint=None),
+        usual: Subscriber((("user.*", "acme"),), enabled=True, endpoint=live[0]),
+        paused: Subscriber((("user.created", "*"),), enabled=True, endpoint=live[1]),
+        disabled: Subscriber((("user.created", "*"),), enabled=False, endpoint=None),
     }
+
+
+def test_a_subscriber_has_all_of_its_types(engine: Engine) -> None:
+    """One that cannot be used is left out; further types cost a second statement."""
+    number = repository.add(engine, URL, "user.*", "a secret", tenant="acme", further_types=["order.*"])
+    wrong = "INSERT INTO webhook_event_types (subscription_id, tenant, event_type) VALUES (:id, 'acme', 'a,b')"
+    run(engine, wrong, id=number)
+    found: dict[int, Subscriber] = {}
+    sent = statements(engine, lambda: found.update(find_subscribers(engine, DEFAULT, in_the_clear, [number])))
+    assert len([sql for sql in sent if "SELECT" in sql]) == 2
+    assert found[number].patterns == (("user.*", "acme"), ("order.*", "acme"))

@@ -75,6 +75,15 @@ def test_an_invalid_request_names_its_option(receiver: Subscribed, wanted: Wante
     assert wanted.since not in refused.value.why
 
 
+def test_a_replay_may_ask_for_any_type_of_its_subscription(engine: Engine) -> None:
+    """The refusal of another one names all."""
+    receiver = repository.get(engine, repository.add(engine, URL, "a.*", further_types=["b.**"]))
+    assert receiver is not None
+    assert plan(receiver, Wanted("1h", event_type="b.c.d"), NOW).event_type == "b.c.d"
+    with pytest.raises(InvalidReplay, match=r"gets a\.\*, b\.\*\*"):
+        plan(receiver, Wanted("1h", event_type="c"), NOW)
+
+
 def test_a_time_without_a_zone_is_accepted_or_refused(receiver: Subscribed) -> None:
     """Programs must name the zone; people may leave it out."""
     assert plan(receiver, Wanted("2026-07-28T13:00"), NOW).since == NOW - HOUR

@@ -34,7 +34,7 @@ ACCOUNTS = {
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
     r"|ledger\.(backlogs\.(count|adopt|topics)|cursors\.begin)"
     r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
-    r"|subscriptions\.repository\._found",
+    r"|subscriptions\.(subscribed_rows\.found_rows|event_types\.of)",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
 }
 OURS = {*Base.metadata.tables, "webhook_alembic_version"}

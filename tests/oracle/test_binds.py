@@ -72,7 +72,7 @@ def test_a_look_up_has_one_shape_for_each_length_of_its_list(engine: Engine, cal
         names = [f"{'n' * random.randint(1, 200)}.{random.randrange(9999)}" for _ in range(random.randint(1, 5))]
         tenant = random.choice([None, "t" * random.randint(1, 200)])
         find_endpoints(engine, [(name, tenant) for name in names], (b"k",), in_the_clear)
-    found = shapes(calls, "SELECT webhook_subscriptions.id")
+    found = shapes(calls, "SELECT anon_1.subscription_id")
     assert len(found) > 2, "lists of several lengths"
     assert {sql: len(each) for sql, each in found.items()} == dict.fromkeys(found, 1)
     assert {bind.form for each in found.values() for shape in each for bind in shape if bind.kind == VARCHAR} == {1}
@@ -142,7 +142,7 @@ def test_long_texts_outside_values_are_not_declared_as_long(engine: Engine, call
         engine, GROUP, [AttemptResult(1, 1, "parked", 2.0, 500, AttemptFailure("boom", 500, answer, 2.0), 2.0)]
     )
     assert repository.edit(engine, sub, {"url": url, "event_filter": text, "projection": text})
-    assert repository.find(engine, url, "user.created") == sub
+    assert repository.find(engine, url, ["user.created"]) == sub
     assert upkeep.disable(engine, GROUP, sub, "gone", url=url)
     repository.set_enabled(engine, sub, enabled=True)
     secrets.set_credential(engine, sub, "bearer", "s" * 2500, Vault(), datetime.now(UTC))

@@ -18,7 +18,7 @@ from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
-from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem
+from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS, Effect, OptionProblem
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
 from tests.databases import database
@@ -99,7 +99,7 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         "retry_schedule": "1s,1m",
         "final_statuses": "400",
     }
-    assert asked.keys() == OPTIONS.keys() - {"url", "event_type"}
+    assert asked.keys() == OPTIONS.keys() - {"url", "event_type", *DESCRIPTIVE}
     repository.add(engine, URL, "order.*", **asked)
     assert read(engine)[1] == (
         Endpoint(
@@ -135,7 +135,7 @@ def test_http2_needs_an_extra(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
     assert 'pip install "kafka-webhooks[http2]"' in str(problem)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in DESCRIPTIVE])
 def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) -> None:
     """It leaves the subscription unmatched, its events stored, or a default in place. Others are unaffected."""
     good = repository.add(engine, URL, "user.created")

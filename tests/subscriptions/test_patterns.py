@@ -71,7 +71,7 @@ def test_valid_patterns_are_accepted(text: str) -> None:
         ("order created", "visible ASCII"),
         (" order.created", "has a blank at its start or end; write order.created"),
         ("order.created\n", "has a blank at its start or end; write order.created"),
-        ("order.created,order.paid", "holds a comma; write one type or pattern, and add a subscription for each"),
+        ("order.created,order.paid", "holds a comma; write one type or pattern, and several of them one by one"),
         ("%", "holds a %, which is not a wildcard here; write order.* (one segment below order), order.** (any"),
         ("order.", "ends with a dot; write order.* (one segment below order), order.**"),
         ("x" * 256, "has 256 characters; at most 255 are kept"),

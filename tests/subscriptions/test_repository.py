@@ -225,11 +225,11 @@ def test_concurrent_edits_are_all_kept(sqlite_engine: Engine) -> None:
 def test_a_subscription_is_found_by_url_type_and_tenant(engine: Engine) -> None:
     """All three must match, and the first of several is returned."""
     first, _, third = (repository.add(engine, URL, "t", tenant=tenant) for tenant in ("*", "*", "acme"))
-    assert repository.find(engine, URL, "t") == first
-    assert repository.find(engine, URL, "t", "acme") == third
-    assert repository.find(engine, URL, "t", "other") is None
-    assert repository.find(engine, URL, "T") is None
-    assert repository.find(engine, URL + "/", "t") is None
+    assert repository.find(engine, URL, ["t"]) == first
+    assert repository.find(engine, URL, ["t"], "acme") == third
+    assert repository.find(engine, URL, ["t"], "other") is None
+    assert repository.find(engine, URL, ["T"]) is None
+    assert repository.find(engine, URL + "/", ["t"]) is None
 
 
 def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:

@@ -51,6 +51,16 @@ def test_a_pass_ends_after_seconds_however_few_records_there_are(rig: Rig) -> No
     assert len(sent) < LENGTH
 
 
+def test_an_event_of_several_patterns_is_sent_once(rig: Rig) -> None:
+    """A cursor gets the events of all types of its subscription, each once."""
+    rig.types = dict(enumerate(["order.paid", "other", "user.created", "order.paid"]))
+    several = rig.add("several", further_types=["order.*", "order.paid"])
+    rig.owe(several)
+    sent = by(rig.sent_in(1), several)
+    assert sent[:4] == [0, 2, 3, 4]
+    assert len(sent) == len(set(sent))
+
+
 def test_a_changed_url_is_used_within_seconds(rig: Rig) -> None:
     """Each pass begins with subscriptions that were looked up lately, though nobody has told of the change."""
     rig.log.at_once = 1

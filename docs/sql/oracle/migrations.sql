@@ -257,7 +257,7 @@ ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (
 
 /
 
-COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type or pattern.'
+COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of an event type or pattern, or of several.'
 
 /
 
@@ -1127,6 +1127,82 @@ COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and re
 /
 
 UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_version.version_num = '0002'
+
+/
+
+-- Running upgrade 0003 -> 0004
+
+ALTER TABLE webhook_subscriptions ADD name VARCHAR2(200 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.name IS 'A name for people. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD external_id VARCHAR2(255 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.external_id IS 'Its id in another system, unique for a tenant. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD metadata VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.metadata IS 'Up to 32 labels, as a JSON object of texts. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_metadata CHECK (metadata IS JSON)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT uq_webhook_subs_tenant UNIQUE (tenant, id)
+
+/
+
+CREATE UNIQUE INDEX ix_webhook_subs_external ON webhook_subscriptions (external_id, CASE WHEN external_id IS NOT NULL THEN tenant END)
+
+/
+
+COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of an event type or pattern, or of several.'
+
+/
+
+CREATE TABLE webhook_event_types (
+    subscription_id NUMBER(19) NOT NULL, 
+    tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL, 
+    event_type VARCHAR2(255 CHAR) NOT NULL, 
+    CONSTRAINT pk_webhook_event_types PRIMARY KEY (subscription_id, tenant, event_type), 
+    CONSTRAINT fk_webhook_event_types_sub FOREIGN KEY(tenant, subscription_id) REFERENCES webhook_subscriptions (tenant, id) ON DELETE CASCADE
+)
+
+/
+
+COMMENT ON TABLE webhook_event_types IS 'Further event types of subscriptions, beside webhook_subscriptions.event_type.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.tenant IS 'The tenant of its subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.event_type IS 'An event type or pattern, as in the subscription''s row.'
+
+/
+
+CREATE INDEX ix_webhook_event_types_match ON webhook_event_types (event_type, tenant)
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0004' WHERE webhook_alembic_version.version_num = '0003'
 
 /
 

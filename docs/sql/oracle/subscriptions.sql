@@ -1,47 +1,130 @@
 -- matching.catalog.find_endpoints
 -- Workers, hot: the subscriptions to these types and tenants, with their signing secrets.
 SELECT
-  webhook_subscriptions.id AS subscription_id,
-  webhook_subscriptions.failing_since,
-  webhook_subscriptions.verified_url,
-  webhook_subscriptions.paused_at,
-  webhook_subscriptions.starts,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  webhook_subscriptions.topics,
-  webhook_subscriptions.event_filter,
-  webhook_subscriptions.payload_format,
-  webhook_subscriptions.projection,
-  webhook_subscriptions.batch_size,
-  webhook_subscriptions.batch_wait_ms,
-  webhook_subscriptions.custom_headers,
-  webhook_subscriptions.signature_header,
-  webhook_subscriptions.signature_prefix,
-  webhook_subscriptions.gzip_above,
-  webhook_subscriptions.http_version,
-  webhook_subscriptions.timeout_seconds,
-  webhook_subscriptions.ordering,
-  webhook_subscriptions.max_in_flight,
-  webhook_subscriptions.rate_limit,
-  webhook_subscriptions.retry_schedule,
-  webhook_subscriptions.final_statuses,
-  webhook_secrets.kind,
-  webhook_secrets.secret,
-  webhook_secrets.expires_at,
-  webhook_tls.subscription_id AS tls_of
-FROM webhook_subscriptions
-LEFT OUTER JOIN webhook_secrets
-  ON webhook_secrets.subscription_id = webhook_subscriptions.id
-LEFT OUTER JOIN webhook_tls
-  ON webhook_tls.subscription_id = webhook_subscriptions.id
-WHERE
-  (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:param_1_1_1, :param_1_1_2), (:param_1_2_1, :param_1_2_2))
-  AND webhook_subscriptions.enabled = :enabled_1
+  anon_1.subscription_id,
+  anon_1.failing_since,
+  anon_1.verified_url,
+  anon_1.paused_at,
+  anon_1.starts,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.topics,
+  anon_1.event_filter,
+  anon_1.payload_format,
+  anon_1.projection,
+  anon_1.batch_size,
+  anon_1.batch_wait_ms,
+  anon_1.custom_headers,
+  anon_1.signature_header,
+  anon_1.signature_prefix,
+  anon_1.gzip_above,
+  anon_1.http_version,
+  anon_1.timeout_seconds,
+  anon_1.ordering,
+  anon_1.max_in_flight,
+  anon_1.rate_limit,
+  anon_1.retry_schedule,
+  anon_1.final_statuses,
+  anon_1.kind,
+  anon_1.secret,
+  anon_1.expires_at,
+  anon_1.tls_of,
+  anon_1.matched
+FROM (
+  SELECT
+    webhook_subscriptions.id AS subscription_id,
+    webhook_subscriptions.failing_since AS failing_since,
+    webhook_subscriptions.verified_url AS verified_url,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.starts AS starts,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.topics AS topics,
+    webhook_subscriptions.event_filter AS event_filter,
+    webhook_subscriptions.payload_format AS payload_format,
+    webhook_subscriptions.projection AS projection,
+    webhook_subscriptions.batch_size AS batch_size,
+    webhook_subscriptions.batch_wait_ms AS batch_wait_ms,
+    webhook_subscriptions.custom_headers AS custom_headers,
+    webhook_subscriptions.signature_header AS signature_header,
+    webhook_subscriptions.signature_prefix AS signature_prefix,
+    webhook_subscriptions.gzip_above AS gzip_above,
+    webhook_subscriptions.http_version AS http_version,
+    webhook_subscriptions.timeout_seconds AS timeout_seconds,
+    webhook_subscriptions.ordering AS ordering,
+    webhook_subscriptions.max_in_flight AS max_in_flight,
+    webhook_subscriptions.rate_limit AS rate_limit,
+    webhook_subscriptions.retry_schedule AS retry_schedule,
+    webhook_subscriptions.final_statuses AS final_statuses,
+    webhook_secrets.kind AS kind,
+    webhook_secrets.secret AS secret,
+    webhook_secrets.expires_at AS expires_at,
+    webhook_tls.subscription_id AS tls_of,
+    webhook_subscriptions.event_type AS matched,
+    webhook_secrets.created_at AS secret_made_at,
+    webhook_secrets.id AS secret_id
+  FROM webhook_subscriptions
+  LEFT OUTER JOIN webhook_secrets
+    ON webhook_secrets.subscription_id = webhook_subscriptions.id
+  LEFT OUTER JOIN webhook_tls
+    ON webhook_tls.subscription_id = webhook_subscriptions.id
+  WHERE
+    (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:patterns_0_1_1, :patterns_0_1_2), (:patterns_0_2_1, :patterns_0_2_2))
+    AND webhook_subscriptions.enabled = :enabled_1
+  UNION ALL
+  SELECT
+    webhook_subscriptions.id AS subscription_id,
+    webhook_subscriptions.failing_since AS failing_since,
+    webhook_subscriptions.verified_url AS verified_url,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.starts AS starts,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.topics AS topics,
+    webhook_subscriptions.event_filter AS event_filter,
+    webhook_subscriptions.payload_format AS payload_format,
+    webhook_subscriptions.projection AS projection,
+    webhook_subscriptions.batch_size AS batch_size,
+    webhook_subscriptions.batch_wait_ms AS batch_wait_ms,
+    webhook_subscriptions.custom_headers AS custom_headers,
+    webhook_subscriptions.signature_header AS signature_header,
+    webhook_subscriptions.signature_prefix AS signature_prefix,
+    webhook_subscriptions.gzip_above AS gzip_above,
+    webhook_subscriptions.http_version AS http_version,
+    webhook_subscriptions.timeout_seconds AS timeout_seconds,
+    webhook_subscriptions.ordering AS ordering,
+    webhook_subscriptions.max_in_flight AS max_in_flight,
+    webhook_subscriptions.rate_limit AS rate_limit,
+    webhook_subscriptions.retry_schedule AS retry_schedule,
+    webhook_subscriptions.final_statuses AS final_statuses,
+    webhook_secrets.kind AS kind,
+    webhook_secrets.secret AS secret,
+    webhook_secrets.expires_at AS expires_at,
+    webhook_tls.subscription_id AS tls_of,
+    webhook_event_types.event_type AS matched,
+    webhook_secrets.created_at AS secret_made_at,
+    webhook_secrets.id AS secret_id
+  FROM webhook_subscriptions
+  LEFT OUTER JOIN webhook_secrets
+    ON webhook_secrets.subscription_id = webhook_subscriptions.id
+  LEFT OUTER JOIN webhook_tls
+    ON webhook_tls.subscription_id = webhook_subscriptions.id
+  JOIN webhook_event_types
+    ON webhook_event_types.subscription_id = webhook_subscriptions.id
+    AND webhook_event_types.tenant = webhook_subscriptions.tenant
+  WHERE
+    (webhook_event_types.event_type, webhook_event_types.tenant) IN ((:patterns_0_1_1, :patterns_0_1_2), (:patterns_0_2_1, :patterns_0_2_2))
+    AND webhook_event_types.event_type != webhook_subscriptions.event_type
+    AND webhook_subscriptions.enabled = :enabled_2
+) anon_1
 ORDER BY
-  webhook_subscriptions.id,
-  webhook_secrets.created_at DESC,
-  webhook_secrets.id DESC
+  anon_1.subscription_id,
+  anon_1.matched,
+  anon_1.secret_made_at DESC,
+  anon_1.secret_id DESC
 ;
 
 -- matching.subscribers.find_subscribers
@@ -76,7 +159,14 @@ SELECT
   webhook_secrets.secret,
   webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.subscription_id = webhook_subscriptions.id
+  ) AS further
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -114,7 +204,10 @@ INSERT INTO webhook_subscriptions (
   signature_prefix,
   custom_headers,
   gzip_above,
-  http_version
+  http_version,
+  name,
+  external_id,
+  metadata
 )
 VALUES
   (
@@ -139,7 +232,10 @@ VALUES
     :signature_prefix,
     :custom_headers,
     :gzip_above,
-    :http_version
+    :http_version,
+    :name,
+    :external_id,
+    :metadata
   )
 RETURNING webhook_subscriptions.id INTO :ret_0
 ;
@@ -154,7 +250,14 @@ WHERE
 -- subscriptions.repository.find
 -- Does it exist already?
 SELECT
-  webhook_subscriptions.id
+  webhook_subscriptions.id AS subscription_id,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.subscription_id = webhook_subscriptions.id
+  ) AS further
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.event_type = :event_type_1
@@ -188,7 +291,10 @@ SELECT
   webhook_subscriptions.max_in_flight,
   webhook_subscriptions.rate_limit,
   webhook_subscriptions.retry_schedule,
-  webhook_subscriptions.final_statuses
+  webhook_subscriptions.final_statuses,
+  webhook_subscriptions.name,
+  webhook_subscriptions.external_id,
+  webhook_subscriptions.metadata
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id = :id_1   FOR UPDATE
@@ -220,7 +326,9 @@ UPDATE webhook_subscriptions SET url = (
   :projection_0_1 || :projection_1_1
 ), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
   :custom_headers_0_1 || :custom_headers_1_1
-), gzip_above = :gzip_above, http_version = :http_version
+), gzip_above = :gzip_above, http_version = :http_version, name = :name, external_id = :external_id, metadata = (
+  :metadata_0_1 || :metadata_1_1
+)
 WHERE
   webhook_subscriptions.id = :id_1
 ;
@@ -236,7 +344,19 @@ FROM (
   FROM webhook_subscriptions
   WHERE
     webhook_subscriptions.id > :id_1
-    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.id IN (
+      SELECT
+        webhook_subscriptions.id
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.event_type = :event_type_1
+      UNION ALL
+      SELECT
+        webhook_event_types.subscription_id
+      FROM webhook_event_types
+      WHERE
+        webhook_event_types.event_type = :event_type_2
+    )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
@@ -261,7 +381,19 @@ FROM (
   FROM webhook_subscriptions
   WHERE
     webhook_subscriptions.id > :id_1
-    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.id IN (
+      SELECT
+        webhook_subscriptions.id
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.event_type = :event_type_1
+      UNION ALL
+      SELECT
+        webhook_event_types.subscription_id
+      FROM webhook_event_types
+      WHERE
+        webhook_event_types.event_type = :event_type_2
+    )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
@@ -286,7 +418,19 @@ FROM (
   FROM webhook_subscriptions
   WHERE
     webhook_subscriptions.id > :id_1
-    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.id IN (
+      SELECT
+        webhook_subscriptions.id
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.event_type = :event_type_1
+      UNION ALL
+      SELECT
+        webhook_event_types.subscription_id
+      FROM webhook_event_types
+      WHERE
+        webhook_event_types.event_type = :event_type_2
+    )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
@@ -300,7 +444,59 @@ WHERE
   ROWNUM <= 10
 ;
 
--- subscriptions.repository._found
+-- subscriptions.repository.page
+-- Here of those with this name and external id.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND (
+      LOWER(webhook_subscriptions.name) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.external_id = :external_id_1
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- subscriptions.event_types.of
+-- The further types of these subscriptions.
+SELECT
+  webhook_event_types.subscription_id,
+  webhook_event_types.event_type
+FROM webhook_event_types
+WHERE
+  webhook_event_types.subscription_id IN (:subscription_id_1_1)
+ORDER BY
+  webhook_event_types.event_type
+;
+
+-- subscriptions.event_types.write
+-- Insert further types, an array.
+INSERT INTO webhook_event_types (
+  subscription_id,
+  tenant,
+  event_type
+)
+VALUES
+  (:subscription_id, :tenant, :event_type)
+;
+
+-- subscriptions.event_types.clear
+-- Delete the further types of a subscription.
+DELETE FROM webhook_event_types
+WHERE
+  webhook_event_types.subscription_id = :subscription_id_1
+;
+
+-- subscriptions.subscribed_rows.found_rows
 -- The subscriptions of these ids, with everything that their problems depend on.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -336,7 +532,17 @@ SELECT
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.paused_reason,
   webhook_subscriptions.probed_at,
-  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.subscription_id = webhook_subscriptions.id
+  ) AS further,
+  webhook_subscriptions.name,
+  webhook_subscriptions.external_id,
+  webhook_subscriptions.metadata
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -350,7 +556,7 @@ ORDER BY
   webhook_secrets.id DESC
 ;
 
--- subscriptions.repository._found
+-- subscriptions.subscribed_rows.found_rows
 -- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -386,7 +592,17 @@ SELECT
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.paused_reason,
   webhook_subscriptions.probed_at,
-  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.subscription_id = webhook_subscriptions.id
+  ) AS further,
+  webhook_subscriptions.name,
+  webhook_subscriptions.external_id,
+  webhook_subscriptions.metadata
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -582,16 +798,58 @@ WHERE
 -- The first event types that subscriptions name, and how many name each.
 SELECT
   anon_1.event_type,
-  anon_1.subscriptions
+  anon_1.sum_1
 FROM (
   SELECT
-    webhook_subscriptions.event_type AS event_type,
-    COUNT(*) AS subscriptions
-  FROM webhook_subscriptions
+    anon_2.event_type AS event_type,
+    SUM(anon_2.subscriptions) AS sum_1
+  FROM (
+    SELECT
+      anon_3.event_type AS event_type,
+      anon_3.subscriptions AS subscriptions
+    FROM (
+      SELECT
+        anon_4.event_type AS event_type,
+        anon_4.subscriptions AS subscriptions
+      FROM (
+        SELECT
+          webhook_subscriptions.event_type AS event_type,
+          COUNT(*) AS subscriptions
+        FROM webhook_subscriptions
+        GROUP BY
+          webhook_subscriptions.event_type
+        ORDER BY
+          webhook_subscriptions.event_type
+      ) anon_4
+      WHERE
+        ROWNUM <= 10
+    ) anon_3
+    UNION ALL
+    SELECT
+      anon_5.event_type AS event_type,
+      anon_5.subscriptions AS subscriptions
+    FROM (
+      SELECT
+        anon_6.event_type AS event_type,
+        anon_6.subscriptions AS subscriptions
+      FROM (
+        SELECT
+          webhook_event_types.event_type AS event_type,
+          COUNT(*) AS subscriptions
+        FROM webhook_event_types
+        GROUP BY
+          webhook_event_types.event_type
+        ORDER BY
+          webhook_event_types.event_type
+      ) anon_6
+      WHERE
+        ROWNUM <= 10
+    ) anon_5
+  ) anon_2
   GROUP BY
-    webhook_subscriptions.event_type
+    anon_2.event_type
   ORDER BY
-    webhook_subscriptions.event_type
+    anon_2.event_type
 ) anon_1
 WHERE
   ROWNUM <= 10
@@ -601,18 +859,62 @@ WHERE
 -- The next event types.
 SELECT
   anon_1.event_type,
-  anon_1.subscriptions
+  anon_1.sum_1
 FROM (
   SELECT
-    webhook_subscriptions.event_type AS event_type,
-    COUNT(*) AS subscriptions
-  FROM webhook_subscriptions
-  WHERE
-    webhook_subscriptions.event_type > :event_type_1
+    anon_2.event_type AS event_type,
+    SUM(anon_2.subscriptions) AS sum_1
+  FROM (
+    SELECT
+      anon_3.event_type AS event_type,
+      anon_3.subscriptions AS subscriptions
+    FROM (
+      SELECT
+        anon_4.event_type AS event_type,
+        anon_4.subscriptions AS subscriptions
+      FROM (
+        SELECT
+          webhook_subscriptions.event_type AS event_type,
+          COUNT(*) AS subscriptions
+        FROM webhook_subscriptions
+        WHERE
+          webhook_subscriptions.event_type > :event_type_1
+        GROUP BY
+          webhook_subscriptions.event_type
+        ORDER BY
+          webhook_subscriptions.event_type
+      ) anon_4
+      WHERE
+        ROWNUM <= 10
+    ) anon_3
+    UNION ALL
+    SELECT
+      anon_5.event_type AS event_type,
+      anon_5.subscriptions AS subscriptions
+    FROM (
+      SELECT
+        anon_6.event_type AS event_type,
+        anon_6.subscriptions AS subscriptions
+      FROM (
+        SELECT
+          webhook_event_types.event_type AS event_type,
+          COUNT(*) AS subscriptions
+        FROM webhook_event_types
+        WHERE
+          webhook_event_types.event_type > :event_type_2
+        GROUP BY
+          webhook_event_types.event_type
+        ORDER BY
+          webhook_event_types.event_type
+      ) anon_6
+      WHERE
+        ROWNUM <= 10
+    ) anon_5
+  ) anon_2
   GROUP BY
-    webhook_subscriptions.event_type
+    anon_2.event_type
   ORDER BY
-    webhook_subscriptions.event_type
+    anon_2.event_type
 ) anon_1
 WHERE
   ROWNUM <= 10
