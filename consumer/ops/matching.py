@@ -32,8 +32,7 @@ def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -
         return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
     if unmatched is not None:
         return unmatched
-    usable = (each for each in item.event_types[1:] if event_types.refusal(each) is None)
-    if not any(matches(each, event.type) for each in (item.event_type, *usable)):
+    if not any(matches(each, event.type) and event_types.refusal(each) is None for each in item.event_types):
         return f"event_types: it gets {', '.join(item.event_types)}"
     broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
     meant, _ = read(item.options)

@@ -47,10 +47,8 @@ def clear(connection: Connection, subscription_id: int) -> None:
 
 def checked(event_types: Sequence[str]) -> tuple[str, ...]:
     """The types in the order given, each once. Raises InvalidSubscription if they cannot be those of a subscription."""
-    if not event_types:
-        raise InvalidSubscription("is empty; name at least one type or pattern", "event_types")
-    if len(event_types) > MOST:
-        raise InvalidSubscription(f"has {len(event_types)} types; at most {MOST} are kept", "event_types")
+    if not 1 <= len(event_types) <= MOST:
+        raise InvalidSubscription(f"has {len(event_types)} types; 1 to {MOST} are kept", "event_types")
     for problem in problems(event_types):
         raise InvalidSubscription(problem.why, problem.option)
     return tuple(dict.fromkeys(event_types))

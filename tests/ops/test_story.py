@@ -295,3 +295,12 @@ def test_what_cannot_be_sent_again_says_why(engine: Engine, where: Deployment) -
     for changes, number in ((by, 999), (Changes(where, "api:me", "acme"), coming)):
         with pytest.raises(NotFound):
             resend(changes, event(), KAFKA, number)
+
+
+def test_a_subscription_of_several_types_is_in_a_story_once(engine: Engine, told: Told) -> None:
+    """It matches by any usable type; a type that cannot be used, or another one by now, does not match."""
+    several = repository.add(engine, URL, "other", further_types=["orders.*", "*"])
+    changed = repository.add(engine, URL, "other", further_types=["b"])
+    park(engine, parked(event(), changed))
+    found = {each.subscription_id: each for each in told().receivers}
+    assert [(number, each.matches) for number, each in found.items()] == [(several, True), (changed, False)]
