@@ -118,11 +118,13 @@ def test_types_that_cannot_work_are_refused(engine: Engine, further: list[str], 
 
 def test_a_wrong_type_by_plain_sql_stays_alone(engine: Engine) -> None:
     """Events of the other types go on; the subscription is shown as broken, and the look-up reports it once."""
-    number = repository.add(engine, URL, "a", further_types=["b"])
+    number = repository.add(engine, URL, "a", "its-own-secret", further_types=["b"])
     run(engine, "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com', 'a,b')")
     for wrong in ("a,b", "x.*.y", "a"):  # the last one names what the row names already
         run(engine, ADDED, id=number, type=wrong)
     assert (getting(engine, "a"), getting(engine, "b"), getting(engine, "a,b")) == ([number], [number], [])
+    (endpoint,) = find_endpoints(engine, [("a", None)], (b"k",), in_the_clear)["a", None]
+    assert len(endpoint.secrets) == 1
     item = get(engine, number)
     assert item.broken
     assert [(each.option, each.effect) for each in item.problems] == [("event_types", Effect.UNNAMED)] * 2
