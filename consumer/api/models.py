@@ -33,10 +33,21 @@ _MODES = (
     "stored deliveries are held."
 )
 SubscriptionState = TypeAliasType("SubscriptionState", Mode)
-ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unused", "sent"])
+ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unnamed", "unused", "sent"])
 CredentialKind = TypeAliasType("CredentialKind", Credential)
 SecretAlgorithm = TypeAliasType("SecretAlgorithm", Algorithm)
 SecretKind = TypeAliasType("SecretKind", Literal["signing", Credential])
+Texts = dict[str, str]
+_OBJECTS = ("custom_headers", "metadata")  # options that are JSON objects of texts
+_TYPES = f"All of its types and patterns, at most {MOST}: event_type is the first one, and the others are sorted."
+EventTypes = Annotated[
+    list[Annotated[str, Field(max_length=EVENT_TYPE_LENGTH)]] | None,
+    Field(
+        max_length=MOST,
+        description=f"{_TYPES} Instead of event_type, which alone names the first one.",
+        examples=[["order.created", "invoice.*"]],
+    ),
+]
 _KINDS = (
     "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
     "described in docs/credentials.md."
@@ -56,9 +67,6 @@ def _option(name: str, **more: Any) -> Any:
 @cache
 def _kind(name: str) -> Any:
     """The type of an option, or null. A closed set of values is a schema of its own."""
-    if name == "custom_headers":
-        return Headers | None
-    """The type of an option, or null."""
     if name in _OBJECTS:
         return Texts | None
     choices = OPTIONS[name].choices
