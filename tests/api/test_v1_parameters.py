@@ -14,7 +14,8 @@ def test_each_route_refuses_unknown_parameters(api: Api) -> None:
     for method, path, body, _ in ROUTES:
         parameters = described[f"/v1{path}"][method.lower()].get("parameters", ())
         known = sorted(each["name"] for each in parameters if each["in"] == "query")
-        place = path.format(subscription_id=created, secret_id=1, delivery_id=1, replay_id=1)
+        ids = dict.fromkeys(("secret_id", "delivery_id", "replay_id", "topic", "partition", "offset"), 1)
+        place = path.format(subscription_id=created, **ids)
         answer = api.call(method, place, body, params={"subscripton_id": "13", "x" * 300: "s3cret"})
         detail = f"is no parameter of this path; it has {', '.join(known) or 'none'}"
         wrong = [{"parameter": name, "detail": detail} for name in ("subscripton_id", "x" * 200)]
