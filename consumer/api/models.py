@@ -33,7 +33,7 @@ _MODES = (
     "stored deliveries are held."
 )
 SubscriptionState = TypeAliasType("SubscriptionState", Mode)
-ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "stored", "default", "unnamed", "unused", "sent"])
+ProblemEffect = TypeAliasType("ProblemEffect", Literal["unmatched", "unnamed", "stored", "default", "unused", "sent"])
 CredentialKind = TypeAliasType("CredentialKind", Credential)
 SecretAlgorithm = TypeAliasType("SecretAlgorithm", Algorithm)
 SecretKind = TypeAliasType("SecretKind", Literal["signing", Credential])

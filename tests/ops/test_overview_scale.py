@@ -57,7 +57,11 @@ OF_A_TENANT = (
 )
 
 # Replays are few. Types and patterns are counted in an index, 0.1 µs for each subscription.
-SCANNED = {"SCAN webhook_replays", "SCAN webhook_subscriptions USING COVERING INDEX ix_webhook_subs_match"}
+SCANNED = {
+    "SCAN webhook_replays",
+    "SCAN webhook_subscriptions USING COVERING INDEX ix_webhook_subs_match",
+    "SCAN webhook_event_types USING COVERING INDEX ix_webhook_event_types_match",
+}
 
 DISABLED = "webhook_subscriptions.enabled = ? ORDER BY webhook_subscriptions.id DESC"  # few are: read from the newest
 
