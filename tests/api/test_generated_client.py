@@ -69,7 +69,8 @@ class Client:
 def _subscribes(client: Client) -> int:
     """Creates, lists, changes, pauses and resumes; returns the id of a subscription."""
     models = client.models
-    new = models.NewSubscription("https://example.com/hooks", "order.*", generate_secret=models.SecretAlgorithm.HMAC)
+    algorithm = models.SecretAlgorithm.HMAC
+    new = models.NewSubscription(url="https://example.com/hooks", event_type="order.*", generate_secret=algorithm)
     created = [client("subscriptions.create_subscription", body=new) for _ in range(3)]
     assert all(each.receiver_key.startswith("whsec_") for each in created)
     assert [each.id for each in client.walk("subscriptions.list_subscriptions", 2)] == [each.id for each in created]
