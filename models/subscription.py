@@ -219,7 +219,9 @@ class SubscriptionType(Base):
         comment="The tenant of its subscription.",
     )
     event_type: Mapped[str] = mapped_column(
-        String(EVENT_TYPE_LENGTH), primary_key=True, comment="An event type or pattern, as in the subscription's row."
+        String(EVENT_TYPE_LENGTH),
+        primary_key=True,
+        comment="An event type or pattern, as in the row of its subscription.",
     )
 
 

@@ -1194,7 +1194,7 @@ COMMENT ON COLUMN webhook_event_types.tenant IS 'The tenant of its subscription.
 
 /
 
-COMMENT ON COLUMN webhook_event_types.event_type IS 'An event type or pattern, as in the subscription''s row.'
+COMMENT ON COLUMN webhook_event_types.event_type IS 'An event type or pattern, as in the row of its subscription.'
 
 /
 
