@@ -60,7 +60,8 @@ def backtest_subscription(caller: Reader, backing: Backed, tried: NewBacktest) -
     The log is read in parts of up to 5 s: go on with `cursor` while `next` is not null, and add the numbers up.
     """
     given = {name: value for name, value in tried.model_dump(exclude={"since", "cursor"}).items() if value is not None}
-    begin = unix(tried.since) or backing.deployment.clock() - RECENT
+    at = unix(tried.since)
+    begin = backing.deployment.clock() - RECENT if at is None else at
     try:
         found, left, following = backing.backtest(caller, given, begin, tried.cursor)
     except InvalidPosition:

@@ -55,7 +55,8 @@ def search_all(
     more, following = False, None
     left: int | None = 0
     if backing.log is not None and len(q) >= SHORTEST:
-        begin = unix(since) or backing.deployment.clock() - RECENT
+        at = unix(since)
+        begin = backing.deployment.clock() - RECENT if at is None else at
         stretch, left, following = backing.find_in_log(caller, q, begin, cursor)
         hits, more = [*hits, *stretch.hits], stretch.more
     return answer(SearchHitPage.model_validate({"items": hits, "more": more, "records_left": left, "next": following}))

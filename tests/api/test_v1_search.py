@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from consumer.api import backing, log_parts
+from consumer.api import backing, log_parts, search
 from consumer.api.context import MOST_CURSOR
 from consumer.api.tokens import TokenFile
 from consumer.ops.replay_request import Log
@@ -66,6 +66,9 @@ def test_the_database_and_the_log_are_searched(api: Api, topic: str, monkeypatch
     assert [each["id"] for each in theirs if each["kind"] == "subscription"] == [mine]
     assert len([each for each in theirs if each["kind"] == "event"]) == 15
     assert parts(api, q="val-", since="2099-01-01T00:00:00Z")[0]["records_left"] == 0
+    monkeypatch.setattr(search, "RECENT", -60.0)
+    assert parts(api, q="val-")[0]["records_left"] == 0
+    assert parts(api, q="val-", since="1970-01-01T00:00:00Z")[0]["records_left"] == 22
 
 
 def test_wrong_searches(api: Api) -> None:
