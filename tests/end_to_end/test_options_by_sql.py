@@ -53,6 +53,7 @@ class Asked(NamedTuple):
 
 ASKED = {
     "exact": Asked("order.created", ORDERS, {"http_version": "1.1"}),
+    "named": Asked("order.created", ORDERS, {"name": "Orders", "external_id": "crm-7", "metadata": '{"team": "shop"}'}),
     "any-depth": Asked("order.**", {*ORDERS, "item"}),
     "tenant": Asked("*", {"acme"}, {"tenant": "acme"}),
     "filtered": Asked("order.created", {"dear"}, {"event_filter": "data.amount > 100"}),
