@@ -40,19 +40,26 @@ def look(connection: Connection, _: object, sql: str, __: object, context: Any, 
     """A listener for `before_cursor_execute`."""
     if sql in seen or (function := issuer()) is None:
         return
-    text = sql if connection.dialect.name == "oracle" else _for_oracle(context.compiled)
+    text = sql if connection.dialect.name == "oracle" else _for_oracle(context)
     if text and not _known().has(text):
         unknown[text] = function
     seen.add(sql)  # last: a statement that sqlglot cannot parse must fail each time
 
 
-def _for_oracle(compiled: Compiled | None) -> str:
+def _for_oracle(context: Any) -> str:
     """A statement for another database, compiled for Oracle; empty for raw SQL such as BEGIN."""
+    compiled: Compiled | None = context.compiled
     if compiled is None or compiled.statement is None:
         return ""
     assert isinstance(compiled, SQLCompiler)
+    statement: Any = compiled.statement
+    for name, bind in compiled.binds.items():
+        if bind.expanding and bind.value is None:  # bound as it runs: the text has as many values as were given
+            width = len(getattr(bind.type, "types", ())) or 1
+            value = ("",) * width if width > 1 else ""
+            statement = statement.params({name: [value] * (len(context._expanded_parameters[name]) // width)})
     return str(
-        compiled.statement.compile(
+        statement.compile(
             dialect=ORACLE,
             column_keys=compiled.column_keys,
             for_executemany=compiled.for_executemany,
