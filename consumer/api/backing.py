@@ -22,7 +22,9 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.backlogs import OwedPart
 from consumer.ledger.replays import Span
 from consumer.ledger.search import Page, search
-from consumer.ops import events, find, verification
+from consumer.ops import attempt_pages, events, find, verification
+from consumer.ops.attempt_pages import FAR, Position, Wanted
+from consumer.ops.attempt_statistics import AttemptStatistics
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.backtest import Backtest, backtest, options_of
 from consumer.ops.changes import Changes, Deployment
@@ -37,6 +39,7 @@ from consumer.ops.walk import Bounds
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.subscribed import Subscribed
 
+Times = tuple[float | None, float | None]  # unix seconds
 OF_TENANT = 2  # requests of one tenant at once: with many tenants, none has all of them
 
 
@@ -176,6 +179,40 @@ class Backing(NamedTuple):
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
         found = backlogs.of_subscription(self.deployment.engine, subscription_id)
         return found if caller.tenant is None else [each.for_tenant() for each in found]
+
+    def attempted(self, caller: Caller, subscription_id: int | None) -> AttemptHistory:
+        """The attempt history, if the caller may see the subscription, or all. RequestRefused if there is none."""
+        if self.history is None:
+            raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
+        if subscription_id is None:
+            of_all_tenants(caller)
+        elif caller.tenant is not None:
+            self.deployment.subscription(subscription_id, caller.tenant)
+        return self.history
+
+    def attempts(
+        self, caller: Caller, subscription_id: int | None, times: Times, cursor: str | None, limit: int
+    ) -> tuple[list[Attempt], str | None, str | None]:
+        """A page of past attempts, newest first, the next cursor, and why the newest ones may be missing.
+
+        The first page without a time is from memory. Raises InvalidPosition, and as `attempted` and `read_page`.
+        """
+        history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor)
+        if times == (None, None) and place is None:
+            newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
+            found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, self.deployment.clock()))
+        else:
+            position = None if place is None else Position(tuple(place[0]), place[1])
+            with reading_back(caller):
+                wanted = Wanted(subscription_id, times[0] or 0.0, FAR if times[1] is None else times[1], seeing(caller))
+                found, missing = history.page(wanted, limit, position), None
+        return found.attempts, found.position and self.cursor("attempts", found.position), missing
+
+    def statistics(self, caller: Caller, subscription_id: int) -> AttemptStatistics:
+        """The statistics of a subscription's attempts. Raises as `attempted` and `read_page`."""
+        self.deployment.subscription(subscription_id, caller.tenant)
+        with reading_back(caller):
+            return self.attempted(caller, subscription_id).statistics(subscription_id, caller.tenant)
 
     def send_test_event(self, caller: Caller, subscription_id: int, event: Event) -> dict[str, Any]:
         """Send a subscription an event; returns the exchange. Conflict if this process lacks a setting for it."""

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field, WrapValidator
 from typing_extensions import TypeAliasType
 
-from consumer.api.backing import of_all_tenants, reading_back, seeing, told
+from consumer.api.backing import of_all_tenants, told
 from consumer.api.context import (
     Answer,
     At,
@@ -20,13 +20,12 @@ from consumer.api.context import (
     Page,
     Reader,
     Stamp,
+    SubscriptionId,
     answer,
     paged,
     unix,
 )
 from consumer.api.problems import Code, RequestRefused
-from consumer.ops import attempt_pages
-from consumer.ops.attempt_pages import Position, Wanted
 from consumer.subscriptions.health import named_types
 
 router = APIRouter()
@@ -34,7 +33,6 @@ router = APIRouter()
 _Ids = list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None
 # A worker of another release may have written another one.
 Outcome = TypeAliasType("Outcome", Literal["delivered", "retried", "parked", "exhausted"])
-_FAR = 4102444800.0  # unix seconds: the year 2100
 
 
 class Attempt(Answer):
@@ -61,6 +59,34 @@ class AttemptPage(Page):
 
     items: list[Attempt]
     missing: Annotated[str | None, Field(description="Why the newest ones may be missing.")]
+
+
+class AttemptCounts(Answer):
+    """Attempts in some hours, of which the topic has records since then.
+
+    `sample` attempts were read: all there are if `exact`, else the numbers are estimates. The share that was delivered
+    is from `low` to `high` with 95 % probability. `median` and `p95` are seconds of an attempt, correct to 5 %.
+    """
+
+    hours: Annotated[int, Field(examples=[24])]
+    since: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
+    delivered: int
+    failed: int
+    sample: int
+    exact: bool
+    share: Annotated[float | None, Field(examples=[0.9987])]
+    low: float | None
+    high: float | None
+    median: Annotated[float | None, Field(examples=[0.042])]
+    p95: Annotated[float | None, Field(examples=[0.4])]
+
+
+class SubscriptionStatistics(Answer):
+    """The attempts of the last hour, 24 hours and 7 days, and those of the last day by hour, oldest first."""
+
+    windows: list[AttemptCounts]
+    by_hour: list[AttemptCounts]
+    unread: Annotated[int, Field(description="Not 0: longer windows and earlier hours are missing; ask again.")]
 
 
 def _of_subscription(name: str, example: str | int) -> Any:
@@ -130,24 +156,20 @@ def list_attempts(
 
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
     """
-    if backing.history is None:
-        raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
-    if subscription_id is None:
-        of_all_tenants(caller)
-    elif caller.tenant is not None:
-        backing.deployment.subscription(subscription_id, caller.tenant)
-    history, begin, end, place = backing.history, unix(since), unix(until), backing.position("attempts", cursor)
-    if begin is end is place is None:
-        newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
-        found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, backing.deployment.clock()))
-    else:
-        position = None if place is None else Position(tuple(place[0]), place[1])
-        with reading_back(caller):
-            wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller))
-            found, missing = history.page(wanted, limit, position), None
-    items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found.attempts]
-    following = None if found.position is None else backing.cursor("attempts", found.position)
+    found, following, missing = backing.attempts(caller, subscription_id, (unix(since), unix(until)), cursor, limit)
+    items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found]
     return answer({"items": items, "next": following, "missing": missing})
+
+
+@router.get(
+    "/subscriptions/{subscription_id}/statistics", tags=["subscriptions"], response_model=SubscriptionStatistics
+)
+def show_subscription_statistics(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
+    """Show how many attempts of a subscription succeed, and their times; from the topic of attempts, in up to 5 s.
+
+    404 without KAFKA_ATTEMPTS_TOPIC.
+    """
+    return answer(SubscriptionStatistics.model_validate(backing.statistics(caller, subscription_id)))
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics)

@@ -49,6 +49,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "edit": ("subscriptions:edit", "Change the named options of a subscription."),
             "list": ("subscriptions:list_all", "List the subscriptions and their states."),
             "show": ("subscriptions:show", "Show a subscription."),
+            "attempts": (
+                "attempts:attempts",
+                "Show how many of a subscription's attempts succeed, their times, and its latest attempts.",
+            ),
             "enable": ("subscriptions:enable", "Enable a subscription."),
             "disable": ("subscriptions:disable", "Disable a subscription."),
             "pause": ("subscriptions:pause", "Pause a subscription: its events wait in Kafka."),

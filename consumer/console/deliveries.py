@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, redelivering, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Said, Visit
-from consumer.console.rendering import numbered, whole
+from consumer.console.rendering import moment, numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
 from consumer.ledger import ordering
@@ -70,19 +69,9 @@ def _query(asked: dict[str, str]) -> DeliveryQuery:
         None,
         asked["event_type"] or None,
         None,
-        _moment(asked["since"]),
-        _moment(asked["until"]),
+        moment(asked["since"]),
+        moment(asked["until"]),
     )
-
-
-def _moment(text: str) -> float | None:
-    """Unix seconds of a form's time without a zone, which is UTC, as the times on the page are."""
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text} is not a time; write it as 2026-01-31T13:00.") from None
 
 
 def _show(backing: Backing, visit: Visit) -> Response:

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -194,6 +195,16 @@ def numbered(text: str) -> int | None:
     if text and whole(text) is None:
         raise ValueError("A subscription is named by its number.")
     return whole(text)
+
+
+def moment(text: str) -> float | None:
+    """Unix seconds of a form's time without a zone, which is UTC, as the times on the page are."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text} is not a time; write it as 2026-01-31T13:00.") from None
 
 
 def stored_state(status: str) -> Badge:

@@ -6,11 +6,15 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing, seeing
+from consumer.api.backing import Backing
+from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Visit
-from consumer.console.rendering import reason_of, state_of, tried_lately, whole
+from consumer.console.rendering import moment, reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
+from consumer.errors import NotFound, WebhooksError
+from consumer.events.attempt import Attempt
 from consumer.ledger.admin import DeliveryQuery
+from consumer.ops.attempt_statistics import AttemptStatistics
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
@@ -69,7 +73,16 @@ def _show(backing: Backing, visit: Visit) -> Response:
     caller, history = visit.caller, backing.history
     item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
     minutes = None if history is None else history.summary(item.id)
-    attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(caller))
+    asked = {name: visit.query.get(name, "") for name in ("since", "until")}
+    attempts: list[Attempt] = []
+    following = missing = None
+    if history is not None:
+        try:
+            times = moment(asked["since"]), moment(asked["until"])
+        except ValueError as error:
+            raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
+        cursor = visit.query.get("cursor") or None
+        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, ATTEMPTS)
     stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",
@@ -77,21 +90,31 @@ def _show(backing: Backing, visit: Visit) -> Response:
         state=state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
         reason=reason_of(item),
         options=_options(item),
-        hour=None
-        if minutes is None
-        else {
-            "minutes": minutes,
-            "delivered": sum(each.ok for each in minutes),
-            "failed": sum(each.failed for each in minutes),
-            "most": max(each.ok + each.failed for each in minutes),
-        },
+        minutes=minutes,
+        asked=asked,
         attempts=attempts,
+        missing=missing,
+        earlier=following and "?" + urlencode(asked | {"cursor": following}),
         stored=stored.deliveries,
         group=backing.deployment.group,
         owed=backing.owed(caller, item.id),
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
     )
+
+
+def _statistics(backing: Backing, visit: Visit) -> Response:
+    """A part of the subscription's page, which asks for it again as long as more is read each time."""
+    subscription, before = int(visit.path["id"]), whole(visit.query.get("unread", ""))
+    found, fault = AttemptStatistics([], [], 0), None
+    try:
+        found = backing.statistics(visit.caller, subscription)
+    except NotFound:
+        raise
+    except (WebhooksError, RequestRefused) as error:  # htmx would not show another status
+        fault = str(error)
+    more = 0 < found.unread < (before or found.unread + 1)
+    return visit.render("statistics.html", id=subscription, found=found, more=more, fault=fault)
 
 
 def _options(item: Subscribed) -> list[tuple[str, object]]:
@@ -136,6 +159,7 @@ def _path(visit: Visit) -> str:
 ROUTES = (
     PageRoute("/subscriptions", _list),
     PageRoute("/subscriptions/{id:number}", _show),
+    PageRoute("/subscriptions/{id:number}/statistics", _statistics),
     PageRoute("/subscriptions/{id:number}/ping", _ping, "write", post=True),
     PageRoute("/subscriptions/{id:number}/verify", _verify, "write", post=True),
 )

@@ -42,6 +42,13 @@ _FIXED: dict[str, Any] = {
     "fetch.error.backoff.ms": 100,
     "statistics.interval.ms": 1_000,
 }
+# For spans of some hundred records: 5 ms each, a fifth of what they take otherwise.
+SHORT = _FIXED | {
+    "queued.min.messages": 500,
+    "max.partition.fetch.bytes": 65_536,
+    "fetch.queue.backoff.ms": 2,
+    "fetch.wait.max.ms": 10,
+}
 
 
 class Place(NamedTuple):
@@ -58,9 +65,17 @@ class LogReader:
     """
 
     def __init__(
-        self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, name: str = "times"
+        self,
+        kafka: KafkaSettings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "times",
+        properties: Mapping[str, Any] = _FIXED,
     ) -> None:
-        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. Brokers log its `name`."""
+        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. Brokers log its `name`.
+
+        `properties` is SHORT for reading many short spans.
+        """
         self.positions: dict[TopicPartition, int] = {}
         self._kafka = kafka
         self._clock = clock
@@ -74,7 +89,7 @@ class LogReader:
         keep = self._failures.append
         config = {
             **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
-            **_FIXED,
+            **properties,
             # The binding requires a group id. This one is unique, and nothing is ever stored under it.
             "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
             "error_cb": guarded(keep, self._on_error),

@@ -22,6 +22,7 @@ READ_BACK = 10.0  # seconds of one page
 RECORDS_READ = 100_000  # records of one page
 LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 SLACK = 5.0  # seconds by which the records of different workers may be out of the order of their times
+FAR = 4102444800.0  # unix seconds: the year 2100
 STEP = 5_000  # records that are read at once, of all partitions together
 _TICK = 0.002  # seconds: records are stamped in whole milliseconds
 _AT_ONCE = 1_000  # records
@@ -70,8 +71,8 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
     """A page of at most `limit` attempts, after the `position` that a page of this list has given.
 
     Reads the topic for 10 s and 100,000 records at most. Attempts of one subscription are found only in the partition
-    that its records are written to now. Raises KafkaUnavailable, also if the time is too short for any of them,
-    WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting.
+    that its records are written to now. Raises KafkaUnavailable, also if there is no topic or the time is too short for
+    any of them, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting.
     """
     end = time.monotonic() + READ_BACK
     before, written = position or Position((wanted.until,), wanted.until + LATE)
@@ -80,9 +81,7 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
     oldest: dict[TopicPartition, float] = {}  # of the records that are read
     records, unread, horizon = 0, written, until
     with LogReader(kafka, name="attempts") as reader:
-        partitions = reader.partitions_of(topic)
-        if wanted.subscription_id is not None and partitions:
-            partitions = [partitions[zlib.crc32(key_of(wanted.subscription_id)) % len(partitions)]]
+        partitions = partitions_of(reader, topic, wanted.subscription_id)
         left = {(span.topic, span.number): span for span in reader.spans(partitions, wanted.since, written)}
         while left and (records < RECORDS_READ or horizon >= until):  # a page gets further than the one before
             steps = _last_steps(list(left.values()))
@@ -110,6 +109,22 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
     following = order(shown[-1]) if len(shown) == limit else min((horizon,), before)
     newest = max((stamp for attempt, stamp in found if order(attempt) < following), default=0.0)
     return AttemptPage(shown, Position(following, min(written, _later(max(newest, unread), written))))
+
+
+def partitions_of(reader: LogReader, topic: str, subscription_id: int | None) -> list[TopicPartition]:
+    """The partition that a subscription's attempts are written to now, or all. KafkaUnavailable without a topic."""
+    found = reader.partitions_of(topic)
+    if not found:
+        raise no_topic(topic)
+    if subscription_id is None:
+        return found
+    return [found[zlib.crc32(key_of(subscription_id)) % len(found)]]
+
+
+def no_topic(topic: str) -> KafkaUnavailable:
+    """The error of an attempts topic that does not exist."""
+    why = f"the topic {topic} does not exist, or this user may not read it"
+    return KafkaUnavailable(f"{why}: create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC")
 
 
 def _read(

@@ -17,11 +17,12 @@ from confluent_kafka import OFFSET_END
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED, Attempt, parse
-from consumer.intake.log_reader import FOREVER, LogReader
+from consumer.events.attempt import DELIVERED, Attempt, key_of, parse
+from consumer.intake.log_reader import FOREVER, SHORT, LogReader
 from consumer.intake.record import Record
 from consumer.ledger.replays import Span
-from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, order, read_page
+from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, no_topic, order, partitions_of, read_page
+from consumer.ops.attempt_statistics import AttemptStatistics, Between, Bucket, is_complete, read_buckets, summarised
 from consumer.ops.walk import Bounds, left, walk
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,8 @@ OVERHEAD = 700  # bytes of an attempt's objects in memory, beyond its record
 COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB each
 LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
 AGAIN = 2.0  # seconds after a failure
+STATISTICS = 5.0  # seconds of reading for the statistics of a subscription; the next answer goes on
+KEPT = 100  # subscriptions of which complete hours are kept, some 200 kB each
 FORWARD = Bounds(seconds=3.0)  # of one `of_event`
 SKEW = 60.0  # seconds by which the clocks of a record's producer and of a worker may differ
 _AT_ONCE = 1_000  # records
@@ -191,7 +194,8 @@ class AttemptHistory:
         self._outage: str | None = None
         self._positions: dict[int, int] = {}  # by partition: the next offset
         self._recent = RecentAttempts()
-        self._lock = Lock()  # of `_recent`
+        self._complete: OrderedDict[tuple[object, ...], dict[Between, Bucket]] = OrderedDict()  # by subscription
+        self._lock = Lock()  # of `_recent` and `_complete`
         self._closing = Event()
         self._thread = Thread(target=self._run, name="attempt-history", daemon=True)
 
@@ -234,6 +238,33 @@ class AttemptHistory:
         """A page of attempts, newest first, which the topic is read for, as `read_page` does."""
         return read_page(self._kafka, self._topic, wanted, limit, position)
 
+    def statistics(
+        self, subscription_id: int, tenant: str | None = None, seconds: float = STATISTICS
+    ) -> AttemptStatistics:
+        """The statistics of a subscription's attempts, or of those for one tenant's events; read in so many `seconds`.
+
+        Attempts are found as in `read_page`. Raises the same errors.
+        """
+        now, key, source = self._clock(), key_of(subscription_id), self._kafka.event_source
+
+        def attempt_of(record: Record) -> Attempt | None:
+            found = parse(record.value, source) if record.key == key else None
+            return found if found is not None and tenant in {None, found.tenant} else None
+
+        with LogReader(self._kafka, name="attempts", properties=SHORT) as reader:
+            place = partitions_of(reader, self._topic, subscription_id)[0]
+            whose = (subscription_id, tenant, place)
+            with self._lock:
+                known = self._complete.get(whose, {})
+            read, unread = read_buckets(reader, place, now, known, attempt_of, seconds)
+        with self._lock:
+            kept = {each: bucket for each, bucket in (known | read).items() if is_complete(each, now)}
+            self._complete[whose] = kept
+            self._complete.move_to_end(whose)
+            if len(self._complete) > KEPT:
+                self._complete.popitem(last=False)
+        return summarised(read.values(), unread, now)
+
     def of_event(self, webhook_id: str, since: float) -> tuple[list[Attempt], str | None]:
         """The attempts to deliver an event, newest first; and why some may be missing, None if none should be.
 
@@ -271,11 +302,7 @@ class AttemptHistory:
         there = reader.partitions_of(self._topic)
         if not there:
             self._positions.clear()  # a new topic of this name is read from its start
-            self._has_problem(
-                f"the topic {self._topic} does not exist, or this user may not read it: "
-                "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
-            )
-            return
+            raise no_topic(self._topic)
         ends = reader.offsets(there, OFFSET_END)  # where a partition without records of this hour begins
         # A position beyond the end is of an earlier topic of this name.
         new = [place for place in there if self._positions.get(place[1], FOREVER) > ends[place]]

@@ -47,6 +47,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/search", None, "read"),
     ("POST", f"{S}/backtest", {"event_type": "a"}, "read"),
     ("GET", "/attempts", None, "read"),
+    ("GET", f"{S}/{{subscription_id}}/statistics", None, "read"),
     ("GET", "/statistics", None, "read"),
     ("GET", "/event-types", None, "read"),
     ("GET", "/replays", None, "read"),

@@ -1,6 +1,7 @@
 """/v1/attempts, statistics, event-types and replays."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from consumer.events.attempt import Attempt
 from consumer.ledger import replays, store
 from consumer.ledger.replays import Span
 from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after, order
+from consumer.ops.attempt_statistics import AttemptStatistics, Bucket, step_of, success
 from consumer.ops.overview import overview
 from tests.api.v1_kit import GROUP, Api
 from tests.ledger.rows_kit import make_event, parked
@@ -31,6 +33,12 @@ class History:
     ) -> list[Attempt]:
         """The attempts of the last hour."""
         return [each for each in self.attempts if subscription in {None, each.subscription_id} and where(each)][:limit]
+
+    def statistics(self, subscription: int, tenant: str | None) -> AttemptStatistics:
+        """The numbers of all attempts of a subscription, as if it was the last hour's."""
+        its = [each for each in self.attempts if each.subscription_id == subscription and tenant in {None, each.tenant}]
+        counted = Counter((each.outcome == "delivered", step_of(each.seconds)) for each in its)
+        return AttemptStatistics([success(1, 1_800_000_000.0, [Bucket(0.0, 2.0, [counted])])], [], 3)
 
     def page(self, wanted: Wanted, limit: int, position: Position | None) -> AttemptPage:
         """A page of a list of attempts."""
@@ -126,6 +134,22 @@ def test_statistics(api: Api, engine: Engine) -> None:
     assert seen["states"]["parked"] == 1
     assert (seen["failing"], seen["lag"]) == ([], None)
     assert "KAFKA_BOOTSTRAP_SERVERS" in seen["missing"]["lag"]
+
+
+def test_statistics_of_a_subscription(api: Api) -> None:
+    """They say how many attempts succeed, in which time, and whether that is an estimate; of a tenant's own events."""
+    mine = api.create(tenant="acme")["id"]
+    path = f"/subscriptions/{mine}/statistics"
+    assert api.call("GET", path).status_code == 404
+    history = History([attempt(mine, "acme"), attempt(mine, "acme"), attempt(mine, "other"), attempt(mine + 1)])
+    api.app.state.backing = api.app.state.backing._replace(history=history)
+    told = api.call("GET", path).json()
+    (hour,) = told["windows"]
+    assert (hour["failed"], hour["sample"], hour["exact"], hour["share"]) == (6, 3, False, 0.0)
+    assert (hour["since"], told["by_hour"], told["unread"]) == ("2027-01-15T08:00:00.000Z", [], 3)
+    assert hour["median"] == pytest.approx(0.042, rel=0.05)
+    assert api.call("GET", path, token="acme").json()["windows"][0]["sample"] == 2
+    assert api.call("GET", "/subscriptions/999/statistics").status_code == 404
 
 
 def test_event_types_are_listed_page_by_page(api: Api) -> None:

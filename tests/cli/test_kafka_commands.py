@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from consumer.ops.events import newest
 from tests.databases import url_of
 from tests.kafka_kit import Kafka, unique
+from tests.ops.test_attempts import Written
 from tests.processes import Command
 
 
@@ -96,3 +97,29 @@ def test_no_kafka_is_1(command: Command) -> None:
     told, line = ended.stderr.splitlines()
     assert told == "waiting for Kafka at 127.0.0.1:1"
     assert "no acknowledgement from Kafka at 127.0.0.1:1" in line
+
+
+def test_the_attempts_of_a_subscription_are_shown(called: Command, real_kafka: Kafka) -> None:
+    """How many succeed, and the newest; with a time only the attempts of that time."""
+    without = called("subscriptions", "attempts", "1", KAFKA_BOOTSTRAP_SERVERS=real_kafka.servers)
+    assert (without.returncode, "KAFKA_ATTEMPTS_TOPIC is not set" in without.stderr) == (2, True)
+    written = Written(real_kafka)
+    written.add(1, 7200, 60)
+    written.add(1, 30, outcome="parked")
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": real_kafka.servers,
+        "KAFKA_ATTEMPTS_TOPIC": written.topic,
+        "KAFKA_GROUP_ID": written.settings.group_id,
+    }
+    told = json.loads(called("subscriptions", "attempts", "1", "--limit", "2", "--json", **settings).stdout)
+    assert [(each["hours"], each["delivered"], each["failed"]) for each in told["windows"]] == [
+        (1, 1, 1),
+        (24, 2, 1),
+        (168, 2, 1),
+    ]
+    assert [each["outcome"] for each in told["attempts"]] == ["parked", "delivered"]
+    printed = called("subscriptions", "attempts", "1", "--limit", "2", **settings)
+    assert printed.stdout.startswith("hours  since")
+    assert "there may be earlier ones: give --limit, or --until 20" in printed.stderr
+    earlier = json.loads(called("subscriptions", "attempts", "1", "--until", "1h", "--json", **settings).stdout)
+    assert ([each["outcome"] for each in earlier["attempts"]], "windows" in earlier) == (["delivered"], False)

@@ -22,11 +22,12 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from consumer.ledger import cursors, outbox, store
 from consumer.ledger.cursors import NewCursor
-from consumer.ops.attempts import AttemptHistory
+from consumer.ops.attempts import AttemptHistory, Minute
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
 from models import CursorReason
+from tests.api.test_v1_observed import History, attempt
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka, until
 from tests.ledger.rows_kit import GROUP, expire, make_event, parked
@@ -275,6 +276,44 @@ def test_a_delivery_says_what_it_waits_for_and_what_was_tried(engine: Engine, co
     assert ("&lt;b&gt;busy" in page, "another" in page, "/console/events/t/0/3" in page) == (True, False, True)
     page = browser.get("/events").text
     assert (page.count("&lt;b&gt;busy"), page.count("another"), "of all tenants" in page) == (1, 2, False)
+
+
+def test_the_attempts_of_a_subscription_go_on_into_the_past(engine: Engine, console: Callable[..., Browser]) -> None:
+    """Its page links to earlier ones, takes times, and loads how many succeed; a tenant sees its own events'."""
+    mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
+    made = [attempt(mine, "acme")._replace(at=1_800_000_000.0 - each, response=f"try {each}") for each in range(60)]
+    history = History([*made, attempt(mine, "other")._replace(response="theirs")])
+    history.summary = lambda _: [Minute(0, 1, 2)]  # type: ignore[attr-defined]
+    browser = console("acme", history=history)
+    path = f"/subscriptions/{mine}"
+    page = browser.get(path).text
+    assert ("try 49<" in page, "try 50<" in page, "theirs" in page) == (True, False, False)
+    assert f'hx-get="/console{path}/statistics"' in page
+    earlier = html.unescape(re.findall('href="([?][^"]+)#attempts"', page)[0])
+    page = browser.get(path + earlier).text
+    assert ("try 49<" in page, "try 50<" in page, "theirs" in page) == (False, True, False)
+    page = browser.get(f"{path}?since=2027-01-15T07:59:50&until=2027-01-15T08:00").text
+    assert ("try 10<" in page, "try 11<" in page, "try 0<" in page, "theirs" in page) == (True, False, False, False)
+    assert browser.get(f"{path}?since=yesterday").status_code == HTTPStatus.BAD_REQUEST
+    assert browser.get(f"{path}?cursor=x").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    part = browser.get(f"{path}/statistics").text
+    assert "about 120" in part
+    assert "a sample of 60 attempts since" in part
+    assert f'hx-get="/console{path}/statistics?unread=3"' in part
+    assert "too slowly" in browser.get(f"{path}/statistics?unread=3").text  # no more is read: it ends
+    assert browser.get(f"/subscriptions/{other}/statistics").status_code == HTTPStatus.NOT_FOUND
+
+
+def test_statistics_that_cannot_be_read_say_why(engine: Engine, console: Callable[..., Browser]) -> None:
+    """The page's part is shown with the reason, since htmx would not replace "Reading" by another status."""
+    mine = add(engine, "mine")
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    history = AttemptHistory(kafka, "attempts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumer.intake.log_reader._TIMEOUT", 0.2)
+        part = console(history=history).get(f"/subscriptions/{mine}/statistics")
+    assert part.status_code == HTTPStatus.OK
+    assert "was not read: no answer from Kafka at 127.0.0.1:1" in part.text
 
 
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])

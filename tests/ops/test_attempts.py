@@ -11,8 +11,9 @@ import pytest
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.events.attempt import Attempt, key_of, render
-from consumer.ops import attempt_pages, attempts
+from consumer.ops import attempt_pages, attempt_statistics, attempts
 from consumer.ops.attempt_pages import Position, Wanted
+from consumer.ops.attempt_statistics import HOUR, WINDOWS
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.walk import Bounds
 from tests.kafka_broker import KafkaBroker
@@ -20,6 +21,7 @@ from tests.kafka_kit import Kafka, unique, until
 
 Open = Callable[[KafkaSettings, str], AttemptHistory]
 PARTITIONS = 3
+DAY = 24 * HOUR
 
 
 class Written:
@@ -32,14 +34,20 @@ class Written:
         self.now = time.time()
 
     def add(
-        self, subscription: int, *ages: float, outcome: str = "delivered", source: str = "", webhook_id: str = "msg_1"
+        self,
+        subscription: int,
+        *ages: float,
+        outcome: str = "delivered",
+        source: str = "",
+        webhook_id: str = "msg_1",
+        tenant: str | None = None,
     ) -> None:
         """Writes an attempt for each age (seconds), in this order; its record's offset is the age."""
         key = key_of(subscription)
         for age in ages:
             at = self.now - age
             attempt = Attempt(
-                at, subscription, webhook_id, "a", None, "t", 0, int(age), 1, outcome, 200, None, 0.1, None
+                at, subscription, webhook_id, "a", tenant, "t", 0, int(age), 1, outcome, 200, None, 0.1, None
             )
             value = render(attempt, source or self.settings.event_source, "id")
             number = zlib.crc32(key) % PARTITIONS
@@ -238,9 +246,10 @@ def test_pages_get_further_however_many_records_there_are(real_kafka: Kafka, mon
 
 
 def test_errors_of_reading_back(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Kafka that does not answer, or too slowly, is an error; a topic that does not exist has no attempts."""
+    """A Kafka that does not answer, or too slowly, is an error; and so is a topic that does not exist."""
     written, wanted = Written(real_kafka), Wanted(1, 0, time.time() + 60)
-    assert AttemptHistory(real_kafka.settings(), unique("missing")).page(wanted, 5, None) == ([], None)
+    with pytest.raises(KafkaUnavailable, match="does not exist"):
+        AttemptHistory(real_kafka.settings(), unique("missing")).page(wanted, 5, None)
     written.add(1, 5)
     monkeypatch.setattr(attempt_pages, "READ_BACK", 0.0)
     with pytest.raises(KafkaUnavailable, match="one subscription"):
@@ -248,3 +257,68 @@ def test_errors_of_reading_back(real_kafka: Kafka, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
     with pytest.raises(KafkaUnavailable):
         AttemptHistory(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "t").page(wanted, 5, None)
+
+
+def test_the_statistics_of_a_subscription_are_exact_where_the_topic_is_read_whole(real_kafka: Kafka) -> None:
+    """They have its attempts of each window, of a tenant its own; and the hours of the last day."""
+    written = Written(real_kafka)
+    written.add(1, 2 * DAY)
+    written.add(1, 2 * DAY - 60, 5 * HOUR, 5 * HOUR - 1, 1800, outcome="parked", tenant="acme")
+    written.add(1, 10, 5, 1)
+    written.add(1, 4, source="kafka-webhooks/another-group")
+    written.add(8, *[20] * 50)  # of the same partition
+    history = AttemptHistory(written.settings, written.topic, clock=lambda: written.now)
+    found = history.statistics(1)
+    assert [(each.hours, each.delivered, each.failed, each.exact) for each in found.windows] == [
+        (1, 3, 1, True),
+        (24, 3, 3, True),
+        (168, 4, 4, True),
+    ]
+    assert sum(each.delivered + each.failed for each in found.by_hour) == 6
+    week = found.windows[2]
+    assert (week.share, week.low, week.high, week.sample) == (0.5, 0.5, 0.5, 8)
+    assert week.median == pytest.approx(0.1, rel=0.05)
+    assert 2 * DAY <= written.now - week.since <= 2 * DAY + HOUR  # where the log begins
+    assert [each.failed for each in history.statistics(1, "acme").windows] == [1, 3, 4]
+    assert [each.delivered for each in history.statistics(1, "acme").windows] == [0, 0, 0]
+    with pytest.raises(KafkaUnavailable, match=r"the topic missing\S* does not exist"):  # not: there are none
+        AttemptHistory(real_kafka.settings(), unique("missing")).statistics(1)
+    empty = Written(real_kafka)
+    nothing = AttemptHistory(empty.settings, empty.topic, clock=lambda: empty.now).statistics(1)
+    assert [(each.sample, each.since, each.share) for each in nothing.windows] == [(0, empty.now, None)] * 3
+    assert nothing.by_hour == []
+
+
+def test_the_statistics_of_a_busy_topic_are_estimates(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bounded sample of each hour is read, and once; the next answer goes on where time was too short."""
+    monkeypatch.setattr(attempt_statistics, "WHOLE", 60)
+    written = Written(real_kafka)
+    own = [6 * HOUR * number / 600 for number in range(600, 0, -1)]
+    for number, age in enumerate(own):
+        written.kafka._producer.poll(0)
+        written.add(1 if number % 2 else 8, age, outcome="parked" if number % 20 == 1 else "delivered")
+    history = AttemptHistory(written.settings, written.topic, clock=lambda: written.now)
+    read: list[int] = []
+    count = attempt_statistics._counted
+    monkeypatch.setattr(
+        attempt_statistics,
+        "_counted",
+        lambda reader, span, *more: read.append(span.end - span.begin) or count(reader, span, *more),
+    )
+    none = history.statistics(1, seconds=0.0)
+    assert (none.windows, none.by_hour, none.unread > WINDOWS[-1]) == ([], [], True)
+    with monkeypatch.context() as patch:  # time is up within a run
+        patch.setattr(attempt_statistics, "walk", lambda reader, spans, _: reader.start(spans) or ())
+        assert history.statistics(1).windows == []
+    read.clear()
+    found = history.statistics(1)
+    day = found.windows[1]
+    assert (day.exact, found.unread) == (False, 0)
+    assert sum(read) <= 8 * 60
+    assert 200 < day.delivered + day.failed < 400  # of 300
+    assert day.low is not None
+    assert day.high is not None
+    assert day.low <= 0.9 <= day.high
+    first, _ = sum(read), read.clear()
+    assert history.statistics(1).windows[1] == day
+    assert sum(read) < first  # complete hours are kept
