@@ -6,13 +6,13 @@ step is on record before the one before it is undone: so workers may go on meanw
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil, inf
 from typing import Any, NamedTuple
 
-from consumer.errors import Tombstone, Undecodable, WebhooksError
+from consumer.errors import Conflict, Tombstone, Undecodable
 from consumer.events.attempt import DELIVERED, parse
 from consumer.events.cloud_event import rfc3339, variables_of
 from consumer.events.event import Event
@@ -112,15 +112,15 @@ def audit(
     until: float,
     tenant: str | None = None,
     subscription_id: int | None = None,
-) -> Iterator[DeliveryAudit]:
+) -> Generator[DeliveryAudit, None, None]:
     """Audit the log between two times (unix seconds), an hour after the other. Yields the result as it grows.
 
     `tenant`, `subscription_id`: the subscriptions that count; None: all. Events before a subscription was registered
-    are not its own. Raises NotFound for a subscription that does not exist, WebhooksError if more than MOST deliveries
-    or RECEIVERS subscriptions come together, RegistryUnavailable, and as `LogReader` does.
+    are not its own. Raises NotFound for a subscription that does not exist, Conflict without an attempts topic or if
+    more than MOST deliveries or RECEIVERS subscriptions come together, RegistryUnavailable, and as `LogReader` does.
     """
     if attempts_topic is None:
-        raise WebhooksError(NO_HISTORY)
+        raise Conflict(NO_HISTORY)
     found, changed = DeliveryAudit(), _changes(log)
     subscribers = _Subscribers(where, tenant, subscription_id)
     with LogReader(log.kafka, name="audit") as reader:
@@ -171,7 +171,7 @@ class _Subscribers:
         if items is None:
             items = candidates_of(self._where, event_type, RECEIVERS + 1, self._tenant)
             if len(items) > RECEIVERS:
-                raise WebhooksError(f"more than {RECEIVERS:,} subscriptions get {event_type}: audit one, or one tenant")
+                raise Conflict(f"more than {RECEIVERS:,} subscriptions get {event_type}: audit one, or one tenant")
         found = self._of[event_type] = [
             (item.id, 0.0 if item.created_at is None else item.created_at.timestamp() + COUNTS_AFTER, meant_by(item))
             for item in items
@@ -200,9 +200,7 @@ def _match(
                 counts["matched"] += 1
                 number += 1
         if number > MOST:
-            raise WebhooksError(
-                f"more than {MOST:,} deliveries in {AT_ONCE:,} records: audit one tenant or subscription"
-            )
+            raise Conflict(f"more than {MOST:,} deliveries in {AT_ONCE:,} records: audit one tenant or subscription")
         yield
 
 
@@ -300,7 +298,7 @@ def _too_old(reader: LogReader, topic: str, since: float) -> list[str]:
     partitions = reader.partitions_of(topic)
     if not partitions:
         why = "does not exist, or this user may not read it: create it, or correct KAFKA_ATTEMPTS_TOPIC"
-        raise WebhooksError(f"the topic {topic} {why}")
+        raise Conflict(f"the topic {topic} {why}")
     firsts = [each for each in reader.firsts(partitions, 0.0).values() if each.offset > 0]
     oldest = max((each.timestamp / 1000 for each in firsts if each.timestamp is not None), default=0.0)
     if oldest <= since:

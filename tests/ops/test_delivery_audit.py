@@ -2,83 +2,23 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Consumer
-from confluent_kafka import TopicPartition as KafkaTopicPartition
 from sqlalchemy import Engine, text
 
-from consumer.crypto.vault import Vault
-from consumer.errors import NotFound, WebhooksError
-from consumer.events.attempt import Attempt, render
-from consumer.intake.decode import decode
+from consumer.errors import Conflict, NotFound
 from consumer.ledger import cursors
 from consumer.ledger.cursors import NewCursor
 from consumer.ops import delivery_audit as module
-from consumer.ops.changes import CHANGED, Changes, Deployment
-from consumer.ops.delivery_audit import DeliveryAudit, audit
-from consumer.ops.events import newest
-from consumer.ops.replay_request import Log
-from consumer.subscriptions import repository
+from consumer.ops.changes import CHANGED, Changes
+from consumer.ops.delivery_audit import audit
 from models import CursorReason
 from tests.kafka_kit import Kafka
-from tests.ledger.rows_kit import GROUP, park, parked
+from tests.ledger.rows_kit import GROUP
+from tests.ops.audit_scene import EVENTS, Scene
 
 pytestmark = pytest.mark.kafka  # the mock cluster finds no offsets by time
-
-EVENTS = 10
-URL = "https://example.com/hooks"
-
-
-class Scene:
-    """A topic with ten orders, all committed, and a subscription to them; no attempt is on record."""
-
-    def __init__(self, kafka: Kafka, engine: Engine) -> None:
-        self.kafka = kafka
-        self.topic, self.attempts, operations = kafka.topic(), kafka.topic(partitions=3), kafka.topic()
-        self.settings = kafka.settings(group=GROUP).model_copy(update={"operations_topic": operations})
-        self.log = Log(self.settings, [self.topic])
-        self.where = Deployment(engine, GROUP, Vault())
-        self.subscription = self.subscribe()
-        self.values = [b'{"type": "order", "number": %d}' % number for number in range(EVENTS)]
-        kafka.write(self.topic, [*self.values, b"\xff"])
-        self.commit(EVENTS + 1)
-
-    def subscribe(
-        self, event_type: str = "order", since: datetime = datetime(2020, 1, 1, tzinfo=UTC), **more: Any
-    ) -> int:
-        """A subscription that was registered long ago."""
-        number = repository.add(self.where.engine, URL, event_type, **more)
-        with self.where.engine.begin() as connection:
-            changed = "UPDATE webhook_subscriptions SET created_at = :at WHERE id = :id"
-            connection.execute(text(changed), {"at": since.replace(tzinfo=None), "id": number})
-        return number
-
-    def commit(self, offset: int) -> None:
-        """The group has committed this offset."""
-        consumer = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": GROUP})
-        consumer.commit(offsets=[KafkaTopicPartition(self.topic, 0, offset)], asynchronous=False)
-        consumer.close()
-
-    def tried(self, *found: int, outcome: str = "delivered", subscription: int | None = None) -> None:
-        """Attempts at these offsets."""
-        number = subscription or self.subscription
-        for offset in found:
-            about = number, f"msg_{offset}", "order", None, self.topic, 0, offset, 1, outcome, 204, None, 0.1, None
-            value = render(Attempt(time.time(), *about), self.settings.event_source, f"id-{number}-{offset}")
-            self.kafka.write(self.attempts, [value])
-
-    def store(self, offset: int, **more: Any) -> None:
-        """A stored delivery of an event."""
-        (record,) = (each for each in newest(self.settings, self.topic, EVENTS + 1) if each.offset == offset)
-        park(self.where.engine, parked(decode(record), self.subscription, time.time(), **more))
-
-    def audit(self, **more: Any) -> DeliveryAudit:
-        """The audit of the last day."""
-        (*_, found) = audit(self.log, self.where, self.attempts, time.time() - 86_400, time.time() + 1, **more)
-        return found
 
 
 @pytest.fixture
@@ -166,12 +106,12 @@ def test_parts_and_limits(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None
     assert [each.offset for each in found.missing] == [1, 2, 3, 4]
     assert found.as_json()["not_listed"] == 4
     monkeypatch.setattr(module, "MOST", 2)
-    with pytest.raises(WebhooksError, match="audit one tenant or subscription"):
+    with pytest.raises(Conflict, match="audit one tenant or subscription"):
         scene.audit()
 
 
 def test_without_attempts_nothing_can_be_proved(scene: Scene) -> None:
     """The error names the setting."""
     for topic, words in ((None, "set KAFKA_ATTEMPTS_TOPIC"), ("missing", "correct KAFKA_ATTEMPTS_TOPIC")):
-        with pytest.raises(WebhooksError, match=words):
+        with pytest.raises(Conflict, match=words):
             list(audit(scene.log, scene.where, topic, 0.0, time.time()))
