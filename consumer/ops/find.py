@@ -7,7 +7,6 @@ ids and keys of events, and for the values of WEBHOOK_SEARCH_FIELDS in them.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Literal, NamedTuple
 
 from consumer.config.settings import SearchSettings
@@ -34,6 +33,8 @@ _PLAIN = re.compile(
     r"(?!msg_)[\w.:@-]+", re.ASCII
 )  # written alike in JSON, in headers and in keys; a webhook-id is not
 _NUMBER = re.compile(r"#?([0-9]{1,18})")
+
+_WAYS = ("id", "event type", "external id", "tenant", "name", "url")  # in which a text names a subscription
 
 Kind = Literal["subscription", "delivery", "replay", "event"]
 
@@ -80,23 +81,24 @@ def place_of(text: str) -> tuple[str, int, int] | None:
 def known(where: Deployment, text: str, history: AttemptHistory | None = None, tenant: str | None = None) -> list[Hit]:
     """What the text names without a search of the log, as far as a `tenant` (None: all) may see it.
 
-    A place is not checked. Ids, a part of a URL, a tenant and an event type are looked up, and attempts in memory.
+    A place is not checked. Ids, a tenant, an event type and a part of a URL or a name are looked up, and attempts in
+    memory.
     """
     found: list[Hit] = []
     if (place := place_of(text)) is not None:
         found.append(Hit("event", "place", text, None, *place))
-    if (number := _NUMBER.fullmatch(text)) is not None:
-        found += _of_id(where, int(number[1]), tenant)
+    number = None if (digits := _NUMBER.fullmatch(text)) is None else int(digits[1])
+    named = repository.known_by(where.engine, where.vault, text, MOST, number=number, tenant=tenant, rules=where.rules)
+    found += sorted(
+        (_subscription(item, text, number, tenant) for item in named), key=lambda hit: _WAYS.index(hit.matched)
+    )
+    if number is not None:
+        found += _of_id(where, number, tenant)
     if history is not None:
         attempts = history.recent(None, MOST, _is(text, tenant))
         places = {(each.topic, each.partition, each.offset): each.event_type for each in attempts}
         found += [Hit("event", "webhook-id", kind, None, *place) for place, kind in places.items()]
-    page = partial(repository.page, where.engine, where.vault, after=None, limit=MOST, rules=where.rules)
-    found += [_subscription(item, "event type") for item in page(event_type=text, tenant=tenant)]
-    if tenant is None:
-        found += [_subscription(item, "tenant") for item in page(tenant=text)]
-    found += [_subscription(item, "url") for item in page(url=text, tenant=tenant)]
-    return list({(each.kind, each.id, *each[4:7]): each for each in reversed(found)}.values())[::-1]
+    return found
 
 
 def whole(reader: LogReader, log: Log, since: float) -> list[Span]:
@@ -178,8 +180,6 @@ def _bytes_of(record: Record) -> Iterator[bytes]:
 
 def _of_id(where: Deployment, number: int, tenant: str | None) -> Iterator[Hit]:
     with suppress(NotFound):
-        yield _subscription(where.subscription(number, tenant), "id")
-    with suppress(NotFound):
         delivery = where.delivery(number, tenant).delivery
         yield Hit("delivery", "id", f"{delivery.event_type}, {delivery.status}", number)
     if tenant is None:
@@ -187,7 +187,17 @@ def _of_id(where: Deployment, number: int, tenant: str | None) -> Iterator[Hit]:
             yield Hit("replay", "id", where.replay(number).state, number)
 
 
-def _subscription(item: Subscribed, matched: str) -> Hit:
+def _subscription(item: Subscribed, text: str, number: int | None, tenant: str | None) -> Hit:
+    """The hit of a subscription that the text names, by the first of _WAYS."""
+    fields = {
+        "id": item.id == number,
+        "event type": text in item.event_types,
+        "external id": item.options["external_id"] == text,
+        "tenant": tenant is None and item.tenant == text,
+        "name": text.lower() in str(item.options["name"] or "").lower(),
+        "url": True,
+    }
+    matched = next(way for way in _WAYS if fields[way])
     return Hit("subscription", matched, f"{item.url} ({item.event_type})", item.id)
 
 

@@ -1,6 +1,7 @@
 """Whether a subscription gets an event, by its present options, and why not. Nothing is sent."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from consumer.events.event import Event
@@ -16,13 +17,9 @@ from models.subscription import EVERY_TENANT
 
 def candidates_of(where: Deployment, event_type: str, most: int, tenant: str | None = None) -> list[Subscribed]:
     """At most `most` subscriptions by id, of a tenant or of all, whose type or pattern matches an event's type."""
-    found: dict[int, Subscribed] = {}  # several of its types may match
-    for pattern in candidates(event_type):
-        some = repository.page(
-            where.engine, where.vault, after=None, limit=most, event_type=pattern, tenant=tenant, rules=where.rules
-        )
-        found |= {item.id: item for item in some}
-    return [found[each] for each in sorted(found)[:most]]
+    patterns = candidates(event_type)
+    page = partial(repository.page, where.engine, where.vault, after=None, limit=most, rules=where.rules)
+    return [*page(event_type=patterns, tenant=tenant)]
 
 
 def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:

@@ -32,10 +32,9 @@ T = TypeVar("T")
 
 MOST_COUNTED = 10_000  # deliveries of a state or of a subscription; beyond, a count only says that there are more
 LISTED = 20  # subscriptions of each kind
-LOOKED_AT = 256  # subscriptions that are examined for problems: 10 ms
+LOOKED_AT = 128  # subscriptions that are examined for problems: 10 ms
 FRESH = 2.0  # seconds for which an overview is shared
 SECONDS = 5.0  # for all parts together, which run at once
-
 
 _PARTS = {  # for people
     "states": "the numbers of stored deliveries",
@@ -48,6 +47,7 @@ _PARTS = {  # for people
     "lag": "the lag",
     "dead_letters": "the dead letters",
 }
+_TOGETHER = ("failing", "loaded", "disabled", "paused")  # parts that are read as one
 
 
 class FailingReceiver(NamedTuple):
@@ -124,8 +124,6 @@ def overview(
     jobs: dict[str, Callable[[], Any]] = {
         "states": partial(search.by_state, engine, MOST_COUNTED),
         "failing": partial(_receivers, engine),
-        "disabled": partial(health.disabled, engine, LISTED),
-        "paused": partial(health.paused, engine, LISTED),
         "expiring": lambda: health.expiring(engine, utc(clock() + EXPIRES_SOON), LISTED),
         "problematic": partial(_problematic, engine, vault, rules, clock),
         "lag": lambda: group_lag(_known(kafka, topics), topics),
@@ -133,17 +131,17 @@ def overview(
     }
     answers = {name: begin(job) for name, job in jobs.items()}
     end = time.monotonic() + seconds
-    found: dict[str, Any] = dict.fromkeys(jobs)
+    found: dict[str, Any] = dict.fromkeys(_PARTS)
     missing: list[Missing] = []
     for name, answer in answers.items():
         try:
-            found[name] = answer(max(0.0, end - time.monotonic()))
+            value = answer(max(0.0, end - time.monotonic()))
+            found |= value if name == "failing" else {name: value}
         except Exception as error:
             if (reason := reason_of(error)) is None:
                 raise
-            missing += [Missing(each, reason) for each in ((name, "loaded") if name == "failing" else (name,))]
-    loaded, failing = found.pop("failing") or (None, None)
-    return Overview(clock(), MOST_COUNTED, loaded=loaded, failing=failing, missing=tuple(missing), **found)
+            missing += [Missing(each, reason) for each in (_TOGETHER if name == "failing" else (name,))]
+    return Overview(clock(), MOST_COUNTED, missing=tuple(missing), **found)
 
 
 def shared(
@@ -180,19 +178,23 @@ def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:
     return kafka
 
 
-def _receivers(engine: Engine) -> tuple[list[LoadedReceiver], list[FailingReceiver]]:
-    """The loaded and the failing subscriptions: few statements for all of them together."""
-    loaded, failing = search.most_loaded(engine, LISTED), health.failing(engine, LISTED)
+def _receivers(engine: Engine) -> dict[str, list[Any]]:
+    """The parts of _TOGETHER: few statements for all of them."""
+    loaded = search.most_loaded(engine, LISTED)
+    theirs, failing, disabled, paused = health.noticed(engine, loaded, LISTED)
     ids = {*loaded, *(each.subscription_id for each in failing)}
     waiting, last = search.loads(engine, ids, MOST_COUNTED + 1), search.last_failures(engine, ids)
-    theirs = health.named(engine, loaded)
-    return (
-        [
+    return {
+        "loaded": [
             LoadedReceiver(each, waiting[each], theirs.get(each), last.get(each))
             for each in sorted(loaded, key=lambda each: (-waiting[each], each))
         ],
-        [FailingReceiver(each, last.get(each.subscription_id), waiting[each.subscription_id]) for each in failing],
-    )
+        "failing": [
+            FailingReceiver(each, last.get(each.subscription_id), waiting[each.subscription_id]) for each in failing
+        ],
+        "disabled": disabled,
+        "paused": paused,
+    }
 
 
 def _problematic(

@@ -1,22 +1,22 @@
 """Lists of subscriptions in brief, of those that need attention; and the types that subscriptions name."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
-from itertools import islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, select, union_all
+from sqlalchemy import Engine, Row, func, literal_column, select, union_all
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
 from consumer.database.statements import any_of
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import walk
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
+from consumer.subscriptions.subscribed_rows import found_rows, subscribed_of
 from models import StoredCursor, Subscription, SubscriptionType
-from models.base import UNREADABLE
+from models.base import BEFORE_IDS, UNREADABLE
 from models.cursor import UNFINISHED
 
 EXPIRES_SOON = 6 * 3600.0  # seconds: time for an operator to do something
@@ -42,6 +42,18 @@ class FailingSubscription(NamedTuple):
     event_type: str
     tenant: str
     since: datetime
+
+
+class NoticedSubscriptions(NamedTuple):
+    """Subscriptions by id, and failing, disabled and paused ones, in the orders of `failing` and `paused`.
+
+    The newest disabled ones come first.
+    """
+
+    named: dict[int, ListedSubscription]
+    failing: list[FailingSubscription]
+    disabled: list[ListedSubscription]
+    paused: list[ListedSubscription]
 
 
 class ProblematicSubscriptions(NamedTuple):
@@ -75,7 +87,12 @@ _LISTED = (
     Subscription.disabled_reason,
     Subscription.paused_at,
     Subscription.paused_reason,
+    Subscription.failing_since,
 )
+_CHOSEN = select(*_LISTED)
+_FAILING = _CHOSEN.where(Subscription.failing_since.is_not(None)).order_by(Subscription.failing_since)
+_DISABLED = _CHOSEN.where(Subscription.enabled == 0).order_by(Subscription.id.desc())
+_PAUSED = _CHOSEN.where(Subscription.paused_at.is_not(None), Subscription.enabled == 1).order_by(Subscription.paused_at)
 
 
 def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]:
@@ -89,33 +106,37 @@ def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]
 
 def failing(engine: Engine, most: int) -> list[FailingSubscription]:
     """At most `most` failing subscriptions, in the order in which they began to fail."""
-    since = Subscription.failing_since
-    statement = select(*_SHOWN, since).where(since.is_not(None)).order_by(since).limit(most)
     with reading(engine) as connection:
-        return [
-            FailingSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
-            for row in connection.execute(statement)
-            if row.failing_since != UNREADABLE
-        ]
-
-
-def disabled(engine: Engine, most: int) -> list[ListedSubscription]:
-    """At most `most` disabled subscriptions, the newest first.
-
-    Reads the table from its end until it has found as many: an index of (enabled, id) would serve this alone, and
-    SQLite would take it for the look-ups of events.
-    """
-    newest = select(*_LISTED).where(Subscription.enabled == 0).order_by(Subscription.id.desc()).limit(most)
-    with reading(engine) as connection:
-        return [_listed(row) for row in connection.execute(newest)]
+        return _failing(connection.execute(_FAILING.limit(most)))
 
 
 def paused(engine: Engine, most: int) -> list[ListedSubscription]:
     """At most `most` paused subscriptions that are not disabled, the longest paused first."""
-    since = Subscription.paused_at
-    waiting = select(*_LISTED).where(since.is_not(None), Subscription.enabled == 1).order_by(since).limit(most)
     with reading(engine) as connection:
-        return [_listed(row) for row in connection.execute(waiting)]
+        return [_listed(row) for row in connection.execute(_PAUSED.limit(most))]
+
+
+def noticed(engine: Engine, ids: Collection[int], most: int) -> NoticedSubscriptions:
+    """The subscriptions that an overview names, in one statement: those of these ids, and at most `most` of each kind.
+
+    Reads the table from its end until it has found as many disabled ones: an index of (enabled, id) would serve this
+    alone, and SQLite would take it for the look-ups of events.
+    """
+    theirs = _CHOSEN.where(any_of(Subscription.id.expression, [*ids] or [BEFORE_IDS]))
+    parts = (each.subquery() for each in (theirs, *(kind.limit(most) for kind in (_FAILING, _DISABLED, _PAUSED))))
+    numbered = union_all(*(select(literal_column(str(n)).label("part"), part) for n, part in enumerate(parts)))
+    found: dict[int, list[Any]] = {number: [] for number in range(4)}
+    with reading(engine) as connection:
+        for row in connection.execute(numbered):
+            found[row.part].append(row)
+    failing_ones = sorted(found[1], key=attrgetter("failing_since"))
+    listed = {part: [_listed(row) for row in rows] for part, rows in found.items()}
+    return NoticedSubscriptions(
+        {each.subscription_id: each for each in listed[0]},
+        _failing(failing_ones),
+        sorted(listed[2], key=attrgetter("subscription_id"), reverse=True),
+        sorted(listed[3], key=attrgetter("paused_at")),
+    )
 
 
 def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklog]:
@@ -178,7 +199,11 @@ def problematic(
     clock: Callable[[], float] = time.time,
 ) -> ProblematicSubscriptions:
     """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
-    found = list(islice(walk(engine, vault, state="enabled", rules=rules, clock=clock), most))
+    enabled = Subscription.enabled == 1, Subscription.paused_at.is_(None)
+    first = select(Subscription.id).where(*enabled).order_by(Subscription.id).limit(most)
+    with reading(engine) as connection:
+        rows = found_rows(connection, Subscription.id.in_(first))
+    found = [item for item, _ in subscribed_of(rows, vault, rules, clock)]
     return ProblematicSubscriptions(tuple(each for each in found if each.problems), len(found))
 
 
@@ -193,6 +218,14 @@ def named_types(engine: Engine, limit: int, after: str | None = None) -> list[Na
     total = select(both.c.event_type, func.sum(both.c.subscriptions)).group_by(both.c.event_type)
     with reading(engine) as connection:
         return [NamedType(*row) for row in connection.execute(total.order_by(both.c.event_type).limit(limit))]
+
+
+def _failing(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[FailingSubscription]:
+    return [
+        FailingSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
+        for row in rows
+        if row.failing_since != UNREADABLE
+    ]
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> ListedSubscription:

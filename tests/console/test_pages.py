@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile, line_of
 from consumer.config.environment import load
-from consumer.config.settings import RuleSettings
+from consumer.config.settings import KafkaSettings, RuleSettings
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.events.attempt import Attempt
@@ -311,7 +311,7 @@ def test_statistics_that_cannot_be_read_say_why(engine: Engine, console: Callabl
     history = AttemptHistory(kafka, "attempts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumer.intake.log_reader._TIMEOUT", 0.2)
-        part = console(history=history).get(f"/subscriptions/{mine}/statistics")
+        part = console(None, history=history).get(f"/subscriptions/{mine}/statistics")
     assert part.status_code == HTTPStatus.OK
     assert "was not read: no answer from Kafka at 127.0.0.1:1" in part.text
 

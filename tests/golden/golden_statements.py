@@ -103,6 +103,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Here of paused ones.",
             "Here of those that get events.",
             "Here of those with this name and external id.",
+            "Here of those with one of these types.",
+        ),
+        "subscriptions.repository.known_by": (
+            "The ids that a text names: by id, type, external id, url, name, tenant.",
         ),
         "subscriptions.event_types.of": ("The further types of these subscriptions.",),
         "subscriptions.event_types.write": ("Insert further types, an array.",),
@@ -110,10 +114,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.subscribed_rows.found_rows": (
             "The subscriptions of these ids, with everything that their problems depend on.",
             "One subscription.",
+            "The first ones that get events.",
         ),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
-        "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
+        "subscriptions.health.noticed": ("The subscriptions of an overview: of these ids, failing, disabled, paused.",),
         "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.expiring": ("Subscriptions whose next event in Kafka expires, the most urgent first.",),
         "subscriptions.health.untimed": (
@@ -511,11 +516,13 @@ def _subscribe(engine: Engine) -> None:
         repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
     repository.page(engine, after=None, limit=10, name="example", external_id="x")
+    repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"])
+    repository.known_by(engine, None, "example", 10)
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])
     repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
-    health.disabled(engine, 20)
+    health.noticed(engine, [1], 20)
     health.paused(engine, 20)
     health.expiring(engine, time_of(T), 20)
     for topics in (None, ["t"]):

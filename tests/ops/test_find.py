@@ -66,6 +66,9 @@ def test_the_database_is_searched_by_ids_and_names(engine: Engine, where: Deploy
     assert ids(known(where, "1", tenant="acme")) == [("subscription", "id", first), ("delivery", "id", 1)]
     assert ids(known(where, "1", tenant="other")) == []
     assert ids(known(where, "acme", tenant="acme")) == [("subscription", "url", first)]
+    third = repository.add(engine, "https://third.example/", "b", name="The Acme shop", external_id="4711")
+    assert ids(known(where, "acme sh")) == [("subscription", "name", third)]
+    assert ids(known(where, "4711")) == [("subscription", "external id", third)]
     assert known(where, "t[0]@5") == [Hit("event", "place", "t[0]@5", None, "t", 0, 5)]
     assert known(where, "9" * 30) == []
 

@@ -35,13 +35,14 @@ def test_failing_subscriptions_are_sorted_by_start(engine: Engine, subs: list[in
         (subs[0], since),
     ]
     assert "password" not in found[0].url
+    assert health.noticed(engine, [], 2).failing == found
 
 
 def test_disabled_subscriptions_are_listed_with_their_reason(engine: Engine, subs: list[int]) -> None:
     """The newest come first."""
     for sub, reason in ((subs[0], "moved"), (subs[1], None), (subs[2], "410")):
         repository.set_enabled(engine, sub, False, reason)
-    found = health.disabled(engine, 2)
+    found = health.noticed(engine, [], 2).disabled
     assert [(each.subscription_id, each.reason) for each in found] == [(subs[2], "410"), (subs[1], None)]
     assert "password" not in found[0].url
 
@@ -55,12 +56,14 @@ def test_paused_subscriptions_are_listed_with_their_reason(engine: Engine, subs:
             connection.execute(update(Subscription).where(Subscription.id == sub).values(paused_at=since))
     repository.set_enabled(engine, subs[3], False, "410")
     found = health.paused(engine, 2)
+    assert health.noticed(engine, [], 2).paused == found
     assert [(each.subscription_id, each.mode, each.reason) for each in found] == [
         (subs[2], "paused", f"moves {subs[2]}"),
         (subs[0], "paused", f"moves {subs[0]}"),
     ]
     assert found[1].paused_at == datetime.fromtimestamp(T, UTC)
     named = health.named(engine, subs)
+    assert health.noticed(engine, subs, 2).named == named
     assert [(named[each].mode, named[each].reason) for each in subs[1:]] == [
         ("enabled", None),
         ("paused", f"moves {subs[2]}"),
