@@ -49,6 +49,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/attempts", None, "read"),
     ("GET", f"{S}/{{subscription_id}}/statistics", None, "read"),
     ("GET", "/statistics", None, "read"),
+    ("GET", "/audit/deliveries", None, "read"),
     ("GET", "/event-types", None, "read"),
     ("GET", "/replays", None, "read"),
     ("POST", "/replays", {"subscription_id": 1, "since": "1h"}, "write"),

@@ -5,12 +5,15 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.events.attempt import Attempt, key_of, render
+from consumer.intake.log_reader import LogReader
+from consumer.ledger.replays import Span
 from consumer.ops import attempt_pages, attempt_statistics, attempts
 from consumer.ops.attempt_pages import Position, Wanted
 from consumer.ops.attempt_statistics import HOUR, WINDOWS
