@@ -15,7 +15,7 @@ def fill(engine: Engine, subscriptions: int = SUBSCRIPTIONS, deliveries: int = D
     """Add a delivery per second, half of them to subscription 1; one in ten is exhausted, one in a thousand held.
 
     A third of the subscriptions are of all tenants, the others of 1,000. The tenant `rare` has two deliveries. One in
-    ten subscriptions has a further type, one has a secret, one an authority that cannot be read, one is paused.
+    ten subscriptions has a further type, a secret, and an authority that cannot be read; one is paused.
     """
     _insert(
         engine,
@@ -25,10 +25,10 @@ def fill(engine: Engine, subscriptions: int = SUBSCRIPTIONS, deliveries: int = D
         subscriptions,
     )
     tenth = subscriptions // 10
-    at = "SELECT tenant FROM webhook_subscriptions WHERE id = n * 10"
-    _insert(engine, "webhook_event_types (subscription_id, tenant, event_type)", f"n * 10, ({at}), 'more'", tenth)
+    at = "SELECT tenant FROM webhook_subscriptions WHERE id = n * 10 - 1"
+    _insert(engine, "webhook_event_types (subscription_id, tenant, event_type)", f"n * 10 - 1, ({at}), 'more'", tenth)
     _insert(engine, "webhook_secrets (subscription_id, secret)", "n * 10 - 1, 'a secret of its own'", tenth)
-    _insert(engine, "webhook_tls (subscription_id, authorities)", "n * 10, 'none'", tenth)
+    _insert(engine, "webhook_tls (subscription_id, authorities)", "n * 10 - 1, 'none'", tenth)
     run(engine, "UPDATE webhook_subscriptions SET paused_at = created_at WHERE id % 10 = 5")
     _insert(
         engine,

@@ -241,9 +241,11 @@ def most_loaded(engine: Engine, number: int) -> list[int]:
         for state in OPEN
         for order in (ParkedDelivery.id.asc(), ParkedDelivery.id.desc())
     ]
+    rows = union_all(*(select(end.subquery()) for end in ends)).subquery()
+    each = rows.c.subscription_id
+    most = select(each).group_by(each).order_by(func.count().desc(), each).limit(number)
     with reading(engine) as connection:
-        rows = connection.execute(union_all(*(select(end.subquery()) for end in ends)))
-        return [each for each, _ in Counter(rows.scalars()).most_common(number)]
+        return list(connection.execute(most).scalars())
 
 
 def loads(bind: Engine | Connection, subscriptions: Collection[int], most: int) -> Mapping[int, int]:

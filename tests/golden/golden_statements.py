@@ -113,8 +113,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.event_types.clear": ("Delete the further types of a subscription.",),
         "subscriptions.subscribed_rows.found_rows": (
             "The subscriptions of these ids, with everything that their problems depend on.",
-            "One subscription.",
             "The first ones that get events.",
+            "One subscription.",
         ),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
@@ -524,6 +524,7 @@ def _subscribe(engine: Engine) -> None:
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.noticed(engine, [1], 20)
+    health.problematic(engine, 10)
     health.paused(engine, 20)
     health.expiring(engine, time_of(T), 20)
     for topics in (None, ["t"]):

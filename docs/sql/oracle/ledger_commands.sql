@@ -1146,106 +1146,121 @@ FROM (
     anon_2.subscription_id AS subscription_id
   FROM (
     SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_1
-    ORDER BY
-      webhook_deliveries.id ASC
+      anon_3.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_4.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_1
+        ORDER BY
+          webhook_deliveries.id ASC
+      ) anon_4
+      WHERE
+        ROWNUM <= 1000
+    ) anon_3
+    UNION ALL
+    SELECT
+      anon_5.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_6.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_2
+        ORDER BY
+          webhook_deliveries.id DESC
+      ) anon_6
+      WHERE
+        ROWNUM <= 1000
+    ) anon_5
+    UNION ALL
+    SELECT
+      anon_7.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_8.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_3
+        ORDER BY
+          webhook_deliveries.id ASC
+      ) anon_8
+      WHERE
+        ROWNUM <= 1000
+    ) anon_7
+    UNION ALL
+    SELECT
+      anon_9.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_10.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_4
+        ORDER BY
+          webhook_deliveries.id DESC
+      ) anon_10
+      WHERE
+        ROWNUM <= 1000
+    ) anon_9
+    UNION ALL
+    SELECT
+      anon_11.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_12.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_5
+        ORDER BY
+          webhook_deliveries.id ASC
+      ) anon_12
+      WHERE
+        ROWNUM <= 1000
+    ) anon_11
+    UNION ALL
+    SELECT
+      anon_13.subscription_id AS subscription_id
+    FROM (
+      SELECT
+        anon_14.subscription_id AS subscription_id
+      FROM (
+        SELECT
+          webhook_deliveries.subscription_id AS subscription_id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_6
+        ORDER BY
+          webhook_deliveries.id DESC
+      ) anon_14
+      WHERE
+        ROWNUM <= 1000
+    ) anon_13
   ) anon_2
-  WHERE
-    ROWNUM <= 1000
+  GROUP BY
+    anon_2.subscription_id
+  ORDER BY
+    COUNT(*) DESC,
+    anon_2.subscription_id
 ) anon_1
-UNION ALL
-SELECT
-  anon_3.subscription_id
-FROM (
-  SELECT
-    anon_4.subscription_id AS subscription_id
-  FROM (
-    SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_2
-    ORDER BY
-      webhook_deliveries.id DESC
-  ) anon_4
-  WHERE
-    ROWNUM <= 1000
-) anon_3
-UNION ALL
-SELECT
-  anon_5.subscription_id
-FROM (
-  SELECT
-    anon_6.subscription_id AS subscription_id
-  FROM (
-    SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_3
-    ORDER BY
-      webhook_deliveries.id ASC
-  ) anon_6
-  WHERE
-    ROWNUM <= 1000
-) anon_5
-UNION ALL
-SELECT
-  anon_7.subscription_id
-FROM (
-  SELECT
-    anon_8.subscription_id AS subscription_id
-  FROM (
-    SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_4
-    ORDER BY
-      webhook_deliveries.id DESC
-  ) anon_8
-  WHERE
-    ROWNUM <= 1000
-) anon_7
-UNION ALL
-SELECT
-  anon_9.subscription_id
-FROM (
-  SELECT
-    anon_10.subscription_id AS subscription_id
-  FROM (
-    SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_5
-    ORDER BY
-      webhook_deliveries.id ASC
-  ) anon_10
-  WHERE
-    ROWNUM <= 1000
-) anon_9
-UNION ALL
-SELECT
-  anon_11.subscription_id
-FROM (
-  SELECT
-    anon_12.subscription_id AS subscription_id
-  FROM (
-    SELECT
-      webhook_deliveries.subscription_id AS subscription_id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.status = :status_6
-    ORDER BY
-      webhook_deliveries.id DESC
-  ) anon_12
-  WHERE
-    ROWNUM <= 1000
-) anon_11
+WHERE
+  ROWNUM <= 1
 ;
 
 -- ledger.search.loads
