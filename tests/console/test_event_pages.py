@@ -13,7 +13,7 @@ from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka
-from tests.ledger.rows_kit import GROUP, make_event, parked
+from tests.ledger.rows_kit import GROUP, make_event, parked, plans
 
 pytestmark = pytest.mark.kafka  # the mock cluster finds no offsets by time
 
@@ -44,6 +44,21 @@ def test_an_event_is_shown_with_its_receivers(browser: Browser, real_kafka: Kafk
     refused = (f"#{refuses} order.*", "unmatched", "filter: false for this event")
     assert [text for text in (*shown, *refused) if text not in found.text] == []
     assert "<b>" not in found.text
+
+
+def test_the_page_of_an_event_takes_ten_statements_at_most(
+    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine
+) -> None:
+    """However many patterns match its type, and whatever its receivers have."""
+    real_kafka.write(topic, [b'{"type": "%s"}' % b".".join([b"a"] * 20)])
+    one = repository.add(engine, "https://one.example/", "a.*", "its own secret", further_types=["a.a.a.*", "b"])
+    repository.add(engine, "https://two.example/", "*")
+    store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), one)], 1.0)
+    pages = list[str]()
+    counted = plans(engine, lambda: pages.append(browser.get(f"/events/{topic}/0/0").text))
+    assert 0 < len(counted) <= 10
+    assert "https://one.example/" in pages[0]
+    assert "https://two.example/" in pages[0]
 
 
 def test_an_event_is_sent_again(browser: Browser, real_kafka: Kafka, topic: str, engine: Engine) -> None:

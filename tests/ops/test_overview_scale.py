@@ -68,8 +68,14 @@ SCANNED = {
 
 # A part of a url or a name is looked for in all subscriptions, 0.3 µs each.
 PART = "lower(webhook_subscriptions.name) LIKE"
-# A few rows are sorted: those of a page, of one external id, and 20 subscriptions with their numbers.
-SORTED = ("webhook_secrets", "external_id =", "count(*) DESC")
+# A few rows are sorted: those of a page, their types, an external id, cursors, and 20 subscriptions by numbers.
+SORTED = (
+    "webhook_secrets",
+    "SELECT webhook_event_types.subscription_id",
+    "external_id =",
+    "count(*) DESC",
+    "FROM webhook_cursors",
+)
 DISABLED = "webhook_subscriptions.enabled = ? ORDER BY webhook_subscriptions.id DESC"  # few are: read from the newest
 
 
