@@ -446,6 +446,7 @@ def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: C
     page = browser.get("/").text
     missing = (
         "The numbers of stored deliveries and the failing subscriptions and the subscriptions with waiting deliveries"
+        " and the disabled subscriptions and the paused subscriptions"
     )
     assert f"{missing} cannot be read" in page
     assert "Every receiver is well" not in page

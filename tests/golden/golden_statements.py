@@ -106,7 +106,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Here of those with one of these types.",
         ),
         "subscriptions.repository.known_by": (
-            "The ids that a text names: by id, type, external id, url, name, tenant.",
+            "The ids of subscriptions that a text names in several ways.",
+            "The same, of a tenant.",
         ),
         "subscriptions.event_types.of": ("The further types of these subscriptions.",),
         "subscriptions.event_types.write": ("Insert further types, an array.",),
@@ -518,7 +519,8 @@ def _subscribe(engine: Engine) -> None:
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
     repository.page(engine, after=None, limit=10, name="example", external_id="x")
     repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"])
-    repository.known_by(engine, None, "example", 10)
+    for tenant in (None, "acme"):
+        repository.known_by(engine, None, "example", 10, tenant=tenant)
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])
     repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)

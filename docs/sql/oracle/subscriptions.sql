@@ -498,7 +498,7 @@ WHERE
 ;
 
 -- subscriptions.repository.known_by
--- The ids that a text names: by id, type, external id, url, name, tenant.
+-- The ids of subscriptions that a text names in several ways.
 SELECT
   anon_1.id
 FROM (
@@ -606,6 +606,104 @@ FROM (
   WHERE
     ROWNUM <= 10
 ) anon_9
+;
+
+-- subscriptions.repository.known_by
+-- The same, of a tenant.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.id = :id_1 AND webhook_subscriptions.tenant = :tenant_1
+    ORDER BY
+      webhook_subscriptions.id
+  ) anon_2
+  WHERE
+    ROWNUM <= 10
+) anon_1
+UNION ALL
+SELECT
+  anon_3.id
+FROM (
+  SELECT
+    anon_4.id AS id
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.id IN (
+        SELECT
+          webhook_subscriptions.id
+        FROM webhook_subscriptions
+        WHERE
+          webhook_subscriptions.event_type = :event_type_1
+        UNION ALL
+        SELECT
+          webhook_event_types.subscription_id
+        FROM webhook_event_types
+        WHERE
+          webhook_event_types.event_type = :event_type_2
+      )
+      AND webhook_subscriptions.tenant = :tenant_1
+    ORDER BY
+      webhook_subscriptions.id
+  ) anon_4
+  WHERE
+    ROWNUM <= 10
+) anon_3
+UNION ALL
+SELECT
+  anon_5.id
+FROM (
+  SELECT
+    anon_6.id AS id
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.external_id = :external_id_1
+      AND webhook_subscriptions.tenant = :tenant_1
+    ORDER BY
+      webhook_subscriptions.id
+  ) anon_6
+  WHERE
+    ROWNUM <= 10
+) anon_5
+UNION ALL
+SELECT
+  anon_7.id
+FROM (
+  SELECT
+    anon_8.id AS id
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id
+    FROM webhook_subscriptions
+    WHERE
+      (
+        (
+          LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+        )
+        OR webhook_subscriptions.name IS NOT NULL
+        AND (
+          LOWER(webhook_subscriptions.name) LIKE '%' || :lower_2 || '%' ESCAPE '/'
+        )
+      )
+      AND webhook_subscriptions.tenant = :tenant_1
+    ORDER BY
+      webhook_subscriptions.id
+  ) anon_8
+  WHERE
+    ROWNUM <= 10
+) anon_7
 ;
 
 -- subscriptions.event_types.of
