@@ -518,7 +518,7 @@ def _subscribe(engine: Engine) -> None:
         repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
     repository.page(engine, after=None, limit=10, name="example", external_id="x")
-    repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"])
+    repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"], tenant="*")
     for tenant in (None, "acme"):
         repository.known_by(engine, None, "example", 10, tenant=tenant)
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])

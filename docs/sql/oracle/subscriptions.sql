@@ -490,6 +490,7 @@ FROM (
       WHERE
         webhook_event_types.event_type IN (:event_type_2_1, :event_type_2_2, :event_type_2_3, :event_type_2_4)
     )
+    AND webhook_subscriptions.tenant = :tenant_1
   ORDER BY
     webhook_subscriptions.id
 ) anon_1
