@@ -46,7 +46,7 @@ def search_all(
     since: At = None,
     cursor: Cursor = None,
 ) -> Response:
-    """Find subscriptions, deliveries, replays and events by an id, a key, a place, a URL, a tenant or an event type.
+    """Find subscriptions, deliveries, replays and events by an id, a key, a place, a URL, a name, a tenant or a type.
 
     The log since a time (by default for a day) is searched for the ids and keys of events, and for the values of
     WEBHOOK_SEARCH_FIELDS: in parts of up to 5 s, each by the cursor that the part before gave.

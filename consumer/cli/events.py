@@ -173,7 +173,9 @@ def resend(
 
 
 def find(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="An id, a key, a place, a URL, a tenant, an event type.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="An id, a key, a place, a URL, a name, a tenant, a type.")
+    ],
     *,
     since: Annotated[
         str, typer.Option(metavar="TIME", help="Search the log since: 2026-07-28T14:00 (UTC without a zone), or 2h.")
