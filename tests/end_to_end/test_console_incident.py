@@ -41,7 +41,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     page = visitor.go("/")
     expect(page.get_by_text("Every receiver is well")).to_be_visible()
     expect(page.locator(".figure .value").first).to_have_text("480")
-    visitor.keep("well")
+    visitor.keep("well", documented=True)
 
     # One fails: the open page shows it.
     deployment.receiver.rules["/billing"] = always(Answer(503, body="upstream is away"))
@@ -49,17 +49,16 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     row = page.locator(f"#receiver-{billing}")
     expect(row).to_be_visible()
     expect(page.locator("tr", has=row)).to_contain_text("status 503")
-    visitor.keep("failing")
+    visitor.keep("failing", documented=True)
     row.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("/billing")
     look_at_attempts(visitor, billing)
 
     # It is repaired, and waiting deliveries are sent again.
+    eventually(lambda: len(deployment.rows("parked")) == 40)
     del deployment.receiver.rules["/billing"]
     page.get_by_role("link", name="All of them").click()
-    eventually(lambda: len(deployment.rows("parked")) == 40)
-    page.reload()
-    visitor.keep("deliveries")
+    visitor.keep("deliveries", documented=True)
     visitor.assert_accessible()
     for box in page.get_by_role("checkbox").all():
         box.check()
@@ -77,7 +76,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     page.get_by_role("button", name="Disable").click()
     expect(page.get_by_role("status")).to_contain_text("Disabled")
     eventually(lambda: "subscription.disabled" in visitor.go("/audit").content())
-    visitor.keep("audit")
+    visitor.keep("audit", documented=True)
 
     # Every page is accessible.
     look_at_every_page(visitor)
@@ -90,11 +89,12 @@ def look_at_every_page(visitor: Visitor) -> None:
     for path in PAGES:
         visitor.go(path)
         visitor.assert_accessible()
+        visitor.keep(f"page{path.replace('/', '-')}")
     asked: set[str] = set()
     visitor.page.on("request", lambda request: asked.add(request.url))
     visitor.go("/reference", below="")
     expect(visitor.page.locator("#operations-subscriptions-list_subscriptions")).to_be_visible()
-    visitor.keep("reference")
+    visitor.keep("reference", documented=True)
     assert all(each.startswith((visitor.url, "data:")) for each in asked)
 
 
@@ -103,7 +103,7 @@ def look_at_attempts(visitor: Visitor, billing: int) -> None:
     page = visitor.page
     page.get_by_text("status 503").first.click()
     expect(page.get_by_text("upstream is away").first).to_be_visible()
-    visitor.keep("subscription")
+    visitor.keep("subscription", documented=True)
     visitor.assert_accessible()
     page.get_by_role("link", name="order.paid").first.click()
     expect(page.get_by_role("heading", name="Value")).to_be_visible()

@@ -76,7 +76,7 @@ def test_the_question_is_answered_in_three_actions(told: tuple[Support, list[int
     support, (failed, delivered, filtered, paused, later) = told
     support.looks_up(ORDER)
     page = support.opens_the_event()
-    support.visitor.keep("event")
+    support.visitor.keep("event", documented=True)
     support.visitor.assert_accessible()
     for number, answer in {
         failed: r"waiting attempt 1 failed: status 503; attempt 2 follows by its retry schedule",
