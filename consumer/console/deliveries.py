@@ -90,7 +90,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     place, sees = item.record[:3], seeing(visit.caller)
     receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
-    failures = [("First failure", item.first)] if item.first != item.last else []
+    first = item.first if item.first and item.last and item.first.at != item.last.at else None
     return visit.render(
         "delivery.html",
         it=item,
@@ -105,7 +105,9 @@ def _show(backing: Backing, visit: Visit) -> Response:
         ),
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
-        failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
+        failures=[
+            (title, each) for title, each in (("First failure", first), ("Last failure", item.last)) if each is not None
+        ],
     )
 
 

@@ -94,7 +94,7 @@ def _create(backing: Backing, visit: Visit) -> Response:
     own = generate("hmac") if required or visit.form.get("own_secret") else None
     try:
         values = {name: _stored(name, text) for name, text in given.items()}
-        values["event_type"], *further = _types(given["event_type"]) or [None]
+        values["event_type"], *further = _types(given["event_type"]) or [""]
         if visit.caller.tenant is not None:
             values["tenant"] = visit.caller.tenant
         backing.check_url(visit.caller, given["url"])
@@ -138,8 +138,8 @@ def _save(backing: Backing, visit: Visit) -> Response:
 
 def _try(backing: Backing, visit: Visit, given: Mapping[str, str], **more: Any) -> Response:
     """The form as it was typed, with what its options match in the log; nothing is saved."""
-    options = {name: given[name] for name in TRIED if given.get(name) not in {None, "", OPTIONS[name].default}}
-    options["event_types"] = _types(given["event_type"])
+    named = {name: given[name] for name in TRIED if given.get(name) not in {None, "", OPTIONS[name].default}}
+    options = {"event_types": _types(given["event_type"]), **named}
     try:
         return _form(backing, visit, given, tried=backtests.tried(backing, visit, options), **more)
     except InvalidSubscription as error:

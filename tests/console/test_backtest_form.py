@@ -101,9 +101,13 @@ def test_a_filter_that_cannot_be_tried_is_marked(console: OPENS, log: Log) -> No
         assert re.findall(r'id="wrong-(\w+)"', answer.text) == [field]
 
 
-def test_a_tenant_tries_options_on_its_own_events(console: OPENS, log: Log) -> None:
-    """And sees no number of others' records."""
+def test_a_tenant_tries_options_on_its_own_events(engine: Engine, console: OPENS, log: Log) -> None:
+    """And sees no number of others' records, nor another's subscription."""
     browser = console("acme", log=log)
+    other = repository.add(engine, "https://example.com/other", "order.*", tenant="globex")
+    form = {"form_token": form_token(browser.get(NEW).text), "event_type": "*", "tenant": "globex", "backtest": ""}
+    assert browser.post(f"/subscriptions/{other}/edit", data=form).status_code == HTTPStatus.NOT_FOUND
+    assert "15 of 15 events" in browser.post(NEW, data=form).text
     page = browser.post(NEW, data=texts(browser.get(NEW).text) | {"event_type": TYPES, "backtest": ""}).text
     assert "15 of 15 events of these types match</strong>." in page
     assert "31" not in re.sub(r"<[^>]*>", "", page.partition('id="tried"')[2])

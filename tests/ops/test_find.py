@@ -77,7 +77,7 @@ def test_subscriptions_are_found_by_name_and_external_id(
     monkeypatch.setattr(module, "MOST", 3)
     for number in range(3):
         repository.add(engine, f"https://warehouse.example/{number}", "order.paid")
-    named = {"name": "Über das WAREHOUSE", "external_id": "crm-4711", "tenant": "acme"}
+    named: dict[str, Any] = {"name": "Über das WAREHOUSE", "external_id": "crm-4711", "tenant": "acme"}
     mine = repository.add(engine, URL, "order.*", further_types=["invoice.paid"], **named)
     assert ids(known(where, "Warehouse"))[0] == ("subscription", "name", mine)
     assert len(known(where, "warehouse")) == 4
