@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import backtest, deliveries, events, observed, replays, search, secrets, subscriptions
+from consumer.api import backtest, deliveries, delivery_audit, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
 from consumer.api.description import SERVERS, TAGS, complete
@@ -75,6 +75,7 @@ _ROUTERS = (
     events.router,
     search.router,
     observed.router,
+    delivery_audit.router,
     replays.router,
 )
 _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -22,7 +22,7 @@ from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.bounded import within
 from consumer.ops.changes import Deployment
-from consumer.ops.cluster import committed_offset
+from consumer.ops.cluster import committed_offsets
 from consumer.ops.matching import candidates_of, hindrance
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
@@ -197,7 +197,7 @@ def _attempts(history: AttemptHistory | None, event: Event) -> tuple[list[Attemp
 
 def _is_settled(kafka: KafkaSettings, event: Event) -> bool | None:
     try:
-        offset = within(lambda: committed_offset(kafka, event.record.topic_partition), SECONDS)
+        committed = within(lambda: committed_offsets(kafka, {event.record.topic_partition}), SECONDS)
     except (WebhooksError, KafkaException):
         return None
-    return offset is not None and offset > event.record.offset
+    return committed.get(event.record.topic_partition, 0) > event.record.offset
