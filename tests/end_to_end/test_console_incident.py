@@ -28,6 +28,7 @@ PAGES = {
     "replays": "/replays",
     "replay-preview": "/replays/preview?subscription=1&since=1h",
     "audit": "/audit",
+    "audit-deliveries": "/audit/deliveries?seconds=3600",
     "found": "/search?q=billing&stop=1",
     "not-found": "/nowhere",
 }
