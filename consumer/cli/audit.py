@@ -34,7 +34,9 @@ def deliveries(
         int | None, typer.Option(parser=row_id, metavar="ID", help="Only deliveries to this subscription.")
     ] = None,
     tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only subscriptions of this tenant.")] = None,
-    as_csv: Annotated[Sheet | None, typer.Option("--csv", help="As CSV: the hours, or what is missing.")] = None,
+    as_csv: Annotated[
+        Sheet | None, typer.Option("--csv", metavar="SHEET", help="As CSV: `hours`, or `missing` deliveries.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Prove that each event of the log was delivered, is still owed, or was given up; name what is missing.

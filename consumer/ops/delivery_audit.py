@@ -13,7 +13,7 @@ from math import ceil, inf
 from typing import Any, NamedTuple
 
 from consumer.errors import Conflict, Tombstone, Undecodable
-from consumer.events.attempt import DELIVERED, parse
+from consumer.events.attempt import DELIVERED, EXHAUSTED, parse
 from consumer.events.cloud_event import rfc3339, variables_of
 from consumer.events.event import Event
 from consumer.intake import offsets
@@ -135,8 +135,10 @@ def audit(
                     yield found
                 found.left -= records(spans)
                 _stored(log, where, spans, owed, found)
-                for _ in _tried(log, attempts_topic, owed, found):
+                given_up: list[tuple[DueKey, int]] = []
+                for _ in _tried(log, attempts_topic, owed, found, given_up):
                     yield found
+                _found(given_up, Fate.GIVEN_UP, owed, found)
                 _nowhere(owed, changed, found)
             since = end
     yield found
@@ -240,8 +242,10 @@ def _coverage(cursor: KeptCursor) -> Callable[[int], bool]:
     return lambda offset: cursor.next <= offset < end and not any(start <= offset < stop for start, stop in runs)
 
 
-def _tried(log: Log, topic: str, owed: _Owed, found: DeliveryAudit) -> Iterator[None]:
-    """Find the deliveries that an attempt has made, until none is left to be found."""
+def _tried(
+    log: Log, topic: str, owed: _Owed, found: DeliveryAudit, given_up: list[tuple[DueKey, int]]
+) -> Iterator[None]:
+    """Find the deliveries that an attempt has made, until none is left; note the given up ones, whose rows are gone."""
     times = [timestamp for waiting in owed.values() for timestamp in waiting.values()]
     if not times:
         return
@@ -251,9 +255,13 @@ def _tried(log: Log, topic: str, owed: _Owed, found: DeliveryAudit) -> Iterator[
         for batch in walk(reader, spans, UNBOUNDED):
             for record in batch:
                 attempt = parse(record.value, log.kafka.event_source)
-                if attempt is not None and attempt.outcome == DELIVERED:
-                    due_key = attempt.topic, attempt.partition, attempt.subscription_id
+                if attempt is None:
+                    continue
+                due_key = attempt.topic, attempt.partition, attempt.subscription_id
+                if attempt.outcome == DELIVERED:
                     unfound -= _found([(due_key, attempt.offset)], Fate.DELIVERED, owed, found)
+                elif attempt.outcome == EXHAUSTED and attempt.offset in owed.get(due_key, ()):
+                    given_up.append((due_key, attempt.offset))
             if not unfound:
                 return
             yield

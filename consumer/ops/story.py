@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED, Attempt
+from consumer.events.attempt import DELIVERED, EXHAUSTED, Attempt
 from consumer.events.cloud_event import rfc3339, variables_of
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
@@ -140,7 +140,7 @@ def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # 
         return ReceiverState.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
     if it.stored is not None:
         return _of_row(it.stored, it.item, it.now)
-    if last is not None and last.outcome == "exhausted":
+    if last is not None and last.outcome == EXHAUSTED:
         return ReceiverState.GIVEN_UP, failed
     if it.item is None:
         return ReceiverState.UNKNOWN, "its subscription was removed"

@@ -371,6 +371,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Delete them, and this key if it is that old, an array.",
             "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
+        "ledger.search.statuses": ("`audit deliveries`: the rows of a thousand offsets.",),
         "ledger.search.by_state": ("The number of rows in each state, up to a bound.",),
         "ledger.search.most_loaded": ("The subscriptions of the oldest and the newest rows of each open state.",),
         "ledger.search.loads": ("The number of open rows of each of some subscriptions, up to a bound.",),
@@ -630,6 +631,7 @@ def _command(engine: Engine) -> None:
     cursors.begin(engine, GROUP, [NewCursor(("t", 3, 1), 5, CursorReason.PAUSED)], T)
     backlogs.of_subscription(engine, 1)
     backlogs.covering(engine, GROUP, ("t", 3), 5, [1])
+    list(search.statuses(engine, GROUP, Span("t", 3, 0, 2)))
     with engine.begin() as connection:
         backlogs.look_at(connection, 1)
     search.progress(engine, [1, 2])
