@@ -85,6 +85,7 @@ def test_several_types_are_written_in_lines(engine: Engine, console: OPENS) -> N
     for field, text in (("name", "orders"), ("external_id", "crm-4711"), ("event_type", "order.*")):
         page = browser.get("/subscriptions", params={field: text}).text
         assert ">Orders</a>" in page
+        assert all(each in page for each in ("https://example.com/a", "user.created", "crm-4711", "shop"))
         assert "beside" not in page
     assert ">Orders</a>" not in browser.get("/subscriptions?external_id=crm").text
 

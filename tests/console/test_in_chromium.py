@@ -98,7 +98,9 @@ OF_ONE = ("", "/edit", "/disable", "/remove", "/rotate-secret")
 def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium, path: str) -> None:
     """Axe finds no fault in them, and a phone need not scroll sideways."""
     for number in range(3):
-        named = {} if number else {"name": "The warehouse", "external_id": "crm-4711", "metadata": '{"team": "shop"}'}
+        named = (
+            {} if number else {"name": "The warehouse", "external_id": "crm-4711-" * 14, "metadata": '{"team": "shop"}'}
+        )
         url, types = f"https://example.com/{'long-path-' * 20}{number}", ("a.*", "b.*", "c.*")
         repository.add(engine, url, "order.paid", tenant="acme", further_types=types, **named)  # type: ignore[arg-type]
     store.park(engine, GROUP, [parked(make_event(3, body=b'{"a": 1}'), 1)], 1.0)
