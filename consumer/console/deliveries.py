@@ -14,8 +14,10 @@ from consumer.console.app import BASE, PageRoute, Said, Visit
 from consumer.console.rendering import moment, numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
+from consumer.events.attempt import Attempt
 from consumer.ledger import ordering
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.search import MOST
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
@@ -79,23 +81,36 @@ def _show(backing: Backing, visit: Visit) -> Response:
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     place, sees = item.record[:3], seeing(visit.caller)
     receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
-    failures = [("First failure", item.first)] if item.first != item.last else []
-    return visit.render(
-        "delivery.html",
-        it=item,
-        event=event,
-        wait=wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine)),
-        attempts=[]
+    attempts: Sequence[Attempt] = (
+        ()
         if history is None
         else history.recent(
             item.subscription_id,
             ATTEMPTS,
             lambda each: (each.topic, each.partition, each.offset) == place and sees(each),
-        ),
+        )
+    )
+    return visit.render(
+        "delivery.html",
+        it=item,
+        event=event,
+        wait=wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine)),
+        attempts=attempts,
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
-        failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
+        failures=_unlisted(item, attempts),
     )
+
+
+def _unlisted(item: StoredDelivery, attempts: Sequence[Attempt]) -> dict[str, AttemptFailure]:
+    """The stored failures that are not among the attempts, by their titles."""
+    tried = [(each.at, each.error) for each in attempts]
+    found = {}
+    for title, each in (("Last failure", item.last), ("First failure", item.first)):
+        if each is not None and not any(abs(each.at - at) < 1 and each.error == error for at, error in tried):
+            found[title] = each
+            tried.append((each.at, each.error))
+    return found
 
 
 def _redeliver(backing: Backing, visit: Visit) -> Response:

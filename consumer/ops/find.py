@@ -21,7 +21,7 @@ from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Deployment
 from consumer.ops.replay_request import Log, records
 from consumer.ops.walk import Bounds, left, walk
-from consumer.subscriptions import repository
+from consumer.subscriptions import naming, repository
 from consumer.subscriptions.subscribed import Subscribed
 
 SHORTEST = 3  # characters of a text that is searched in the log
@@ -81,14 +81,15 @@ def place_of(text: str) -> tuple[str, int, int] | None:
 def known(where: Deployment, text: str, history: AttemptHistory | None = None, tenant: str | None = None) -> list[Hit]:
     """What the text names without a search of the log, as far as a `tenant` (None: all) may see it.
 
-    A place is not checked. Ids, a tenant, an event type and a part of a URL or a name are looked up, and attempts in
-    memory.
+    A place is not checked. Ids, external ids, tenants and event types are looked up as they are written, a part of a
+    name or URL in any case, and attempts in memory.
     """
     found: list[Hit] = []
     if (place := place_of(text)) is not None:
         found.append(Hit("event", "place", text, None, *place))
     number = None if (digits := _NUMBER.fullmatch(text)) is None else int(digits[1])
-    named = repository.known_by(where.engine, where.vault, text, MOST, number=number, tenant=tenant, rules=where.rules)
+    known_by = naming.known_by(where.engine, text, MOST, number=number, tenant=tenant)
+    named = repository.several(where.engine, known_by, where.vault, where.rules)
     found += sorted(
         (_subscription(item, text, number, tenant) for item in named), key=lambda hit: _WAYS.index(hit.matched)
     )
@@ -194,11 +195,12 @@ def _subscription(item: Subscribed, text: str, number: int | None, tenant: str |
         "event type": text in item.event_types,
         "external id": item.options["external_id"] == text,
         "tenant": tenant is None and item.tenant == text,
-        "name": text.lower() in str(item.options["name"] or "").lower(),
+        "name": text.casefold() in str(item.options["name"] or "").casefold(),
         "url": True,
     }
-    matched = next(way for way in _WAYS if fields[way])
-    return Hit("subscription", matched, f"{item.url} ({item.event_type})", item.id)
+    matched, name = next(way for way in _WAYS if fields[way]), item.options["name"]
+    shown = f"{name}, {item.url}" if name else item.url
+    return Hit("subscription", matched, f"{shown} ({', '.join(item.event_types)})", item.id)
 
 
 def _is(text: str, tenant: str | None) -> Callable[..., bool]:

@@ -13,17 +13,13 @@ from typing import Any, Literal
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Connection,
     Engine,
-    and_,
     case,
     delete,
     func,
     insert,
-    or_,
     select,
-    union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -36,11 +32,12 @@ from consumer.errors import Conflict, InvalidSubscription
 from consumer.subscriptions import event_types as types
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules
+from consumer.subscriptions.naming import has, of_type
 from consumer.subscriptions.options import OPTIONS, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.subscribed import Subscribed
 from consumer.subscriptions.subscribed_rows import found_rows, subscribed_of
-from models import Subscription, SubscriptionSecret, SubscriptionType
+from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, utc_now
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
@@ -207,15 +204,15 @@ def page(
 
     Filtered by any of their types (`event_type`: one, or any of several), by `tenant` and `external_id` (all as
     written), by state, and by a part of the `url` or the `name` in any case, if given. The statement reads all
-    subscriptions, or all of the tenant, if few have that url or name: 0.3 µs each.
+    subscriptions, or all of the tenant, if few have that url or name: 0.4 µs each.
     """
     wanted = [
         condition
         for value, condition in (
-            (event_type, Subscription.id.in_(_of_type(event_type))),
+            (event_type, Subscription.id.in_(of_type(event_type))),
             (tenant, Subscription.tenant == tenant),
-            (url, _has(Subscription.url, url or "")),
-            (name, _has(Subscription.name, name or "")),
+            (url, has(Subscription.url, url)),
+            (name, has(Subscription.name, name)),
             (external_id, Subscription.external_id == external_id),
         )
         if value is not None
@@ -226,55 +223,6 @@ def page(
     with reading(engine) as connection:
         found = connection.execute(ids).scalars().all()
         return tuple(several(connection, found, vault, rules, clock))
-
-
-def known_by(
-    engine: Engine,
-    vault: Vault | None,
-    text: str,
-    limit: int,
-    *,
-    number: int | None = None,
-    tenant: str | None = None,
-    rules: Rules = Rules(),  # noqa: B008 (immutable)
-    clock: Callable[[], float] = time.time,
-) -> list[Subscribed]:
-    """The subscriptions, by id, of a tenant or of all, that a text names: at most `limit` in each way.
-
-    It is one of their types, their `external_id`, their tenant (of all), or a part of their url or name; or their id is
-    the `number`. The statement takes as long as that of `page` with a url.
-    """
-    ways = [
-        Subscription.id == (BEFORE_IDS if number is None else number),
-        Subscription.id.in_(_of_type(text)),
-        Subscription.external_id == text,
-        or_(_has(Subscription.url, text), and_(Subscription.name.is_not(None), _has(Subscription.name, text))),
-    ]
-    if tenant is None:
-        ways.append(Subscription.tenant == text)
-    mine = [] if tenant is None else [Subscription.tenant == tenant]
-    arms = (select(Subscription.id).where(way, *mine).order_by(Subscription.id).limit(limit) for way in ways)
-    ids = union_all(*(select(arm.subquery()) for arm in arms))
-    with reading(engine) as connection:
-        found = sorted({*connection.execute(ids).scalars()})
-        return several(connection, found, vault, rules, clock)
-
-
-def _has(column: Any, part: str) -> ColumnElement[bool]:
-    return func.lower(column).contains(part.lower(), autoescape=True)
-
-
-def _of_type(event_type: str | Sequence[str] | None) -> CompoundSelect[int]:
-    """The ids of the subscriptions that name a type, or one of several; each is found by an index."""
-    further = SubscriptionType
-
-    def same(column: Any) -> ColumnElement[bool]:
-        return column == event_type if event_type is None or isinstance(event_type, str) else any_of(column, event_type)
-
-    return union_all(
-        select(Subscription.id).where(same(Subscription.event_type.expression)),
-        select(further.subscription_id).where(same(further.event_type.expression)),
-    )
 
 
 def count_enabled(engine: Engine) -> int:

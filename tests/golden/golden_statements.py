@@ -42,7 +42,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.subscribers import find_subscribers
-from consumer.subscriptions import health, repository, secrets, tls
+from consumer.subscriptions import health, naming, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import CursorReason, Status
 from tests.crypto.vaults import in_the_clear
@@ -105,7 +105,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Here of those with this name and external id.",
             "Here of those with one of these types.",
         ),
-        "subscriptions.repository.known_by": (
+        "subscriptions.naming.known_by": (
             "The ids of subscriptions that a text names in several ways.",
             "The same, of a tenant.",
         ),
@@ -520,7 +520,7 @@ def _subscribe(engine: Engine) -> None:
     repository.page(engine, after=None, limit=10, name="example", external_id="x")
     repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"], tenant="*")
     for tenant in (None, "acme"):
-        repository.known_by(engine, None, "example", 10, tenant=tenant)
+        naming.known_by(engine, "example", 10, tenant=tenant)
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])
     repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)

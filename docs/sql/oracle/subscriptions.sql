@@ -359,7 +359,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.failing_since IS NOT NULL
@@ -396,7 +396,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.paused_at IS NOT NULL
@@ -433,7 +433,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.paused_at IS NULL
@@ -456,7 +456,7 @@ FROM (
   WHERE
     webhook_subscriptions.id > :id_1
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
   ORDER BY
@@ -498,7 +498,7 @@ WHERE
   ROWNUM <= 10
 ;
 
--- subscriptions.repository.known_by
+-- subscriptions.naming.known_by
 -- The ids of subscriptions that a text names in several ways.
 SELECT
   anon_1.id
@@ -577,13 +577,23 @@ FROM (
     FROM webhook_subscriptions
     WHERE
       (
-        LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
       )
       OR webhook_subscriptions.name IS NOT NULL
       AND (
-        LOWER(webhook_subscriptions.name) LIKE '%' || :lower_2 || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
       )
     ORDER BY
+      CASE
+        WHEN (
+          webhook_subscriptions.name IS NOT NULL
+          AND (
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+          )
+        )
+        THEN :param_6
+        ELSE :param_7
+      END,
       webhook_subscriptions.id
   ) anon_8
   WHERE
@@ -609,7 +619,7 @@ FROM (
 ) anon_9
 ;
 
--- subscriptions.repository.known_by
+-- subscriptions.naming.known_by
 -- The same, of a tenant.
 SELECT
   anon_1.id
@@ -691,15 +701,25 @@ FROM (
     WHERE
       (
         (
-          LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+          LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
         )
         OR webhook_subscriptions.name IS NOT NULL
         AND (
-          LOWER(webhook_subscriptions.name) LIKE '%' || :lower_2 || '%' ESCAPE '/'
+          LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
         )
       )
       AND webhook_subscriptions.tenant = :tenant_1
     ORDER BY
+      CASE
+        WHEN (
+          webhook_subscriptions.name IS NOT NULL
+          AND (
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+          )
+        )
+        THEN :param_6
+        ELSE :param_7
+      END,
       webhook_subscriptions.id
   ) anon_8
   WHERE
