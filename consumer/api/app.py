@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import backtest, deliveries, events, observed, replays, search, secrets, subscriptions
+from consumer.api import backtest, bulk, deliveries, events, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
 from consumer.api.description import SERVERS, TAGS, complete
@@ -69,6 +69,7 @@ class ErrorText(BaseModel):
 # A new resource of /v1: its module in this package, its router in this tuple.
 _ROUTERS = (
     backtest.router,
+    bulk.router,
     subscriptions.router,
     secrets.router,
     deliveries.router,

@@ -244,8 +244,8 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# Under way in this process: for up to minutes, up to 10 s, up to 8 s, and up to 5 s.
-_EXCHANGES, _READS, _LOOKS, _REDELIVERIES = Quota(8), Quota(4), Quota(8), Quota(4)
+# Under way in this process: for up to minutes, up to 10 s, up to 8 s, up to 5 s, and up to 20 s.
+_EXCHANGES, _READS, _LOOKS, _REDELIVERIES, _CHANGES = Quota(8), Quota(4), Quota(8), Quota(4), Quota(4)
 
 
 def exchanging(caller: Caller) -> AbstractContextManager[None]:
@@ -266,6 +266,11 @@ def reading_log(caller: Caller) -> AbstractContextManager[None]:
 def redelivering(caller: Caller) -> AbstractContextManager[None]:
     """A context for redelivering for some seconds."""
     return _REDELIVERIES.admitted(caller, "too many requests redeliver; try again")
+
+
+def changing_many(caller: Caller) -> AbstractContextManager[None]:
+    """A context for changing many subscriptions."""
+    return _CHANGES.admitted(caller, "too many requests change many subscriptions; try again")
 
 
 def seeing(caller: Caller) -> Callable[[Attempt], bool]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field, WrapValidator
 from typing_extensions import TypeAliasType
@@ -27,7 +27,7 @@ from consumer.api.context import (
 from consumer.api.problems import Code, RequestRefused
 from consumer.ops import attempt_pages
 from consumer.ops.attempt_pages import Position, Wanted
-from consumer.subscriptions.health import named_types
+from consumer.subscriptions.health import named, named_types
 
 router = APIRouter()
 
@@ -121,6 +121,10 @@ def list_attempts(
     caller: Reader,
     backing: Backed,
     subscription_id: OfSubscription = None,
+    webhook_id: Annotated[
+        str | None,
+        Query(description="Only at this event.", examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"], max_length=255),
+    ] = None,
     since: At = None,
     until: At = None,
     cursor: Cursor = None,
@@ -128,24 +132,27 @@ def list_attempts(
 ) -> Response:
     """List attempts, newest first. The first page comes from memory if no time is given, others from the topic.
 
-    404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
+    404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant gets those of its own events and subscriptions.
     """
     if backing.history is None:
         raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
-    if subscription_id is None:
-        of_all_tenants(caller)
-    elif caller.tenant is not None:
+    if subscription_id is not None and caller.tenant is not None:
         backing.deployment.subscription(subscription_id, caller.tenant)
     history, begin, end, place = backing.history, unix(since), unix(until), backing.position("attempts", cursor)
+    wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller), webhook_id)
     if begin is end is place is None:
-        newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
+        newest, missing = history.recent(subscription_id, limit, wanted.has), history.fault
         found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, backing.deployment.clock()))
     else:
         position = None if place is None else Position(tuple(place[0]), place[1])
         with reading_back(caller):
-            wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller))
             found, missing = history.page(wanted, limit, position), None
-    items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found.attempts]
+    shown = found.attempts
+    if caller.tenant is not None and subscription_id is None:
+        theirs = named(backing.deployment.engine, {each.subscription_id for each in shown})
+        mine = {each.subscription_id for each in theirs.values() if each.tenant == caller.tenant}
+        shown = [each for each in shown if each.subscription_id in mine]
+    items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in shown]
     following = None if found.position is None else backing.cursor("attempts", found.position)
     return answer({"items": items, "next": following, "missing": missing})
 

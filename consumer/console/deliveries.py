@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -15,11 +14,9 @@ from consumer.console.app import BASE, PageRoute, Said, Visit
 from consumer.console.rendering import numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
-from consumer.ledger import ordering
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ledger.search import MOST
-from consumer.ops.waiting import wait_of
-from consumer.subscriptions import repository
+from consumer.ops.waiting import waits_for
 from models import Status
 
 PAGE = 50
@@ -89,13 +86,12 @@ def _show(backing: Backing, visit: Visit) -> Response:
     where, history = backing.deployment, backing.history
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     place, sees = item.record[:3], seeing(visit.caller)
-    receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
     failures = [("First failure", item.first)] if item.first != item.last else []
     return visit.render(
         "delivery.html",
         it=item,
         event=event,
-        wait=wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine)),
+        wait=waits_for(where, item),
         attempts=[]
         if history is None
         else history.recent(

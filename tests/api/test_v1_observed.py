@@ -75,6 +75,27 @@ def test_attempts_are_listed(api: Api) -> None:
     assert history.asked[-1] == (0.0, 0.0, None)
 
 
+def test_attempts_at_an_event_are_found(api: Api) -> None:
+    """By its webhook-id, in memory and in the topic. A tenant needs to name no subscription: it gets its own."""
+    mine, moved = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    made = [attempt(mine, "acme"), attempt(mine, "other"), attempt(moved, "acme"), attempt(mine, "acme")]
+    made[3] = made[3]._replace(webhook_id="msg_2")
+    api.app.state.backing = api.app.state.backing._replace(history=History(made))
+    for time_range in ("", "&since=2027-01-15T07:00:00Z"):
+        for token, query, found in (
+            ("all", "webhook_id=msg_2", [(mine, "msg_2")]),
+            ("all", "webhook_id=msg_1&limit=9", [(moved, "msg_1"), (mine, "msg_1"), (mine, "msg_1")]),
+            ("all", f"webhook_id=msg_1&subscription_id={moved}", [(moved, "msg_1")]),
+            ("acme", "webhook_id=msg_1", [(mine, "msg_1")]),
+            ("acme", "limit=9", [(mine, "msg_2"), (mine, "msg_1")]),
+            ("other", "webhook_id=msg_1", []),
+            ("all", "webhook_id=msg_3", []),
+        ):
+            answer = api.call("GET", f"/attempts?{query}{time_range}", token=token)
+            items = [(item["subscription_id"], item["webhook_id"]) for item in answer.json()["items"]]
+            assert sorted(items) == sorted(found), (token, query, time_range)
+
+
 def test_attempts_are_listed_page_by_page(api: Api) -> None:
     """The first page without a time is from memory, and the next one goes on behind its last attempt."""
     subscription = api.create(tenant="acme")["id"]
