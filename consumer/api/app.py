@@ -11,7 +11,19 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import backtest, bulk, deliveries, events, observed, replays, search, secrets, subscriptions
+from consumer.api import (
+    audit,
+    backtest,
+    bulk,
+    dead_letters,
+    deliveries,
+    events,
+    observed,
+    replays,
+    search,
+    secrets,
+    subscriptions,
+)
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
 from consumer.api.description import SERVERS, TAGS, complete
@@ -77,6 +89,8 @@ _ROUTERS = (
     search.router,
     observed.router,
     replays.router,
+    dead_letters.router,
+    audit.router,
 )
 _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from consumer.api.log_parts import LogPart, part_of
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
-from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable
+from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable, WebhooksError
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.http.urls import Target, parse_target, without_addresses
@@ -69,6 +69,12 @@ class Backing(NamedTuple):
         if self.log is None:
             raise Conflict(NO_KAFKA)
         return self.log
+
+    def cluster(self) -> KafkaSettings:
+        """The settings of Kafka. Raises RequestRefused if this process has none."""
+        if self.kafka is None:
+            raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+        return self.kafka
 
     def check_url(self, caller: Caller, url: object) -> None:
         """Raise InvalidSubscription if `refusal` refuses the URL. An invalid URL is refused elsewhere."""
@@ -258,9 +264,16 @@ def reading_back(caller: Caller) -> AbstractContextManager[None]:
     return _READS.admitted(caller, "too many requests read older attempts; try again")
 
 
-def reading_log(caller: Caller) -> AbstractContextManager[None]:
-    """A context for reading a place of the log."""
-    return _LOOKS.admitted(caller, "too many requests read the log; try again")
+@contextmanager
+def reading_log(caller: Caller) -> Iterator[None]:
+    """A context for reading places of a topic. Raises Conflict for one that may not be read."""
+    with _LOOKS.admitted(caller, "too many requests read the log; try again"):
+        try:
+            yield
+        except WebhooksError as error:
+            if type(error) is WebhooksError:
+                raise Conflict(str(error)) from None
+            raise
 
 
 def redelivering(caller: Caller) -> AbstractContextManager[None]:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.api.tokens import Caller
-from consumer.config.settings import KafkaSettings
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import numbered, whole
 from consumer.errors import WebhooksError
@@ -88,11 +87,11 @@ def _place(visit: Visit) -> tuple[str, int, int]:
 
 def _dead_letters(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
-    kafka = _kafka_of(backing)
+    kafka = backing.cluster()
     fault, found = None, []
     again: Mapping[dead_letters.Place, float] = {}
     try:
-        found = dead_letters.recent(kafka, LETTERS)
+        found = dead_letters.recent(kafka, LETTERS).found
         again = dead_letters.published(backing.deployment, kafka, found)
     except WebhooksError as error:
         fault = str(error)
@@ -109,19 +108,19 @@ def _publish(backing: Backing, visit: Visit) -> Response:
     partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
     if partition is None or offset is None:
         raise RequestRefused(Code.BAD_REQUEST, "The form does not name a dead letter.")
-    dead_letters.publish_again(backing.changes(visit.caller), _kafka_of(backing), partition, offset)
+    dead_letters.publish_again(backing.changes(visit.caller), backing.cluster(), partition, offset)
     return to("/dead-letters", "published")
 
 
 def _audit(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
-    kafka = _kafka_of(backing)
+    kafka = backing.cluster()
     asked = {name: visit.query.get(name, "").strip() for name in ("type", "actor", "subscription")}
     found, fault = [], None
     try:
         found = events.audit(
             kafka, OPERATIONS, AuditQuery(asked["type"], asked["actor"], numbered(asked["subscription"]))
-        )
+        ).found
     except (WebhooksError, ValueError) as error:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
@@ -162,12 +161,6 @@ def _types(backing: Backing, visit: Visit) -> Response:
             for name in names
         ],
     )
-
-
-def _kafka_of(backing: Backing) -> KafkaSettings:
-    if backing.kafka is None:
-        raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
-    return backing.kafka
 
 
 ROUTES = (
