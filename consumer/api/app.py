@@ -11,19 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import (
-    audit,
-    backtest,
-    bulk,
-    dead_letters,
-    deliveries,
-    events,
-    observed,
-    replays,
-    search,
-    secrets,
-    subscriptions,
-)
+from consumer.api import backtest, deliveries, events, journals, observed, replays, search, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
 from consumer.api.description import SERVERS, TAGS, complete
@@ -81,7 +69,6 @@ class ErrorText(BaseModel):
 # A new resource of /v1: its module in this package, its router in this tuple.
 _ROUTERS = (
     backtest.router,
-    bulk.router,
     subscriptions.router,
     secrets.router,
     deliveries.router,
@@ -89,8 +76,7 @@ _ROUTERS = (
     search.router,
     observed.router,
     replays.router,
-    dead_letters.router,
-    audit.router,
+    journals.router,
 )
 _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from consumer.api.log_parts import LogPart, part_of
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
-from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable, WebhooksError
+from consumer.errors import Conflict, InvalidPosition, InvalidSubscription, Tombstone, Undecodable
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.http.urls import Target, parse_target, without_addresses
@@ -86,12 +86,12 @@ class Backing(NamedTuple):
             if refused is not None:
                 raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
-    def cursor(self, listed: str, position: object) -> str:
-        """The cursor of a list's next page, which begins after `position` (JSON).
+    def cursor(self, listed: str, position: object) -> str | None:
+        """The cursor of a list's next page, which begins after `position` (JSON); None: there is none.
 
         It is sealed: a position may have ids of all tenants' rows, which tell how many there are.
         """
-        return self.tokens.sealed(json.dumps([listed, position]))
+        return None if position is None else self.tokens.sealed(json.dumps([listed, position]))
 
     def position(self, listed: str, cursor: str | None) -> Any:
         """The position in a cursor. Raises InvalidPosition for a text that no page of the list has given."""
@@ -112,7 +112,7 @@ class Backing(NamedTuple):
         """
         query = query._replace(tenant=caller.tenant or query.tenant)
         found = search(self.deployment.engine, query, limit, self.position("deliveries", cursor))
-        return found._replace(position=found.position and self.cursor("deliveries", found.position))
+        return found._replace(position=self.cursor("deliveries", found.position))
 
     def record(self, caller: Caller, topic: str, partition: int, offset: int) -> "Found":
         """The record at a place of the log that workers read, if the caller may see it.
@@ -174,9 +174,8 @@ class Backing(NamedTuple):
 
     def _rest(self, part: LogPart, left: Sequence[Span], caller: Caller) -> tuple[int | None, str | None]:
         """How many records are left, for a caller who may see all tenants', and the cursor of the next part."""
-        position = part.rest(left)
         number = records([*left, *part.others]) if caller.tenant is None else None
-        return number, None if position is None else self.cursor("log", position)
+        return number, self.cursor("log", part.rest(left))
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
@@ -264,16 +263,9 @@ def reading_back(caller: Caller) -> AbstractContextManager[None]:
     return _READS.admitted(caller, "too many requests read older attempts; try again")
 
 
-@contextmanager
-def reading_log(caller: Caller) -> Iterator[None]:
-    """A context for reading places of a topic. Raises Conflict for one that may not be read."""
-    with _LOOKS.admitted(caller, "too many requests read the log; try again"):
-        try:
-            yield
-        except WebhooksError as error:
-            if type(error) is WebhooksError:
-                raise Conflict(str(error)) from None
-            raise
+def reading_log(caller: Caller) -> AbstractContextManager[None]:
+    """A context for reading a place of the log."""
+    return _LOOKS.admitted(caller, "too many requests read the log; try again")
 
 
 def redelivering(caller: Caller) -> AbstractContextManager[None]:
@@ -286,9 +278,9 @@ def changing_many(caller: Caller) -> AbstractContextManager[None]:
     return _CHANGES.admitted(caller, "too many requests change many subscriptions; try again")
 
 
-def seeing(caller: Caller) -> Callable[[Attempt], bool]:
-    """Whether the caller may see an attempt: its subscription may have had another tenant then."""
-    return lambda attempt: caller.tenant in {None, attempt.tenant}
+def seeing(caller: Caller, webhook_id: str | None = None) -> Callable[[Attempt], bool]:
+    """Whether the caller may see an attempt, perhaps at one event: its subscription may have had another tenant."""
+    return lambda attempt: caller.tenant in {None, attempt.tenant} and webhook_id in {None, attempt.webhook_id}
 
 
 def of_all_tenants(caller: Caller) -> None:

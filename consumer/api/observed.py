@@ -121,10 +121,7 @@ def list_attempts(
     caller: Reader,
     backing: Backed,
     subscription_id: OfSubscription = None,
-    webhook_id: Annotated[
-        str | None,
-        Query(description="Only at this event.", examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"], max_length=255),
-    ] = None,
+    webhook_id: Annotated[str | None, Query(description="Only at this event.", max_length=255)] = None,
     since: At = None,
     until: At = None,
     cursor: Cursor = None,
@@ -139,13 +136,14 @@ def list_attempts(
     if subscription_id is not None and caller.tenant is not None:
         backing.deployment.subscription(subscription_id, caller.tenant)
     history, begin, end, place = backing.history, unix(since), unix(until), backing.position("attempts", cursor)
-    wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, seeing(caller), webhook_id)
+    sees = seeing(caller, webhook_id)
     if begin is end is place is None:
-        newest, missing = history.recent(subscription_id, limit, wanted.has), history.fault
+        newest, missing = history.recent(subscription_id, limit, sees), history.fault
         found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, backing.deployment.clock()))
     else:
         position = None if place is None else Position(tuple(place[0]), place[1])
         with reading_back(caller):
+            wanted = Wanted(subscription_id, begin or 0.0, _FAR if end is None else end, sees)
             found, missing = history.page(wanted, limit, position), None
     shown = found.attempts
     if caller.tenant is not None and subscription_id is None:
@@ -153,8 +151,7 @@ def list_attempts(
         mine = {each.subscription_id for each in theirs.values() if each.tenant == caller.tenant}
         shown = [each for each in shown if each.subscription_id in mine]
     items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in shown]
-    following = None if found.position is None else backing.cursor("attempts", found.position)
-    return answer({"items": items, "next": following, "missing": missing})
+    return answer({"items": items, "next": backing.cursor("attempts", found.position), "missing": missing})
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics)

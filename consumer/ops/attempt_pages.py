@@ -47,20 +47,16 @@ class AttemptPage(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The attempts of a list: of a subscription or of all, at or after `since` and before `until` (unix seconds).
-
-    `webhook_id`: at one event.
-    """
+    """The attempts of a list: of a subscription or of all, at or after `since` and before `until` (unix seconds)."""
 
     subscription_id: int | None
     since: float
     until: float
     where: Callable[[Attempt], bool] = lambda _: True
-    webhook_id: str | None = None
 
     def has(self, attempt: Attempt) -> bool:
         """Whether the attempt is one of these."""
-        its = self.subscription_id in {None, attempt.subscription_id} and self.webhook_id in {None, attempt.webhook_id}
+        its = self.subscription_id in {None, attempt.subscription_id}
         return its and self.since <= attempt.at < self.until and self.where(attempt)
 
 
@@ -93,7 +89,7 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
             reader.start(steps)
             fresh = [
                 (attempt, stamp)
-                for stamp, attempt in _read(reader, kafka.event_source, end, oldest, (wanted.webhook_id or "").encode())
+                for stamp, attempt in _read(reader, kafka.event_source, end, oldest)
                 if attempt is not None and attempt.at < until and order(attempt) < before and wanted.has(attempt)
             ]
             records += sum(step.end - step.begin for step in steps)
@@ -117,18 +113,15 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
 
 
 def _read(
-    reader: LogReader, source: str, end: float, oldest: dict[TopicPartition, float], part: bytes
+    reader: LogReader, source: str, end: float, oldest: dict[TopicPartition, float]
 ) -> Iterator[tuple[float, Attempt | None]]:
-    """The stamps of the records that are read until `end`, and the attempts in those that have this `part`.
-
-    Notes the oldest of each partition.
-    """
+    """The stamps of the records that are read until `end`, and their attempts. Notes the oldest of each partition."""
     while not reader.done and time.monotonic() < end:
         for record in reader.read(_AT_ONCE, 0.1):
             place, stamp = (record.partition.topic, record.partition.number), record.timestamp / 1000
             if stamp > 0:  # else it cannot be read
                 oldest[place] = min(stamp, oldest.get(place, stamp))
-            yield stamp, parse(record.value, source) if part in (record.value or b"") else None
+            yield stamp, parse(record.value, source)
 
 
 def _later(stamp: float, below: float) -> float:
