@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -227,20 +227,24 @@ class LogSearch(NamedTuple):
 
 
 class Quota:
-    """Admits requests that hold one of the 40 threads for long: `most` at once. Used by any thread."""
+    """Admits requests that hold one of the 40 threads for long: `most` at once, and OF_TENANT of a tenant.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Called with a caller, it gives the context for a request; RequestRefused if as many are under way. Used by any
+    thread.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most, self._why = most, f"too many requests {what}; try again"
         self._admitted: Counter[str | None] = Counter()  # by tenant
         self._lock = Lock()
 
     @contextmanager
-    def admitted(self, caller: Caller, why: str) -> Iterator[None]:
-        """A context for a request; RequestRefused with `why` if as many as allowed are under way."""
+    def __call__(self, caller: Caller) -> Iterator[None]:
+        """The context for a request of the caller."""
         tenant, admitted = caller.tenant, self._admitted
         with self._lock:
-            if admitted.total() >= self._most or (tenant is not None and admitted[tenant] >= OF_TENANT):
-                raise RequestRefused(Code.BUSY, why, headers=RETRY_AFTER)
+            if admitted.total() >= self.most or (tenant is not None and admitted[tenant] >= OF_TENANT):
+                raise RequestRefused(Code.BUSY, self._why, headers=RETRY_AFTER)
             admitted[tenant] += 1
         try:
             yield
@@ -249,33 +253,12 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# Under way in this process: for up to minutes, up to 10 s, up to 8 s, up to 5 s, and up to 20 s.
-_EXCHANGES, _READS, _LOOKS, _REDELIVERIES, _CHANGES = Quota(8), Quota(4), Quota(8), Quota(4), Quota(4)
-
-
-def exchanging(caller: Caller) -> AbstractContextManager[None]:
-    """A context for a request to a receiver."""
-    return _EXCHANGES.admitted(caller, "too many requests to receivers are under way; try again")
-
-
-def reading_back(caller: Caller) -> AbstractContextManager[None]:
-    """A context for reading the attempts topic."""
-    return _READS.admitted(caller, "too many requests read older attempts; try again")
-
-
-def reading_log(caller: Caller) -> AbstractContextManager[None]:
-    """A context for reading a place of the log."""
-    return _LOOKS.admitted(caller, "too many requests read the log; try again")
-
-
-def redelivering(caller: Caller) -> AbstractContextManager[None]:
-    """A context for redelivering for some seconds."""
-    return _REDELIVERIES.admitted(caller, "too many requests redeliver; try again")
-
-
-def changing_many(caller: Caller) -> AbstractContextManager[None]:
-    """A context for changing many subscriptions."""
-    return _CHANGES.admitted(caller, "too many requests change many subscriptions; try again")
+# In this process: for up to minutes, 10 s, 8 s, 5 s, and 20 s.
+exchanging = Quota(8, "to receivers are under way")
+reading_back = Quota(4, "read older attempts")
+reading_log = Quota(8, "read the log")
+redelivering = Quota(4, "redeliver")
+changing_many = Quota(4, "change many subscriptions")
 
 
 def seeing(caller: Caller, webhook_id: str | None = None) -> Callable[[Attempt], bool]:

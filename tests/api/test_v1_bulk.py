@@ -46,7 +46,7 @@ def test_an_invalid_request_changes_nothing(api: Api, change: dict[str, Any], po
 
 def test_few_requests_change_many_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds a thread for up to 20 s; the requests of other tenants need one too."""
-    monkeypatch.setattr(backing, "_CHANGES", backing.Quota(1))
+    monkeypatch.setattr(backing.changing_many, "most", 1)
     wanted = {"subscription_ids": [api.create()["id"]], "action": "disable"}
     with backing.changing_many(ANYONE):
         assert api.call("POST", PATH, wanted).json()["code"] == "busy"

@@ -125,7 +125,7 @@ def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.Monke
     """Each holds a thread for seconds; the requests of other tenants need one too."""
     mine, history = api.create(tenant="acme")["id"], History([])
     api.app.state.backing = api.app.state.backing._replace(history=history)
-    monkeypatch.setattr(backing, "_READS", backing.Quota(1))
+    monkeypatch.setattr(backing.reading_back, "most", 1)
     path = f"/attempts?subscription_id={mine}&since=2027-01-15T07:00:00Z"
     assert api.call("GET", path, token="acme").status_code == 200
     with backing.reading_back(ANYONE):
