@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from consumer.ops.attempts import AttemptHistory
 from consumer.ops.backtest import Backtest, backtest, options_of
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.find import Hit, Stretch
-from consumer.ops.overview import Overview
+from consumer.ops.overview import Overview, of_tenant
 from consumer.ops.ping import Ping, ping_subscription
 from consumer.ops.replay_request import NO_KAFKA, Log, records
 from consumer.ops.resend import Resent, resend
@@ -35,6 +35,7 @@ from consumer.ops.story import Story, tell
 from consumer.ops.verification import Ask
 from consumer.ops.walk import Bounds
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.health import ListedSubscription, named
 from consumer.subscriptions.subscribed import Subscribed
 
 OF_TENANT = 2  # requests of one tenant at once: with many tenants, none has all of them
@@ -143,6 +144,18 @@ class Backing(NamedTuple):
         """Send an event again, as `ops.resend`."""
         return resend(self.changes(caller), event, self.replayed().kafka, subscription_id)
 
+    def own(self, caller: Caller, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Those of the attempts whose subscription is the caller's now."""
+        if caller.tenant is None:
+            return attempts
+        theirs = self.receivers(caller, {each.subscription_id for each in attempts})
+        return [each for each in attempts if each.subscription_id in theirs]
+
+    def receivers(self, caller: Caller, ids: Collection[int]) -> dict[int, ListedSubscription]:
+        """Those of these subscriptions that the caller may see, by id."""
+        found = named(self.deployment.engine, ids)
+        return {number: each for number, each in found.items() if caller.tenant in {None, each.tenant}}
+
     def find(self, caller: Caller, text: str) -> list[Hit]:
         """What a text names without a search of the log, as far as the caller may see it."""
         return find.known(self.deployment, text, self.history, caller.tenant)
@@ -176,6 +189,15 @@ class Backing(NamedTuple):
         """How many records are left, for a caller who may see all tenants', and the cursor of the next part."""
         number = records([*left, *part.others]) if caller.tenant is None else None
         return number, self.cursor("log", part.rest(left))
+
+    def overview(self, caller: Caller) -> Overview:
+        """The overview, as far as the caller may see it. RequestRefused if this process has none."""
+        if self.look is None:
+            raise RequestRefused(Code.NOT_FOUND, "this process has no statistics")
+        if caller.tenant is None:
+            return self.look()
+        with counting(caller):
+            return of_tenant(self.deployment, caller.tenant)
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
@@ -253,12 +275,13 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# In this process: for up to minutes, 10 s, 8 s, 5 s, and 20 s.
+# In this process: for up to minutes, 10 s, 8 s, 5 s, 20 s, and 5 s.
 exchanging = Quota(8, "to receivers are under way")
 reading_back = Quota(4, "read older attempts")
 reading_log = Quota(8, "read the log")
 redelivering = Quota(4, "redeliver")
 changing_many = Quota(4, "change many subscriptions")
+counting = Quota(4, "count deliveries")
 
 
 def seeing(caller: Caller, webhook_id: str | None = None) -> Callable[[Attempt], bool]:

@@ -13,10 +13,12 @@ from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
 from consumer.events.event import utc
+from consumer.http.urls import without_addresses
 from consumer.ledger import search
-from consumer.ledger.rows import AttemptFailure
+from consumer.ledger.rows import OPEN, AttemptFailure
 from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
+from consumer.ops.changes import Deployment
 from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
@@ -146,6 +148,22 @@ def overview(
     return Overview(clock(), MOST_COUNTED, loaded=loaded, failing=failing, missing=tuple(missing), **found)
 
 
+def of_tenant(where: Deployment, tenant: str) -> Overview:
+    """The overview of a tenant's subscriptions, without parts about all tenants, and without addresses in errors."""
+    engine = where.engine
+    loaded, failing = _receivers(engine, tenant)
+    parts: dict[str, Any] = dict.fromkeys(_PARTS) | {
+        "states": search.by_state(engine, MOST_COUNTED, tenant),
+        "loaded": loaded,
+        "failing": failing,
+        "disabled": health.disabled(engine, LISTED, tenant),
+        "paused": health.paused(engine, LISTED, tenant),
+        "problematic": _problematic(engine, where.vault, where.rules, where.clock, tenant),
+    }
+    missing = tuple(Missing(part, "only a token of all tenants shows it") for part in parts if parts[part] is None)
+    return Overview(where.clock(), MOST_COUNTED, missing=missing, **parts)
+
+
 def shared(
     look: Callable[[], T], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
 ) -> Callable[[], T]:
@@ -180,12 +198,19 @@ def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:
     return kafka
 
 
-def _receivers(engine: Engine) -> tuple[list[LoadedReceiver], list[FailingReceiver]]:
-    """The loaded and the failing subscriptions: few statements for all of them together."""
-    loaded, failing = search.most_loaded(engine, LISTED), health.failing(engine, LISTED)
+def _receivers(engine: Engine, tenant: str | None = None) -> tuple[list[LoadedReceiver], list[FailingReceiver]]:
+    """The loaded and the failing subscriptions (of a tenant): few statements for all of them together."""
+    if tenant is None:
+        loaded = search.most_loaded(engine, LISTED)
+        theirs = health.named(engine, loaded)
+    else:
+        theirs = health.storing(engine, LISTED, tenant, OPEN)
+        loaded = [*theirs]
+    failing = health.failing(engine, LISTED, tenant)
     ids = {*loaded, *(each.subscription_id for each in failing)}
     waiting, last = search.loads(engine, ids, MOST_COUNTED + 1), search.last_failures(engine, ids)
-    theirs = health.named(engine, loaded)
+    if tenant is not None:
+        last = {each: found._replace(error=without_addresses(found.error)) for each, found in last.items()}
     return (
         [
             LoadedReceiver(each, waiting[each], theirs.get(each), last.get(each))
@@ -196,7 +221,7 @@ def _receivers(engine: Engine) -> tuple[list[LoadedReceiver], list[FailingReceiv
 
 
 def _problematic(
-    engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float]
+    engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float], tenant: str | None = None
 ) -> ProblematicSubscriptions:
-    found = health.problematic(engine, LOOKED_AT, vault, rules, clock)
+    found = health.problematic(engine, LOOKED_AT, vault, rules, clock, tenant)
     return found._replace(subscriptions=found.subscriptions[:LISTED])

@@ -3,19 +3,18 @@
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, select, union_all
+from sqlalchemy import ColumnElement, Engine, Row, exists, func, select, union_all
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
 from consumer.database.statements import any_of
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import walk
+from consumer.subscriptions.repository import page
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
-from models import StoredCursor, Subscription, SubscriptionType
+from models import ParkedDelivery, Status, StoredCursor, Subscription, SubscriptionType
 from models.base import UNREADABLE
 from models.cursor import UNFINISHED
 
@@ -87,10 +86,24 @@ def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]
         return {row.id: _listed(row) for row in rows}
 
 
-def failing(engine: Engine, most: int) -> list[FailingSubscription]:
-    """At most `most` failing subscriptions, in the order in which they began to fail."""
+def storing(engine: Engine, most: int, tenant: str, states: Collection[Status]) -> dict[int, ListedSubscription]:
+    """The first `most` subscriptions of a tenant that have stored deliveries in these states, by id."""
+    stored = exists().where(
+        ParkedDelivery.subscription_id == Subscription.id, any_of(ParkedDelivery.status.expression, [*states])
+    )
+    found = select(*_LISTED).where(Subscription.tenant == tenant, stored).order_by(Subscription.id).limit(most)
+    with reading(engine) as connection:
+        return {row.id: _listed(row) for row in connection.execute(found)}
+
+
+def _of(tenant: str | None) -> list[ColumnElement[bool]]:
+    return [] if tenant is None else [Subscription.tenant == tenant]
+
+
+def failing(engine: Engine, most: int, tenant: str | None = None) -> list[FailingSubscription]:
+    """At most `most` failing subscriptions (of a tenant), in the order in which they began to fail."""
     since = Subscription.failing_since
-    statement = select(*_SHOWN, since).where(since.is_not(None)).order_by(since).limit(most)
+    statement = select(*_SHOWN, since).where(since.is_not(None), *_of(tenant)).order_by(since).limit(most)
     with reading(engine) as connection:
         return [
             FailingSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
@@ -99,23 +112,23 @@ def failing(engine: Engine, most: int) -> list[FailingSubscription]:
         ]
 
 
-def disabled(engine: Engine, most: int) -> list[ListedSubscription]:
-    """At most `most` disabled subscriptions, the newest first.
+def disabled(engine: Engine, most: int, tenant: str | None = None) -> list[ListedSubscription]:
+    """At most `most` disabled subscriptions (of a tenant), the newest first.
 
     Reads the table from its end until it has found as many: an index of (enabled, id) would serve this alone, and
     SQLite would take it for the look-ups of events.
     """
-    newest = select(*_LISTED).where(Subscription.enabled == 0).order_by(Subscription.id.desc()).limit(most)
+    newest = select(*_LISTED).where(Subscription.enabled == 0, *_of(tenant)).order_by(Subscription.id.desc())
     with reading(engine) as connection:
-        return [_listed(row) for row in connection.execute(newest)]
+        return [_listed(row) for row in connection.execute(newest.limit(most))]
 
 
-def paused(engine: Engine, most: int) -> list[ListedSubscription]:
-    """At most `most` paused subscriptions that are not disabled, the longest paused first."""
+def paused(engine: Engine, most: int, tenant: str | None = None) -> list[ListedSubscription]:
+    """At most `most` paused subscriptions (of a tenant) that are not disabled, the longest paused first."""
     since = Subscription.paused_at
-    waiting = select(*_LISTED).where(since.is_not(None), Subscription.enabled == 1).order_by(since).limit(most)
+    waiting = select(*_LISTED).where(since.is_not(None), Subscription.enabled == 1, *_of(tenant)).order_by(since)
     with reading(engine) as connection:
-        return [_listed(row) for row in connection.execute(waiting)]
+        return [_listed(row) for row in connection.execute(waiting.limit(most))]
 
 
 def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklog]:
@@ -176,9 +189,10 @@ def problematic(
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
+    tenant: str | None = None,
 ) -> ProblematicSubscriptions:
-    """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
-    found = list(islice(walk(engine, vault, state="enabled", rules=rules, clock=clock), most))
+    """The subscriptions with problems among the first `most` enabled ones (of a tenant). Each takes 40 µs."""
+    found = page(engine, vault, after=None, limit=most, tenant=tenant, state="enabled", rules=rules, clock=clock)
     return ProblematicSubscriptions(tuple(each for each in found if each.problems), len(found))
 
 

@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 from consumer.api import backing
 from consumer.api.tokens import ANYONE
 from consumer.events.attempt import Attempt
-from consumer.ledger import replays, store
+from consumer.ledger import replays, store, upkeep
 from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after, order
 from consumer.ops.overview import overview
 from tests.api.v1_kit import GROUP, Api
@@ -147,6 +148,33 @@ def test_statistics(api: Api, engine: Engine) -> None:
     assert seen["states"]["parked"] == 1
     assert (seen["failing"], seen["lag"]) == ([], None)
     assert "KAFKA_BOOTSTRAP_SERVERS" in seen["missing"]["lag"]
+
+
+def test_a_tenants_statistics_are_of_its_own_subscriptions(api: Api, engine: Engine) -> None:
+    """Nothing of another tenant is counted or named; what is about all tenants is missing, with the reason."""
+    mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    failed = AttemptFailure("connecting to 10.9.8.7:443", None, None, 1.0)
+    for number in (mine, theirs, theirs):
+        store.park(engine, GROUP, [parked(make_event(api.create()["id"]), number, first=failed, last=failed)], 1.0)
+    for number in (mine, theirs):
+        upkeep.failing(engine, number, 1.0)
+    api.app.state.backing = api.app.state.backing._replace(look=lambda: pytest.fail("it looked at all"))
+    seen = api.call("GET", "/statistics", token="acme").json()
+    assert seen["states"]["parked"] == 1
+    ((failing, error),) = [(each["subscription_id"], each["last_error"]) for each in seen["failing"]]
+    assert (failing, error, seen["disabled"], seen["paused"]) == (mine, "connecting to …:443", [], [])
+    assert (seen["lag"], seen["dead_letters"]) == (None, None)
+    assert seen["missing"]["lag"] == "only a token of all tenants shows it"
+
+
+def test_few_requests_count_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tenant: each reads up to 10,000 rows of a state."""
+    monkeypatch.setattr(backing.counting, "most", 1)
+    api.app.state.backing = api.app.state.backing._replace(look=lambda: pytest.fail("it looked at all"))
+    assert api.call("GET", "/statistics", token="acme").status_code == 200
+    with backing.counting(ANYONE):
+        refused = api.call("GET", "/statistics", token="acme")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
 
 
 def test_event_types_are_listed_page_by_page(api: Api) -> None:

@@ -23,7 +23,7 @@ from tests.console.tokens import Tokens
 from tests.large_estate import DELIVERIES, fill
 from tests.ledger.rows_kit import GROUP, plans
 
-STATEMENTS = 11  # of a page
+STATEMENTS = 11  # of a page; of a tenant's, ten
 SECONDS = 0.05  # of processor time, of a page
 FACTOR = 4  # by which a loaded machine may need more of it
 SEEN_BY = {
@@ -31,12 +31,8 @@ SEEN_BY = {
     for name, tenant in (("everything", None), ("rare", "rare"), ("tenant-1", "tenant-1"), ("nobody", "nobody"))
 }
 OF_ALL = (
-    "/console/",
     "/console/types",
-    "/console/replays",
-    "/v1/statistics",
     "/v1/event-types?limit=200",
-    "/v1/replays?limit=200",
     "/v1/subscriptions?tenant=nobody&state=disabled",
     "/v1/subscriptions?tenant=rare",
     "/v1/deliveries?tenant=*&limit=200",
@@ -44,6 +40,7 @@ OF_ALL = (
     f"/v1/deliveries/{DELIVERIES // 2}",
 )
 OF_A_TENANT = (
+    "/console/",
     "/console/subscriptions",
     "/console/subscriptions?state=disabled",
     "/console/deliveries",
@@ -54,6 +51,9 @@ OF_A_TENANT = (
     "/v1/deliveries?state=held&state=exhausted",
     "/v1/deliveries?event_type=nothing",
     "/v1/deliveries?since=2023-11-20T00:00:00Z&until=2023-11-20T03:00:00Z",
+    "/v1/statistics",
+    "/v1/replays?limit=200",
+    "/console/replays",
 )
 
 # Replays are few. Types and patterns are counted in an index, 0.1 µs for each subscription.
@@ -63,6 +63,7 @@ SCANNED = {
     "SCAN webhook_event_types USING COVERING INDEX ix_webhook_event_types_match",
 }
 
+SORTED = "webhook_secrets", "NULL AND webhook_subscriptions.tenant", "= ? AND webhook_subscriptions.tenant"  # few
 DISABLED = "webhook_subscriptions.enabled = ? ORDER BY webhook_subscriptions.id DESC"  # few are: read from the newest
 
 
@@ -107,12 +108,12 @@ def test_each_page_is_cheap_whoever_asks(full: Engine, port: int, who: str, path
         took = seconds(look)
         told = plans(full, look)
     print(f"\n{who}: {path}: {took * 1000:.1f} ms, {len(told)} statements")  # noqa: T201 (for -s)
-    assert 0 < len(told) <= STATEMENTS, told
+    assert 0 < len(told) <= STATEMENTS - (who != "everything"), told
     for sql, plan in told:
         for part in plan.split(" | "):
             scanned = part.startswith("SCAN webhook_") and part not in SCANNED
             assert not scanned or DISABLED in sql, (sql, plan)
-        assert "FOR ORDER BY" not in plan or "webhook_secrets" in sql, (sql, plan)
+        assert "FOR ORDER BY" not in plan or any(part in sql for part in SORTED), (sql, plan)
     assert took < FACTOR * SECONDS
 
 

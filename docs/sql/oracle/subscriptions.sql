@@ -641,6 +641,32 @@ WHERE
   ROWNUM <= 20
 ;
 
+-- subscriptions.health.failing
+-- The same, of a tenant.
+SELECT
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.failing_since
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.failing_since AS failing_since
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.failing_since IS NOT NULL
+    AND webhook_subscriptions.tenant = :tenant_1
+  ORDER BY
+    webhook_subscriptions.failing_since
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
 -- subscriptions.health.named
 -- The names of these subscriptions.
 SELECT
@@ -688,6 +714,79 @@ WHERE
   ROWNUM <= 20
 ;
 
+-- subscriptions.health.disabled
+-- The same, of a tenant.
+SELECT
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.enabled,
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.tenant = :tenant_1
+  ORDER BY
+    webhook_subscriptions.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
+-- subscriptions.health.storing
+-- A tenant's first subscriptions that have deliveries to send.
+SELECT
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.enabled,
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id = webhook_subscriptions.id
+          AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4)
+      )
+    )
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
 -- subscriptions.health.paused
 -- Paused subscriptions, the longest paused first.
 SELECT
@@ -713,6 +812,39 @@ FROM (
   WHERE
     webhook_subscriptions.paused_at IS NOT NULL
     AND webhook_subscriptions.enabled = :enabled_1
+  ORDER BY
+    webhook_subscriptions.paused_at
+) anon_1
+WHERE
+  ROWNUM <= 20
+;
+
+-- subscriptions.health.paused
+-- The same, of a tenant.
+SELECT
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.enabled,
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.paused_at IS NOT NULL
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.tenant = :tenant_1
   ORDER BY
     webhook_subscriptions.paused_at
 ) anon_1
