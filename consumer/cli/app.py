@@ -76,6 +76,15 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "purge": ("deliveries:purge", "Delete old deliveries that were given up."),
         },
     ),
+    "audit": (
+        "Proofs for an auditor.",
+        {
+            "deliveries": (
+                "audit:deliveries",
+                "Prove that each event of the log was delivered, is still owed, or was given up; name what is missing.",
+            )
+        },
+    ),
     "dead-letters": (
         "Dead letters: records that could not become events.",
         {"publish": ("records:publish_dead_letters", "Publish dead letters again, each to its own topic, unchanged.")},

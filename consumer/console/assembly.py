@@ -11,7 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.console import deliveries, events, overview, replays, search, subscription_forms, subscriptions
+from consumer.console import (
+    deliveries,
+    delivery_audit,
+    events,
+    overview,
+    replays,
+    search,
+    subscription_forms,
+    subscriptions,
+)
 from consumer.console.app import BASE, HEADERS, Frame, Said
 from consumer.console.rendering import environment
 from consumer.console.session import SignOuts
@@ -47,7 +56,7 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     """
     backing, where = backing._replace(tokens=tokens), backing.deployment
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
-    modules = (subscriptions, subscription_forms, events, deliveries, replays, search)
+    modules = (subscriptions, subscription_forms, events, delivery_audit, deliveries, replays, search)
     pages = (each for module in modules for each in module.ROUTES)
     console = frame.app(
         [*overview.routes(backing), *(each._replace(page=partial(each.page, backing)) for each in pages)]

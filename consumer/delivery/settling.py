@@ -41,6 +41,13 @@ UNKNOWN = Failed("stopped while the request was open: its outcome is unknown")
 Clock = Callable[[], float]
 # Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
 AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
+# Calls its argument once Kafka has the attempts that were reported so far, or does not take them.
+OnceReported = Callable[[Callable[[], object]], None]
+
+
+def at_once(then: Callable[[], object]) -> None:
+    """Nothing waits for reports."""
+    then()
 
 
 class Settling:
@@ -60,12 +67,14 @@ class Settling:
         operations_topic: str,
         owns: Callable[[TopicPartition], bool],
         report: AttemptReport | None = None,
+        once_reported: OnceReported = at_once,
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
         """`owns`: whether this worker sends the deliveries of a partition, and is not giving it up.
 
-        `report`, if given, gets each attempt of each delivery; it must not raise.
+        `report`, if given, gets each attempt of each delivery; it must not raise. `once_reported` delays what follows a
+        success until its report cannot be lost.
         """
         self._lanes = lanes
         self._parking = parking
@@ -76,7 +85,7 @@ class Settling:
         self._in_memory = in_memory
         self._operations_topic = operations_topic
         self._owns = owns
-        self._report = report
+        self._report, self.once_reported = report, once_reported
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
@@ -291,17 +300,19 @@ class Settling:
         timestamp = delivery.event.record.timestamp
         if timestamp >= 0:  # a producer may set none, or one of the future: the sum must neither leap nor fall
             metrics.delivery_latency_seconds.observe(max(0.0, now - timestamp / 1000))
-        if self._report is not None:
-            self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:
             log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
         origin, key = delivery.origin, delivery.ordering_key
+        settle: Callable[[], object]
         if isinstance(origin, OpenRecord):
-            origin.settle_one()
+            settle = origin.settle_one
         else:
             made, begun = delivery.attempts - 1, origin.schedule_start
             result = AttemptResult(origin.id, made, "delivered", None, outcome.status, None, now, key, None, begun)
-            self._resolve(delivery, origin, result)
+            settle = partial(self._resolve, delivery, origin, result)
+        if self._report is not None:
+            self._report(delivery, "delivered", outcome, now, took)
+        self.once_reported(settle)
         if key is not None:
             self._lanes.go_on(delivery.lane, key)
 

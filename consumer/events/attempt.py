@@ -8,6 +8,7 @@ import orjson
 
 ATTEMPTED = "delivery.attempted"  # the CloudEvents type
 DELIVERED = "delivered"  # the outcome of an attempt that has not failed
+EXHAUSTED = "exhausted"  # of one after which its delivery was given up
 LARGEST = 2**15  # bytes of a record that is parsed; one with the longest type, tenant and error is smaller
 
 

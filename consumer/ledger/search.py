@@ -27,6 +27,7 @@ from consumer.database.engine import reading
 from consumer.database.statements import IN_LIST, AnySelect, any_of, padded
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import STORED, DeliveryQuery, StoredDelivery, delivery_of, unindexed
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import ATTEMPTS, OF_PAYLOAD, OPEN, AttemptFailure, in_batches, last_of, unix
 from consumer.ledger.upkeep import by_id, by_no_index
 from models import ParkedDelivery, Payload, Status, Subscription
@@ -35,6 +36,7 @@ from models.base import BEFORE_IDS
 MOST = 200  # deliveries of a page
 EXAMINED = IN_LIST  # rows of a page on which conditions without an index are evaluated: one list of ids, some 5 ms
 RECEIVERS = 1_000  # subscriptions of a tenant whose newest deliveries are sought: 5 seeks each, 10 ms on SQLite
+STEP = 1_000  # offsets whose rows are read at once: a span may have millions
 ARMS = 32  # of these, with a state each, the ones that a page takes: a power of two, so that few statements differ
 _PROBES = 15  # times read in one statement: three statements find a moment among two million ids
 _SLACK = 600.0  # seconds by which ids may be out of the order of time: clocks differ, and sequences are cached
@@ -91,6 +93,27 @@ def search(engine: Engine, query: DeliveryQuery, limit: int = 50, position: str 
     if len(found) == limit and found[-1].id != ids[-1]:
         return Page(found, _position(lowest, found[-1].id))
     return Page(found, _position(lowest, ids[window - 1]) if len(ids) > window else beyond)
+
+
+class StoredStatus(NamedTuple):
+    """A stored delivery: the offset and the timestamp (milliseconds) of its record, and its state."""
+
+    subscription_id: int
+    offset: int
+    timestamp: int
+    status: Status
+
+
+def statuses(engine: Engine, group: str, span: Span) -> Iterator[StoredStatus]:
+    """The stored deliveries of a span of the log, but those of replays."""
+    row = ParkedDelivery
+    here = row.group_id == group, row.topic == span.topic, row.partition_no == span.number, row.replay == 0
+    chosen = select(row.subscription_id, row.record_offset, row.record_ts, row.status).where(*here)
+    for begin in range(span.begin, span.end, STEP):
+        step = row.record_offset >= begin, row.record_offset < min(span.end, begin + STEP)
+        with reading(engine) as connection:
+            found = connection.execute(chosen.where(*step)).all()
+        yield from (StoredStatus(*each[:3], Status(each.status)) for each in found)
 
 
 class _Arm(NamedTuple):

@@ -64,9 +64,7 @@ def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicP
     """
     ordered = sorted(set(partitions))
     places = [KafkaTopicPartition(*partition) for partition in ordered]
-    committed = {
-        (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
-    }
+    committed = committed_offsets(kafka, ordered)
     first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
     end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
     reset = (
@@ -78,10 +76,10 @@ def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicP
     ]
 
 
-def committed_offset(kafka: KafkaSettings, partition: TopicPartition) -> int | None:
-    """The offset that the group has committed in a partition; None: it has none. Raises as `lags`."""
-    (place,) = _committed(kafka, [KafkaTopicPartition(*partition)])
-    return place.offset if place.offset >= 0 else None
+def committed_offsets(kafka: KafkaSettings, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offsets that the group has committed, without the partitions where it has none. Raises as `lags`."""
+    places = _committed(kafka, [KafkaTopicPartition(*partition) for partition in sorted(partitions)])
+    return {(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
 
 
 def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:

@@ -27,16 +27,26 @@ def candidates_of(where: Deployment, event_type: str, most: int, tenant: str | N
 
 def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:
     """The reason why a subscription does not get an event of its type, or None. `variables`: of the event."""
+    return barred(item, event.type) or refusal(meant_by(item), event, variables)
+
+
+def barred(item: Subscribed, event_type: str) -> str | None:
+    """The reason why a subscription gets no event of a type at all, or None."""
     unmatched = next((str(problem) for problem in item.problems if problem.effect is Effect.UNMATCHED), None)
     if not item.enabled:
         return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
     if unmatched is not None:
         return unmatched
-    if not any(matches(each, event.type) and event_types.refusal(each) is None for each in item.event_types):
+    if not any(matches(each, event_type) and event_types.refusal(each) is None for each in item.event_types):
         return f"event_types: it gets {', '.join(item.event_types)}"
-    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
+    return None
+
+
+def meant_by(item: Subscribed) -> dict[str, Any]:
+    """The options for `refusal`. With a filter that cannot be used, a subscription's events are stored: they match."""
     meant, _ = read(item.options)
-    return refusal(meant | {"event_filter": None} if broken else meant, event, variables)
+    broken = any(problem.option == "event_filter" for problem in item.problems)
+    return {**meant, "event_filter": None} if broken else {**meant}
 
 
 def refusal(meant: Mapping[str, Any], event: Event, variables: Mapping[str, object]) -> str | None:

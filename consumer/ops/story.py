@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED, Attempt
+from consumer.events.attempt import DELIVERED, EXHAUSTED, Attempt
 from consumer.events.cloud_event import rfc3339, variables_of
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
@@ -22,7 +22,7 @@ from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.bounded import within
 from consumer.ops.changes import Deployment
-from consumer.ops.cluster import committed_offset
+from consumer.ops.cluster import committed_offsets
 from consumer.ops.matching import candidates_of, hindrance
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
@@ -140,7 +140,7 @@ def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # 
         return ReceiverState.DELIVERED, f"{rfc3339(success.at)}, attempt {success.attempt}, status {success.status}"
     if it.stored is not None:
         return _of_row(it.stored, it.item, it.now)
-    if last is not None and last.outcome == "exhausted":
+    if last is not None and last.outcome == EXHAUSTED:
         return ReceiverState.GIVEN_UP, failed
     if it.item is None:
         return ReceiverState.UNKNOWN, "its subscription was removed"
@@ -197,7 +197,7 @@ def _attempts(history: AttemptHistory | None, event: Event) -> tuple[list[Attemp
 
 def _is_settled(kafka: KafkaSettings, event: Event) -> bool | None:
     try:
-        offset = within(lambda: committed_offset(kafka, event.record.topic_partition), SECONDS)
+        committed = within(lambda: committed_offsets(kafka, {event.record.topic_partition}), SECONDS)
     except (WebhooksError, KafkaException):
         return None
-    return offset is not None and offset > event.record.offset
+    return committed.get(event.record.topic_partition, 0) > event.record.offset

@@ -1,7 +1,9 @@
 """Reads stretches of the log within bounds, for a search, a backtest or a proof: a batch at a time."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import NamedTuple
 
 from consumer.intake.log_reader import LogReader
@@ -18,6 +20,9 @@ class Bounds(NamedTuple):
     records: int = 100_000
     size: int = 256 * 2**20
     seconds: float = 5.0
+
+
+UNBOUNDED = Bounds(sys.maxsize, sys.maxsize, inf)
 
 
 def walk(reader: LogReader, spans: Iterable[Span], bounds: Bounds) -> Iterator[list[Record]]:

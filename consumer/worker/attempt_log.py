@@ -1,6 +1,8 @@
 """Writes a record for each attempt at a delivery to the attempts topic.
 
-Nothing waits for these records: they are acknowledged by one broker at most, and dropped if Kafka does not take them.
+A delivery that succeeded leaves no row: its attempt is the only proof of it. So it is settled only once all in-sync
+replicas have its attempt, and no crash loses it. If Kafka does not take attempts for PATIENCE seconds, deliveries go on
+without this proof.
 """
 
 import os
@@ -21,23 +23,23 @@ log = structlog.get_logger(__name__)
 
 RESPONSE = 256  # characters of an answer, escaped to ASCII
 FLUSH = 1.0  # seconds at the end for records to be acknowledged
-POLL_EVERY = 0.05  # seconds: librdkafka counts a record as queued until its answer is served
+POLL_EVERY = 0.01  # seconds: librdkafka counts a record as queued until its answer is served
+PATIENCE = 5.0  # seconds for acknowledgements: as long as a partition takes to get another leader
 SAY_EVERY = 60.0  # seconds between two lines in the log
 _CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
 _DEFAULTS: dict[str, str | int] = {
     "client.id": "kafka-webhooks-attempts",
-    # One request carries the attempts of a tenth of a second. They are alike: lz4 leaves a fifth of their bytes.
-    "linger.ms": 100,
+    # One request carries the attempts of this time. They are alike: lz4 leaves a fifth of their bytes.
+    "linger.ms": 20,
     "batch.num.messages": 10_000,
     "compression.type": "lz4",
     "topic.metadata.propagation.max.ms": 5_000,
 }
 _FIXED: dict[str, str | int | bool] = {
-    "acks": 1,
-    "enable.idempotence": False,
-    # Limits of memory and time; beyond them, attempts are dropped.
-    "queue.buffering.max.messages": 50_000,
-    "queue.buffering.max.kbytes": 16_384,
+    "acks": "all",
+    # Limits of memory and time for each of two producers; beyond them, attempts are dropped.
+    "queue.buffering.max.messages": 25_000,
+    "queue.buffering.max.kbytes": 8_192,
     "delivery.timeout.ms": 30_000,
     # A reader computes the partition of a subscription.
     "partitioner": "consistent",
@@ -45,8 +47,24 @@ _FIXED: dict[str, str | int | bool] = {
 }
 
 
+class _Round:
+    """Attempts of one producer, and what is to be done once all of them are acknowledged.
+
+    Only a producer's count of open records tells cheaply that all are: a report of each costs more than the record.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.then: list[Callable[[], object]] = []
+
+    def end(self) -> None:
+        then, self.then = self.then, []
+        for each in then:
+            each()
+
+
 class AttemptLog(Part):
-    """Writes the attempts of one worker. It never raises, and waits only in `close`.
+    """Writes the attempts of one worker, in rounds: while one is sent, the next one fills. It waits only in `close`.
 
     `dropped` counts attempts that Kafka has not taken. A failure is no `fault`: deliveries go on.
     """
@@ -58,8 +76,10 @@ class AttemptLog(Part):
         self._source = kafka.event_source
         self._prefix = os.urandom(8).hex()  # makes the ids of this process's records unique
         self._number = 0
-        self._poll_at = self._say_at = 0.0
+        self._poll_at = self._say_at = self._sent_at = 0.0
         self._said = 0  # the value of `dropped` in the last log line
+        self._missed = 0  # the value of `dropped` when the last round began
+        self._late = False  # Kafka does not take attempts now: nothing waits for it
         self._reason = ""
         config = {
             **_DEFAULTS,
@@ -68,13 +88,17 @@ class AttemptLog(Part):
             "bootstrap.servers": kafka.bootstrap_servers,
             "on_delivery": self._answered,
         }
-        self._producer = made(Producer, config, kafka)
-        self._produce: Callable[..., None] = self._producer.produce
+        self._fills, self._sent = (_Round(made(Producer, config, kafka)) for _ in range(2))
+
+    @property
+    def busy(self) -> bool:
+        """Something waits for attempts to be acknowledged."""
+        return bool(self._fills.then or self._sent.then)
 
     def report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
         """Write an attempt that ended `at` (unix seconds) after `seconds`. `what` is its outcome's name in the metrics.
 
-        Call it after the attempt is counted. Drops the attempt if Kafka cannot take it at once.
+        Call it after the attempt is counted. Drops the attempt if Kafka cannot take it at once. Never raises.
         """
         event, subscription_id = delivery.event, delivery.lane.endpoint.subscription_id
         self._number = number = self._number + 1
@@ -100,19 +124,36 @@ class AttemptLog(Part):
                 response,
             )
             value = render(attempt, self._source, f"{self._prefix}-{number}")
-            self._produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
+            self._fills.producer.produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
             self._drop(failure)
 
+    def once_written(self, then: Callable[[], object]) -> None:
+        """Call `then` on the loop once Kafka has the attempts that were reported so far; at once if it takes none."""
+        if self._late:
+            then()
+        else:
+            self._fills.then.append(then)
+
     def poll(self, now: float) -> None:
-        """Serve delivery reports at intervals. Logs dropped attempts once a minute."""
+        """Serve answers at intervals, and begin the next round. Logs dropped attempts once a minute."""
         if now < self._poll_at:
             return
         self._poll_at = now + POLL_EVERY
         try:
-            self._producer.poll(0)
+            self._fills.producer.poll(0)
+            self._sent.producer.poll(0)
         except KafkaException as failure:  # the binding raises errors that concern the whole client
             self._reason = str(failure.args[0].str())
+        if not len(self._sent.producer):
+            self._late, self._missed = self.dropped > self._missed, self.dropped
+            self._sent.end()
+            if self.busy or len(self._fills.producer):
+                self._fills, self._sent, self._sent_at = self._sent, self._fills, now
+        elif now - self._sent_at > PATIENCE:
+            self._late = True
+        if self._late:
+            self._end()
         if self.dropped != self._said and now >= self._say_at:
             self._say_at = now + SAY_EVERY
             self._say()
@@ -120,13 +161,19 @@ class AttemptLog(Part):
     def close(self) -> None:
         """Wait at most a second for acknowledgements, then drop the rest."""
         try:
-            self._producer.flush(FLUSH)
-            self._producer.purge()
-            self._producer.poll(0)
+            for each in (self._sent, self._fills):
+                each.producer.flush(FLUSH / 2)
+                each.producer.purge()
+                each.producer.poll(0)
         except KafkaException as failure:
             self._reason = str(failure.args[0].str())
+        self._end()
         if self.dropped != self._said:
             self._say()
+
+    def _end(self) -> None:
+        self._sent.end()
+        self._fills.end()
 
     def _answered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

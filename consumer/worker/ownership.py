@@ -260,9 +260,12 @@ class Handover:
         # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
         # would wait.
         end = min(self.monotonic() + STORE_DRAIN, until)
+        reported: list[None] = []
+        self.settling.once_reported(lambda: reported.append(None))
         while self.monotonic() < end and (
             self.catch_up.save(topic_partitions)
             or fanout is not None
+            or not reported
             or self.parking.holds(topic_partitions)
             or self.dead_letters.holds(topic_partitions)
         ):

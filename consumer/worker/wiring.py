@@ -23,7 +23,7 @@ from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
-from consumer.delivery.settling import Settling
+from consumer.delivery.settling import Settling, at_once
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
@@ -196,6 +196,7 @@ class WorkerParts:
             operations_topic=kafka.operations_topic,
             owns=self.ownership.owns,
             report=None if self.attempt_log is None else self.attempt_log.report,
+            once_reported=at_once if self.attempt_log is None else self.attempt_log.once_written,
             clock=clock,
             monotonic=monotonic,
         )

@@ -48,6 +48,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", f"{S}/backtest", {"event_type": "a"}, "read"),
     ("GET", "/attempts", None, "read"),
     ("GET", "/statistics", None, "read"),
+    ("GET", "/audit/deliveries", None, "read"),
     ("GET", "/event-types", None, "read"),
     ("GET", "/replays", None, "read"),
     ("POST", "/replays", {"subscription_id": 1, "since": "1h"}, "write"),

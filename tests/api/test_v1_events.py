@@ -32,7 +32,7 @@ def topic(kafka: Kafka) -> str:
 @pytest.fixture
 def api(engine: Engine, kafka: Kafka, topic: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
     """The application with that log, whose group has committed all of it."""
-    monkeypatch.setattr(story, "committed_offset", lambda *_: 3)
+    monkeypatch.setattr(story, "committed_offsets", lambda _, partitions: dict.fromkeys(partitions, 3))
     return make_api(engine, TokenFile(token_file(tmp_path / "tokens.toml")), log=Log(kafka.settings(), [topic]))
 
 

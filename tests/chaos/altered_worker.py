@@ -32,7 +32,8 @@ from consumer.intake.source import Source
 from consumer.ledger import cursors
 from consumer.matching import selection
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker import catch_up, feeder, polling, saver
+from consumer.worker import attempt_log, catch_up, feeder, polling, saver
+from consumer.worker.attempt_log import AttemptLog
 
 Change = Callable[[], None]
 
@@ -140,6 +141,12 @@ def moves_an_offset_back() -> None:
         return (mark - 1, metadata) if next(calls) % 10 == 0 and mark > 1 else (mark, metadata)
 
     _wrap(OffsetTracker, "committable", less)
+
+
+def settles_before_its_attempt_is_written() -> None:
+    """A success settles while its attempt waits to be sent."""
+    attempt_log._DEFAULTS["linger.ms"] = 3_000
+    _wrap(AttemptLog, "once_written", lambda _wait, _self, then: then())
 
 
 def forgets_attempts() -> None:

@@ -39,6 +39,7 @@ class Rule(StrEnum):
     STUCK = "work goes on within 30 s"
     ENDED = "a worker ends as it is told to"
     ANNOUNCED = "what is given up is announced, under one id"
+    UNPROVEN = "the audit finds what became of each delivery"
     PAUSED = "what is published during a pause is not sent before its end"
 
 

@@ -7,8 +7,8 @@ from tests.chaos.world import World
 
 HEADER = (
     "| run | seed | faults | seconds | events | deliveries | by cursors | attempts | commits | lost"
-    " | repeated, by cause | out of order | violations |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    " | repeated, by cause | out of order | audited | violations |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -28,6 +28,7 @@ def line(run: str, world: World) -> str:
         book.broken[Rule.LOST],
         f"{len(book.repeats)} ({_causes(book)})" if book.disruptions else len(book.repeats),
         book.broken[Rule.ORDER],
+        f"{world.audited['matched']}, {world.audited['missing']} missing" if world.audited else "no",
         len(book.violations),
     )
     return f"| {' | '.join(map(str, cells))} |"

@@ -43,7 +43,7 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
 ) -> None:
     """All faults occur at random, overlapping. Every rule of the book holds."""
     seed += run
-    shape = Shape(seed, protocol, in_memory=seed % 2 == 0)
+    shape = Shape(seed, protocol, in_memory=seed % 2 == 0, audited=seed % 3 != 0)
     shape = DATABASES[database](shape)
     with KafkaBroker(nodes) as brokers:
         world = new_world(shape, brokers.bootstrap, brokers)

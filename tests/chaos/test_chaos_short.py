@@ -18,8 +18,8 @@ pytestmark = pytest.mark.timeout(240)
 PAUSES = (0.2, 1.0)  # seconds between the starts of two faults
 
 SHAPES = {
-    "classic": Shape(seed=0, protocol="classic", workers=2),
-    "consumer, answers lost": with_lost_answers(Shape(seed=0, protocol="consumer", workers=2)),
+    "classic": Shape(seed=0, protocol="classic", workers=2, audited=True),
+    "consumer, answers lost": with_lost_answers(Shape(seed=0, protocol="consumer", workers=2, audited=True)),
     "classic, Oracle 19c": on_oracle(Shape(seed=0, protocol="classic", workers=2), "19c"),
 }
 

@@ -94,6 +94,12 @@ def _end(world: World) -> None:
     world.end(within=1.0)
 
 
+def _kill_and_end(world: World) -> None:
+    """Replace the worker when it has died, and end when all is delivered."""
+    _kill(world)
+    world.end()
+
+
 def _give_up(world: World) -> None:
     """Stop as soon as a delivery was given up."""
     world.wait(lambda: world.deployment.rows("exhausted"), FOUND_WITHIN)
@@ -121,6 +127,7 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest 
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
     broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),
     broken.drops_a_parked_insert: (Rule.LOST, _end),
+    broken.settles_before_its_attempt_is_written: (Rule.UNPROVEN, _kill_and_end),
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
     broken.moves_an_offset_back: (Rule.BACKWARDS, _look_on),
     broken.forgets_attempts: (Rule.ATTEMPTS, _look_on),
@@ -145,7 +152,8 @@ def found(
             program = broken.command(change)
             # So few events that a cursor reads faster than they come, on a busy machine too.
             per_second = 30.0 if happens is _meet else 120.0
-            shape = Shape(1, "classic", 1, per_second, program, without_progress=limit)
+            audited = happens in {_kill_and_end, _end_in_order}
+            shape = Shape(1, "classic", 1, per_second, program, without_progress=limit, audited=audited)
             world = new_world(shape, kafka_bootstrap, None)
             world.begin()
             happens(world)

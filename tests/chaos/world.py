@@ -11,9 +11,12 @@ from math import inf
 from signal import SIGTERM
 from typing import Any
 
+from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.ops import changes
 from consumer.ops.changes import Changes
+from consumer.ops.delivery_audit import audit
+from consumer.ops.replay_request import Log
 from consumer.worker.feeder import MOST_UNSAVED
 from tests.chaos import altered_worker
 from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
@@ -53,7 +56,8 @@ class Shape:
     """The parts of a world.
 
     `program` starts a worker other than the unchanged product. `slow` is the additional time to settle a record.
-    `profile` is the emulated Oracle's, if the database is not SQLite.
+    `profile` is the emulated Oracle's, if the database is not SQLite. `audited`: workers write attempts, and in the end
+    the audit has to find each delivery.
     """
 
     seed: int
@@ -65,6 +69,7 @@ class Shape:
     profile: str = ""
     in_memory: bool = True
     without_progress: float = WITHOUT_PROGRESS
+    audited: bool = False
 
 
 def with_lost_answers(shape: Shape) -> Shape:
@@ -118,9 +123,11 @@ class World:
         self.moves: list[tuple[float, str]] = []  # of workers
         self.letters = f"{deployment.group}.dead"
         self.operations = f"{deployment.group}.operations"
+        self.attempts = f"{deployment.group}.attempts"
         self.began_at = self.ended_at = 0.0
         self._looked_at = self._enabled_at = self._waited_for_until = 0.0
         self.book = Book(len(SCHEDULE) + 1)
+        self.audited = Counter[str]()
         self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
         self.operator = Changes(changes.Deployment(deployment.database.engine, deployment.group, Vault()), "chaos")
@@ -165,6 +172,8 @@ class World:
             " AND p.record_offset = d.record_offset AND p.record_ts = d.record_ts WHERE d.status = 'exhausted'"
         )
         self.book.finish(exhausted, self._announced())
+        if self.shape.audited:
+            self._audit()
 
     def abandon(self) -> None:
         """End without judging."""
@@ -194,6 +203,7 @@ class World:
             KAFKA_OPERATIONS_TOPIC=self.operations,
             KAFKA_GROUP_PROTOCOL=self.shape.protocol,
             WEBHOOK_RETRY_IN_MEMORY=f"{IN_MEMORY}s" if self.shape.in_memory else "0",
+            **({"KAFKA_ATTEMPTS_TOPIC": self.attempts} if self.shape.audited else {}),
         )
         self.workers.append(worker)
         self._moved("start", worker)
@@ -359,8 +369,23 @@ class World:
             self.deployment.servers, real=True, replicas=self.brokers.nodes if self.brokers is not None else 1
         )
         kafka.topic(self.deployment.topic, PARTITIONS)
-        for name in (self.letters, self.operations):
+        for name in (self.letters, self.operations, self.attempts):
             kafka.topic(name)
+
+    def _audit(self) -> None:
+        """The audit finds what became of each delivery that may not have been disabled meanwhile."""
+        kafka = KafkaSettings(bootstrap_servers=self.deployment.servers, group_id=self.deployment.group)
+        log, until = (
+            Log(kafka.model_copy(update={"operations_topic": self.operations}), [self.deployment.topic]),
+            time.time() + 1,
+        )
+        (*_, found) = audit(log, self.operator.deployment, self.attempts, self.began_at - 60, until)
+        of = {each.id: each for each in self.book.subscriptions}
+        for each in found.missing:
+            event, subscription = self.book.at[each.partition, each.offset], of[each.subscription_id]
+            if not (subscription.optional and self.book.excused(subscription, event)):
+                self.book.violated(Rule.UNPROVEN, f"event {event.number} for {subscription.path}: {each}")
+        self.audited = found.total
 
     def _announced(self) -> Counter[tuple[int, str]]:
         """The number of distinct operational events for each exhausted delivery."""

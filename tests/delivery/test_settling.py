@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,21 @@ def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
     assert (desk.metrics.deliveries, desk.metrics.attempts) == ({"delivered": 1}, {"2xx": 1})
     assert desk.metrics.attempt_seconds.total == pytest.approx(TOOK)
     assert desk.metrics.delivery_latency_seconds.total == pytest.approx(100)
+
+
+def test_a_success_moves_nothing_until_its_attempt_cannot_be_lost(desk: Desk) -> None:
+    """Neither the offset nor the row: after a crash, the attempt alone proves a delivery that left no row."""
+    waiting: list[Callable[[], object]] = []
+    desk.settling.once_reported = waiting.append
+    desk.end(desk.start(), response(200))
+    desk.end(desk.due_row(), response(200))
+    assert (desk.settled, set(desk.taken_up), desk.parking.backlog) == ([], {1}, 0)
+    assert [status for status, *_ in desk.results()] == ["parked"]
+    for each in waiting:
+        each()
+    desk.write()
+    assert (desk.settled, set(desk.taken_up)) == ([0], set())
+    assert [status for status, *_ in desk.results()] == ["delivered"]
 
 
 @pytest.mark.parametrize(("timestamp", "counted"), [(-1, 0), (int(NOW * 1e6), 1)], ids=["none", "microseconds"])

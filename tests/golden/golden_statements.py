@@ -381,6 +381,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Delete them, and this key if it is that old, an array.",
             "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
+        "ledger.search.statuses": ("`audit deliveries`: the rows of a thousand offsets.",),
         "ledger.search.by_state": (
             "The number of rows in each state, up to a bound.",
             "The same, of a tenant's subscriptions.",
@@ -645,6 +646,7 @@ def _command(engine: Engine) -> None:
     cursors.begin(engine, GROUP, [NewCursor(("t", 3, 1), 5, CursorReason.PAUSED)], T)
     backlogs.of_subscription(engine, 1)
     backlogs.covering(engine, GROUP, ("t", 3), 5, [1])
+    list(search.statuses(engine, GROUP, Span("t", 3, 0, 2)))
     with engine.begin() as connection:
         backlogs.look_at(connection, 1)
     search.progress(engine, [1, 2])

@@ -70,7 +70,7 @@ def history() -> History:
 @pytest.fixture
 def told(where: Deployment, history: History, monkeypatch: pytest.MonkeyPatch) -> Told:
     """Tells the story of the event; the group has committed its record."""
-    monkeypatch.setattr(module, "committed_offset", lambda *_: 8)
+    monkeypatch.setattr(module, "committed_offsets", lambda _, partitions: dict.fromkeys(partitions, 8))
 
     def story(**more: Any) -> Story:
         return tell(where, event(), KAFKA, history, **more)  # type: ignore[arg-type]  # it answers as the real one
@@ -199,9 +199,8 @@ def test_a_record_that_is_not_committed_waits(
     """Unless Kafka does not say: then nothing is known. A group that has committed nothing has it before it."""
     number = add(engine)
     history.attempts = [attempt(number, 1, "retried")]
-    offsets: list[int | None] = [7, None]
-    for offset in offsets:
-        monkeypatch.setattr(module, "committed_offset", lambda *_, offset=offset: offset)
+    for committed in ({("orders", 2): 7}, {}):
+        monkeypatch.setattr(module, "committed_offsets", lambda *_, committed=committed: committed)
         found = only(told())
         waits = "attempt 1 failed: status 503; the group has not committed its record yet"
         assert (found.state, found.why) == (ReceiverState.WAITING, waits)
@@ -209,7 +208,7 @@ def test_a_record_that_is_not_committed_waits(
     def down(*_: object) -> int:
         raise KafkaUnavailable("no answer")
 
-    monkeypatch.setattr(module, "committed_offset", down)
+    monkeypatch.setattr(module, "committed_offsets", down)
     assert only(told()).state is ReceiverState.UNKNOWN
 
 

@@ -63,6 +63,27 @@ def test_a_revoke_waits_for_dead_letters_of_its_partition(deployment: Deployment
     assert world.committed[TOPIC, 1] == (1, "")
 
 
+def test_a_revoke_waits_for_attempts_to_be_on_record(deployment: Deployment) -> None:
+    """What has succeeded is settled then, and the last commit covers it. If it takes too long, it is sent again."""
+    world, waiting = deployment.world, list[Callable[[], object]]()
+
+    def run() -> None:
+        while waiting:
+            waiting.pop(0)()
+
+    world.worker.parts.settling.once_reported = waiting.append
+    for number in (0, 1):
+        deployment.write(number, "b")
+        world.settle_down()
+        world.transport.answer(0, result("taken"))
+        world.turn()
+    assert waited(deployment, 0) == pytest.approx(STORE_DRAIN, abs=0.1)
+    assert (TOPIC, 0) not in world.committed
+    after(1.0, deployment, run)
+    assert waited(deployment, 1) == pytest.approx(1.0, abs=0.1)
+    assert world.committed[TOPIC, 1] == (1, "")
+
+
 def test_a_revoke_waits_for_writes_of_its_partition(deployment: Deployment) -> None:
     """It waits for the write under way and for waiting ones. The last commit covers both."""
     world = deployment.world

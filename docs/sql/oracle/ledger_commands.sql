@@ -1126,6 +1126,23 @@ VALUES
   (:key_digest, :request_digest, :resource_id, :created_at)
 ;
 
+-- ledger.search.statuses
+-- `audit deliveries`: the rows of a thousand offsets.
+SELECT
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.status
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.record_offset >= :record_offset_1
+  AND webhook_deliveries.record_offset < :record_offset_2
+;
+
 -- ledger.search.by_state
 -- The number of rows in each state, up to a bound.
 SELECT

@@ -1,0 +1,29 @@
+"""The page that audits deliveries, on a real Kafka."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.console.browser import Browser
+from tests.kafka_kit import Kafka
+from tests.ops.audit_scene import EVENTS, Scene
+
+pytestmark = pytest.mark.kafka  # the mock cluster finds no offsets by time
+
+PAGE = "/audit/deliveries"
+
+
+def test_a_proof_and_what_it_names(real_kafka: Kafka, engine: Engine, console: Callable[..., Browser]) -> None:
+    """The page asks for a time first; then it says that nothing is missing, or links the missing events."""
+    scene = Scene(real_kafka, engine)
+    browser = console(None, kafka=scene.settings, log=scene.log)
+    scene.tried(*range(EVENTS - 1))
+    assert "missing" not in browser.get(PAGE).text
+    found = browser.get(PAGE, params={"seconds": "3600"}).text
+    assert "1 missing" in found
+    assert f'href="/console/events/{scene.topic}/0/{EVENTS - 1}"' in found
+    scene.tried(EVENTS - 1)
+    assert "Nothing is missing" in browser.get(PAGE, params={"seconds": "3600"}).text
+    wrong = browser.get(PAGE, params={"seconds": "3600", "subscription": "99"}).text
+    assert "There is no subscription 99" in wrong
