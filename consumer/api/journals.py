@@ -51,7 +51,7 @@ class AuditEntry(Answer):
     data: dict[str, Any]
 
 
-class AuditPage(Page):
+class AuditEntryPage(Page):
     """Operational events, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
     items: list[AuditEntry]
@@ -87,7 +87,7 @@ def publish_dead_letter(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.get("/audit", tags=["audit"], response_model=AuditPage)
+@router.get("/audit", tags=["audit"], response_model=AuditEntryPage)
 def list_audit(
     caller: Reader,
     backing: Backed,
@@ -103,7 +103,7 @@ def list_audit(
     with reading_log(caller):
         found = events.audit(backing.cluster(), limit, query, position)
     items = [AuditEntry.model_validate(each) for each in found.found]
-    return answer(AuditPage(items=items, next=backing.cursor("audit", found.position)))
+    return answer(AuditEntryPage(items=items, next=backing.cursor("audit", found.position)))
 
 
 def _shown(backing: Backing, *letters: dead_letters.DeadLetter) -> list[DeadLetter]:

@@ -50,5 +50,5 @@ def test_no_request_breaks_it(engine: Engine, tmp_path: Path) -> None:
                 suppress_health_check=list(HealthCheck),
             )(given(case=strategy)(call))
             run()
-    assert len(operations) == 30
+    assert len(operations) == 36
     assert {200, 204, 404, 409, 422} <= statuses
