@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from consumer.errors import Conflict, NotFound
+from consumer.intake.log_reader import LogReader
 from consumer.ledger import cursors
 from consumer.ledger.cursors import NewCursor
 from consumer.ops import delivery_audit as module
@@ -54,6 +55,15 @@ def test_each_delivery_is_found_where_it_is(scene: Scene) -> None:
         (scene.topic, 0, 6, scene.subscription)
     ]
     assert (found.left, found.faults) == (0, [])
+
+
+def test_hours_without_records_cost_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit since the year 2000 begins at the first record, and ends behind the last one."""
+    asked, spans = [], LogReader.spans
+    monkeypatch.setattr(LogReader, "spans", lambda *given: asked.append(given) or spans(*given))
+    (*_, found) = audit(scene.log, scene.where, scene.attempts, 946_684_800.0, time.time() + 365 * 86_400)
+    assert (found.total["records"], found.left) == (EVENTS + 1, 0)
+    assert len(asked) < 9
 
 
 def test_a_whole_proof_has_no_difference_until_one_delivery_is_removed(scene: Scene) -> None:
