@@ -1,8 +1,7 @@
 """Writes a record for each attempt at a delivery to the attempts topic.
 
 A delivery that succeeded leaves no row: its attempt is the only proof of it. So it is settled only once all in-sync
-replicas have its attempt, and no crash loses it. If Kafka does not take attempts for PATIENCE seconds, deliveries go on
-without this proof.
+replicas have its attempt, and no crash loses it. Deliveries go on without this proof if Kafka does not take attempts.
 """
 
 import os
@@ -24,7 +23,6 @@ log = structlog.get_logger(__name__)
 RESPONSE = 256  # characters of an answer, escaped to ASCII
 FLUSH = 1.0  # seconds at the end for records to be acknowledged
 POLL_EVERY = 0.01  # seconds: librdkafka counts a record as queued until its answer is served
-PATIENCE = 5.0  # seconds for acknowledgements: as long as a partition takes to get another leader
 SAY_EVERY = 60.0  # seconds between two lines in the log
 _CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
 _DEFAULTS: dict[str, str | int] = {
@@ -37,10 +35,11 @@ _DEFAULTS: dict[str, str | int] = {
 }
 _FIXED: dict[str, str | int | bool] = {
     "acks": "all",
-    # Limits of memory and time for each of two producers; beyond them, attempts are dropped.
+    # Limits of memory and time for each of two producers; beyond them, attempts are dropped. The time is longer than a
+    # broker's restart: what succeeds meanwhile is proven after it.
     "queue.buffering.max.messages": 25_000,
     "queue.buffering.max.kbytes": 8_192,
-    "delivery.timeout.ms": 30_000,
+    "delivery.timeout.ms": 60_000,
     # A reader computes the partition of a subscription.
     "partitioner": "consistent",
     "delivery.report.only.error": True,
@@ -76,10 +75,10 @@ class AttemptLog(Part):
         self._source = kafka.event_source
         self._prefix = os.urandom(8).hex()  # makes the ids of this process's records unique
         self._number = 0
-        self._poll_at = self._say_at = self._sent_at = 0.0
+        self._poll_at = self._say_at = 0.0
         self._said = 0  # the value of `dropped` in the last log line
         self._missed = 0  # the value of `dropped` when the last round began
-        self._late = False  # Kafka does not take attempts now: nothing waits for it
+        self._late = False  # Kafka has not taken all attempts of the last round: nothing waits for it
         self._reason = ""
         config = {
             **_DEFAULTS,
@@ -149,17 +148,16 @@ class AttemptLog(Part):
             self._late, self._missed = self.dropped > self._missed, self.dropped
             self._sent.end()
             if self.busy or len(self._fills.producer):
-                self._fills, self._sent, self._sent_at = self._sent, self._fills, now
-        elif now - self._sent_at > PATIENCE:
-            self._late = True
+                self._fills, self._sent = self._sent, self._fills
         if self._late:
-            self._end()
+            self._sent.end()
+            self._fills.end()
         if self.dropped != self._said and now >= self._say_at:
             self._say_at = now + SAY_EVERY
             self._say()
 
     def close(self) -> None:
-        """Wait at most a second for acknowledgements, then drop the rest."""
+        """Wait at most a second for acknowledgements, then drop the rest. What waits for these is never done."""
         try:
             for each in (self._sent, self._fills):
                 each.producer.flush(FLUSH / 2)
@@ -167,13 +165,8 @@ class AttemptLog(Part):
                 each.producer.poll(0)
         except KafkaException as failure:
             self._reason = str(failure.args[0].str())
-        self._end()
         if self.dropped != self._said:
             self._say()
-
-    def _end(self) -> None:
-        self._sent.end()
-        self._fills.end()
 
     def _answered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

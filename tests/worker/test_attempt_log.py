@@ -14,7 +14,7 @@ from consumer.delivery.outcome import Delivered, Failed, Outcome, judge
 from consumer.events.attempt import parse
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker import attempt_log
-from consumer.worker.attempt_log import PATIENCE, RESPONSE, AttemptLog
+from consumer.worker.attempt_log import RESPONSE, AttemptLog
 from tests.delivery.desk_kit import response
 from tests.delivery.store_kit import NOW
 from tests.kafka_kit import Kafka, unique
@@ -167,16 +167,28 @@ def test_what_waits_for_attempts_goes_on_once_kafka_has_them(kafka: Kafka, open_
 
 
 def test_nothing_waits_for_attempts_that_kafka_does_not_take(open_log: Open) -> None:
-    """After PATIENCE seconds without an acknowledgement, all goes on, and later deliveries wait no more."""
+    """All goes on once Kafka has not taken an attempt in time, and later deliveries wait no more."""
     settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", properties={"log.level": "0"})
-    log, went_on = open_log(settings, "attempts"), list[int]()
-    for number, now in enumerate((0.0, 1.0, PATIENCE)):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(attempt_log._FIXED, "delivery.timeout.ms", 300)
+        log, went_on = open_log(settings, "attempts"), list[int]()
+    for number in range(3):
         log.report(delivery(offset=number), "delivered", Delivered(200), NOW, 0.1)
         log.once_written(partial(went_on.append, number))
-        log.poll(now)
+        log.poll(float(number))
         assert went_on == []
-    log.poll(PATIENCE + 0.5)
+    eventually(lambda: not log.busy, every=0.01, meanwhile=lambda: log.poll(time.monotonic()))
     assert went_on == [0, 1, 2]
     log.once_written(partial(went_on.append, 3))
     assert went_on == [0, 1, 2, 3]
     assert log.fault is None
+
+
+def test_what_waits_when_the_worker_stops_is_never_done(open_log: Open) -> None:
+    """The next owner delivers again what has no proof, and no row or offset moves without one."""
+    settings, went_on = KafkaSettings(bootstrap_servers="127.0.0.1:1", properties={"log.level": "0"}), list[int]()
+    log = open_log(settings, "attempts")
+    log.report(delivery(), "delivered", Delivered(200), NOW, 0.1)
+    log.once_written(partial(went_on.append, 0))
+    log.close()
+    assert (went_on, log.dropped) == ([], 1)
