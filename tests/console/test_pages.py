@@ -69,14 +69,16 @@ def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callab
 def test_the_overview_of_a_tenant_is_about_its_own(engine: Engine, console: Callable[..., Browser]) -> None:
     """Its receivers, numbers and failures have nothing of others, and no lag, group or address of the deployment."""
     mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
-    repository.pause(engine, add(engine, "moves", tenant="acme"), "no space")
+    moves = add(engine, "moves", tenant="acme")  # it was another tenant's
+    repository.pause(engine, moves, "no space")
     stored(engine, mine, 1, tenant="acme")
     for offset in (2, 3):
         stored(engine, other, offset, tenant="other")
     history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
     now = time.time()
     tried = Attempt(now, mine, "msg_3", "a", "acme", "t", 0, 3, 1, "parked", None, "to 10.9.8.7", 0.1, None)
-    others = [tried._replace(subscription_id=other, tenant="other"), tried._replace(subscription_id=other)]
+    others = [tried._replace(subscription_id=number, tenant=of) for number, of in ((other, "other"), (other, "acme"))]
+    others.append(tried._replace(subscription_id=moves, tenant="other"))
     for each in (tried, tried._replace(outcome="delivered", error=None), *others):
         history._recent.add(each._replace(event_type=f"of-{each.subscription_id}"), 100, now)
     page = console("acme", history=history).get("/").text
@@ -84,7 +86,8 @@ def test_the_overview_of_a_tenant_is_about_its_own(engine: Engine, console: Call
     assert sorted(rows) == ["mine", "moves"]
     figures = dict(re.findall(r'<dt>([^<]+)</dt>\s*<dd class="value">([^<]+)</dd>', page))
     assert (figures["Delivered, last hour"], figures["Success"], figures["Stored, waiting"]) == ("1", "50.0 %", "1")
-    assert (f"of-{mine}" in page, f"of-{other}" in page, "to …" in page) == (True, False, True)
+    assert [f"of-{number}" in page for number in (mine, other, moves)] == [True, False, False]
+    assert "to …" in page
     assert not re.search("10.9.8.7|Lag|cannot be read|Group", page)
     assert "Lag, records" in console(None).get("/").text
 
