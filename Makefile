@@ -94,8 +94,8 @@ compare: $(VENV)/development ## this service beside its peers, in about 20 minut
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run
 
-screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
-	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console_incident.py $(PYTEST)
+screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium); each page, wide and narrow, light and dark: CONSOLE_GALLERY=/tmp/console
+	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console_incident.py tests/end_to_end/test_supports_question.py tests/console/test_backtest_form.py tests/console/test_delivery_audit_page.py $(PYTEST)
 
 compiled: $(COMPILED)/venv ## a wheel whose hot modules mypyc has compiled (gcc), for this Python, in .cache/compiled; and it installed
 

@@ -10,9 +10,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")
+SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")  # a folder, for the documents
+GALLERY = os.environ.get("CONSOLE_GALLERY")  # a folder, for whoever looks at each page in each form
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
-WIDE, NARROW = (1280, 860), (390, 844)
+WIDE, TABLET, NARROW, DESKTOP = (1280, 860), (800, 1100), (390, 844), (1440, 900)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+CUT_OFF = """[...document.querySelectorAll(".card:has(.table)")].filter(each => each.scrollWidth > each.clientWidth)
+    .map(each => `${each.textContent.trim().slice(0, 40)}: ${each.scrollWidth} in ${each.clientWidth}`)"""
 SOON = 30_000  # milliseconds to wait for an element, on a machine that runs other tests too
 
 
@@ -46,23 +50,35 @@ class Visitor:
         self.page.goto(f"{self.url}{below}{path}")
         return self.page
 
-    def keep(self, name: str) -> None:
-        """Takes a screenshot for the documents, if requested."""
-        if SCREENSHOTS:
+    def keep(self, name: str, *, documented: bool = False) -> None:
+        """Takes screenshots, if requested: one for the documents, and the whole page in each form for the gallery."""
+        self.page.evaluate("scrollTo(0, 0)")
+        if SCREENSHOTS and documented:
             Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
+        if not GALLERY:
+            return
+        Path(GALLERY).mkdir(parents=True, exist_ok=True)
+        for width, height in (DESKTOP, NARROW):
+            self.page.set_viewport_size({"width": width, "height": height})
+            for scheme in SCHEMES:
+                self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                self.page.screenshot(path=f"{GALLERY}/{name}-{width}-{scheme}.png", full_page=True)
+        self.page.emulate_media(color_scheme="light")
+        self.page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
 
     def assert_accessible(self) -> None:
-        """Axe finds no fault in light and dark mode, and a phone need not scroll sideways."""
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for scheme in schemes:
+        """Axe finds no fault in light and dark; only a table scrolls sideways, and on a laptop nothing does."""
+        for scheme in SCHEMES:
             self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # without colour transitions
             found = Axe().run(self.page)
             assert found.violations_count == 0, f"{self.page.url}, {scheme}: {found.generate_report()}"
         self.page.emulate_media(color_scheme="light")
-        self.page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
-        assert self.page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], self.page.url
-        self.page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+        for width, height in (NARROW, TABLET, WIDE):
+            self.page.set_viewport_size({"width": width, "height": height})
+            assert self.page.evaluate("document.documentElement.scrollWidth") <= width, self.page.url
+        cut = self.page.evaluate(CUT_OFF)
+        assert not cut, f"{self.page.url}: {cut}"
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:

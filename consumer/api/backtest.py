@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from pydantic import AwareDatetime, Field, create_model
 
 from consumer.api.context import Answer, Backed, Body, Reader, answer, unix
-from consumer.api.models import option_fields
+from consumer.api.models import EventTypes, check_spelling, option_fields
 from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.search import RECENT
 from consumer.errors import InvalidPosition
@@ -21,7 +21,8 @@ _Tried: Any = create_model("_Tried", __base__=Body, **option_fields(TRIED))
 class NewBacktest(_Tried):  # type: ignore[misc]  # made from the columns
     """Options to try on the log since a time, by default for a day."""
 
-    event_type: Annotated[str, Field(examples=["order.*"])]
+    event_type: Annotated[str | None, Field(examples=["order.*"])] = None
+    event_types: EventTypes = None
     since: Annotated[AwareDatetime | None, Field(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])] = None
     cursor: Annotated[str | None, Field(description="`next` of the part before.", examples=[None])] = None
 
@@ -44,7 +45,7 @@ class Backtest(Answer):
 
     records: Annotated[int | None, Field(description="That were read. Null for a token of a tenant.")]
     records_left: Annotated[int | None, Field(description="That are still to be read. Null for a token of a tenant.")]
-    events: Annotated[int, Field(description="Of its type and tenant.")]
+    events: Annotated[int, Field(description="Of its types and tenant.")]
     matched: int
     by_type: dict[str, int]
     by_hour: Annotated[dict[str, int], Field(description="By the hour's beginning.")]
@@ -60,6 +61,7 @@ def backtest_subscription(caller: Reader, backing: Backed, tried: NewBacktest) -
     The log is read in parts of up to 5 s: go on with `cursor` while `next` is not null, and add the numbers up.
     """
     given = {name: value for name, value in tried.model_dump(exclude={"since", "cursor"}).items() if value is not None}
+    check_spelling(given)
     at = unix(tried.since)
     begin = backing.deployment.clock() - RECENT if at is None else at
     try:

@@ -14,6 +14,7 @@ from sqlalchemy import String
 from typing_extensions import TypeAliasType
 
 from consumer.api.context import Answer, Body, Page, TimeText
+from consumer.api.problems import invalid
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
@@ -358,6 +359,12 @@ def shown(item: Subscribed) -> dict[str, Any]:
 def shown_to(caller: Caller, item: Subscribed) -> dict[str, Any]:
     """The subscription that the caller has changed: only its id without the scope `read`, which guards the rest."""
     return shown(item) if "read" in caller.scopes else {"id": item.id}
+
+
+def check_spelling(given: Mapping[str, Any]) -> None:
+    """Raise RequestRefused if a body names the event types in both ways."""
+    if given.get("event_type") is not None and given.get("event_types") is not None:
+        raise invalid("is given beside event_type; leave one of them out", "event_types")
 
 
 def stored_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def search_all(
     since: At = None,
     cursor: Cursor = None,
 ) -> Response:
-    """Find subscriptions, deliveries, replays and events by an id, a key, a place, a URL, a tenant or an event type.
+    """Find subscriptions, deliveries, replays and events by an id, a key, a place, a name, a URL or an event type.
+
+    A name or URL may have the text in it, in upper or lower case; an external id, a tenant and an event type are it.
 
     The log since a time (by default for a day) is searched for the ids and keys of events, and for the values of
     WEBHOOK_SEARCH_FIELDS: in parts of up to 5 s, each by the cursor that the part before gave.

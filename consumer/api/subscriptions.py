@@ -42,6 +42,7 @@ from consumer.api.models import (
     TestExchange,
     Verification,
     VerificationRequest,
+    check_spelling,
     merged,
     shown,
     shown_to,
@@ -178,7 +179,7 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(why, "generate_secret")
     backing.check_url(caller, new.url)
-    _check_spelling(options)
+    check_spelling(options)
     options["event_type"], *further = options.pop("event_types", None) or [options.get("event_type")]
     changes = backing.changes(caller)
     first = None if new.start is None else _first(caller, backing, new.start, options)
@@ -281,7 +282,7 @@ def patch_subscription(
         raise invalid("is given with the state paused or disabled", "reason")
     if "tenant" in given:
         _check_tenant(caller, given["tenant"])
-    _check_spelling(given)
+    check_spelling(given)
     backing.check_url(caller, given.get("url"))
 
     def values(item: Subscribed) -> Mapping[str, Any]:
@@ -334,12 +335,6 @@ def verify_subscription(
     with backing.verifying(caller) as verify:
         permission, item = verify(changes, subscription_id, wanted.rate)
     return answer({"verification": permission, "subscription": shown_to(caller, item)})
-
-
-def _check_spelling(given: Mapping[str, Any]) -> None:
-    """Raise RequestRefused if a body names the event types in both ways."""
-    if given.get("event_type") is not None and given.get("event_types") is not None:
-        raise invalid("is given beside event_type; leave one of them out", "event_types")
 
 
 def _check_tenant(caller: Caller, tenant: str | None) -> None:

@@ -21,7 +21,9 @@ _SHOWN = 200  # characters of a body
 
 def backtest(
     *,
-    event_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="Event type or pattern.")],
+    event_type: Annotated[
+        list[str], typer.Option("--type", metavar="TYPE", help="Event type or pattern. May be repeated.")
+    ],
     event_filter: Annotated[
         str | None, typer.Option("--filter", metavar="CEL", help="Only events for which this is true.")
     ] = None,
@@ -43,10 +45,10 @@ def backtest(
     \b
     Examples:
       kafka-webhooks subscriptions backtest --type 'order.*' --filter 'data.amount > 100' --since 7d
-      kafka-webhooks subscriptions backtest --type order.paid --projection '{"id": data.id}' --json
+      kafka-webhooks subscriptions backtest --type order.paid --type 'invoice.*' --projection '{"id": data.id}' --json
     """
     given = {
-        "event_type": event_type,
+        "event_types": event_type,
         "event_filter": event_filter,
         "projection": projection,
         "payload_format": payload_format,
@@ -75,9 +77,8 @@ def _read(log: Log, meant: dict[str, object], found: Backtest) -> None:
 
 
 def _print(found: Backtest) -> None:
-    typer.echo(
-        f"{found.matched:,} of {number(found.events, 'event')} of this type match, in {number(found.records, 'record')}"
-    )
+    events = number(found.events, "event")
+    typer.echo(f"{found.matched:,} of {events} of these types match, in {number(found.records, 'record')}")
     told = found.as_json()
     for title, column in (("by_type", "event_type"), ("by_hour", "hour"), ("refused", "why")):
         counts: dict[str, int] = told[title]  # type: ignore[assignment]  # as Backtest makes it

@@ -173,7 +173,7 @@ def resend(
 
 
 def find(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="An id, a key, a place, a URL, a tenant, an event type.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="An id, a key, a place, a name, a URL, an event type.")],
     *,
     since: Annotated[
         str, typer.Option(metavar="TIME", help="Search the log since: 2026-07-28T14:00 (UTC without a zone), or 2h.")

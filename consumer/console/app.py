@@ -296,7 +296,7 @@ class Frame:
         here = request.url.path.removeprefix(BASE)
         text = self._templates.get_template(name).render(
             {
-                "here": next((path for path, _ in reversed(PAGES) if here == path or here.startswith(f"{path}/")), "/"),
+                "here": next((path for path, _ in reversed(PAGES) if here == path or here.startswith(f"{path}/")), ""),
                 "session": caller,
                 "pages": [each for each in PAGES if caller.tenant is None or each[0] in OF_TENANT],
                 "signed_in": self._tokens.required,

@@ -14,7 +14,9 @@ from consumer.console.app import BASE, PageRoute, Said, Visit
 from consumer.console.rendering import numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
+from consumer.events.attempt import Attempt
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.search import MOST
 from consumer.ops.waiting import waits_for
 from models import Status
@@ -86,23 +88,36 @@ def _show(backing: Backing, visit: Visit) -> Response:
     where, history = backing.deployment, backing.history
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     place, sees = item.record[:3], seeing(visit.caller)
-    failures = [("First failure", item.first)] if item.first != item.last else []
-    return visit.render(
-        "delivery.html",
-        it=item,
-        event=event,
-        wait=waits_for(where, item),
-        attempts=[]
+    attempts: Sequence[Attempt] = (
+        ()
         if history is None
         else history.recent(
             item.subscription_id,
             ATTEMPTS,
             lambda each: (each.topic, each.partition, each.offset) == place and sees(each),
-        ),
+        )
+    )
+    return visit.render(
+        "delivery.html",
+        it=item,
+        event=event,
+        wait=waits_for(where, item),
+        attempts=attempts,
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
-        failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
+        failures=_unlisted(item, attempts),
     )
+
+
+def _unlisted(item: StoredDelivery, attempts: Sequence[Attempt]) -> dict[str, AttemptFailure]:
+    """The stored failures that are not among the attempts, by their titles."""
+    tried = [(each.at, each.error) for each in attempts]
+    found = {}
+    for title, each in (("Last failure", item.last), ("First failure", item.first)):
+        if each is not None and not any(abs(each.at - at) < 1 and each.error == error for at, error in tried):
+            found[title] = each
+            tried.append((each.at, each.error))
+    return found
 
 
 def _redeliver(backing: Backing, visit: Visit) -> Response:

@@ -1,5 +1,6 @@
 """The search: what a text names, in the database at once, and in the log a part at a time."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -19,7 +20,7 @@ def _search(backing: Backing, visit: Visit) -> Response:
     return visit.render(
         "search.html",
         q=text,
-        hours=_hours(visit),
+        hours=hours_of(visit.query),
         choices=HOURS,
         hits=backing.find(visit.caller, text) if text else [],
         in_log=backing.log is not None and len(text) >= SHORTEST and "stop" not in visit.query,
@@ -29,14 +30,15 @@ def _search(backing: Backing, visit: Visit) -> Response:
 
 def _in_log(backing: Backing, visit: Visit) -> Response:
     """A part of the log, for the page that shows the others: it asks for the next part by itself."""
-    text, hours = visit.query.get("q", "").strip(), _hours(visit)
+    text, hours = visit.query.get("q", "").strip(), hours_of(visit.query)
     begin = backing.deployment.clock() - int(hours) * 3600
     found = backing.find_in_log(visit.caller, text, begin, visit.query.get("cursor") or None)
     return visit.render("search_part.html", q=text, hours=hours, found=found)
 
 
-def _hours(visit: Visit) -> str:
-    hours = visit.query.get("hours", "")
+def hours_of(asked: Mapping[str, str]) -> str:
+    """How far back the log is searched: one of HOURS."""
+    hours = asked.get("hours", "")
     return hours if hours in dict(HOURS) else str(int(RECENT // 3600))
 
 

@@ -8,15 +8,19 @@ from typing import Any
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, changing_many, check_move
+from consumer.api.backtest import TRIED
 from consumer.api.context import etag
 from consumer.api.problems import Code, RequestRefused
+from consumer.console import backtests
 from consumer.console.app import PageRoute, Said, Visit, to
 from consumer.console.overview import bounded
+from consumer.console.search import HOURS
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import Conflict, InvalidSubscription
 from consumer.ledger import search
 from consumer.ops.bulk import ACTIONS, act_on_all
 from consumer.ops.changes import MOST_OWED
+from consumer.ops.replay_request import NO_KAFKA
 from consumer.ops.reported import masked
 from consumer.sending.trace import MASK
 from consumer.subscriptions.options import OPTIONS
@@ -28,11 +32,15 @@ _COLUMNS = Subscription.__table__.columns
 _STATES = ("enable", "pause", "resume", "disable")  # of ACTIONS, those with a button
 
 
-def _form(visit: Visit, given: Mapping[str, str], wrong: InvalidSubscription | None = None, **more: Any) -> Response:
+def _form(
+    backing: Backing, visit: Visit, given: Mapping[str, str], wrong: InvalidSubscription | None = None, **more: Any
+) -> Response:
     """The page with the form of a new subscription, or of one that is changed."""
+    values = {"own_secret": backing.deployment.rules.own_secret, "tried": None, "wrong": wrong, **more}
     fields = {name: (OPTIONS[name], _COLUMNS[name], text) for name, text in given.items()}
     status = HTTPStatus.OK if wrong is None else HTTPStatus.BAD_REQUEST
-    return visit.render("subscription_form.html", status, fields=fields, wrong=wrong, **more)
+    missing = NO_KAFKA if backing.log is None else None
+    return visit.render("subscription_form.html", status, fields=fields, missing=missing, choices=HOURS, **values)
 
 
 def _given(visit: Visit) -> dict[str, str]:
@@ -47,7 +55,7 @@ def _names(visit: Visit) -> list[str]:
 def _texts(visit: Visit, item: Subscribed) -> dict[str, str]:
     """The options as the form shows them, without confidential values."""
     shown = masked(item.options) or {}
-    return {name: _text(shown[name]) for name in _names(visit)}
+    return {name: _text(shown[name]) for name in _names(visit)} | {"event_type": "\n".join(item.event_types)}
 
 
 def _text(value: object) -> str:
@@ -66,34 +74,44 @@ def _stored(name: str, text: str) -> Any:
         return text
 
 
+def _types(text: str) -> list[str]:
+    """The event types of the form's field, one in a line."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def _new(backing: Backing, visit: Visit) -> Response:
-    given = {name: OPTIONS[name].default or "" for name in _names(visit)}
-    return _form(visit, given, it=None, own_secret=backing.deployment.rules.own_secret)
+    return _form(backing, visit, {name: OPTIONS[name].default or "" for name in _names(visit)}, it=None)
 
 
 def _create(backing: Backing, visit: Visit) -> Response:
     given, required = _given(visit), backing.deployment.rules.own_secret
+    if backtests.is_wanted(visit):
+        return _try(backing, visit, given, it=None)
     own = generate("hmac") if required or visit.form.get("own_secret") else None
     try:
         values = {name: _stored(name, text) for name, text in given.items()}
+        values["event_type"], *further = _types(given["event_type"]) or [""]
         if visit.caller.tenant is not None:
             values["tenant"] = visit.caller.tenant
         backing.check_url(visit.caller, given["url"])
-        added = backing.changes(visit.caller).add(new_secrets=[("signing", own)] if own else (), **values)
+        new_secrets = [("signing", own)] if own else ()
+        added = backing.changes(visit.caller).add(new_secrets=new_secrets, further_types=further, **values)
     except InvalidSubscription as error:
-        return _form(visit, given, error, it=None, own_secret=required)
+        return _form(backing, visit, given, error, it=None)
     there = f"/subscriptions/{added.id}?said=created"
     return visit.tell(there, {"kind": "key", "key": receiver_key(own)}) if own else to(there)
 
 
 def _edit(backing: Backing, visit: Visit) -> Response:
     item = _subscription(backing, visit)
-    return _form(visit, _texts(visit, item), it=item, version=etag(item))
+    return _form(backing, visit, _texts(visit, item), it=item, version=etag(item))
 
 
 def _save(backing: Backing, visit: Visit) -> Response:
     """Change the options whose texts were changed."""
     item, given = _subscription(backing, visit), _given(visit)
+    if backtests.is_wanted(visit):
+        return _try(backing, visit, given, it=item, version=visit.form.get("version", ""))
 
     def is_as_read(found: Subscribed) -> None:
         if etag(found) != visit.form.get("version"):
@@ -102,13 +120,26 @@ def _save(backing: Backing, visit: Visit) -> Response:
     shown = _texts(visit, item)
     try:
         values = {name: _stored(name, text) for name, text in given.items() if text != shown[name]}
+        if "event_type" in values:
+            values["event_types"] = _types(given["event_type"])
+            del values["event_type"]
         if "url" in values:
             check_move(visit.caller, item, values["url"])
             backing.check_url(visit.caller, values["url"])
         backing.changes(visit.caller, is_as_read).edit(item.id, lambda _: values)
     except InvalidSubscription as error:
-        return _form(visit, given, error, it=item, version=visit.form.get("version", ""))
+        return _form(backing, visit, given, error, it=item, version=visit.form.get("version", ""))
     return to(f"/subscriptions/{item.id}", "changed")
+
+
+def _try(backing: Backing, visit: Visit, given: Mapping[str, str], **more: Any) -> Response:
+    """The form as it was typed, with what its options match in the log; nothing is saved."""
+    named = {name: given[name] for name in TRIED if given.get(name) not in {None, "", OPTIONS[name].default}}
+    options = {"event_types": _types(given["event_type"]), **named}
+    try:
+        return _form(backing, visit, given, tried=backtests.tried(backing, visit, options), **more)
+    except InvalidSubscription as error:
+        return _form(backing, visit, given, error, **more)
 
 
 def _subscription(backing: Backing, visit: Visit) -> Subscribed:

@@ -13,14 +13,14 @@ from consumer.console.replays import form_for
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
-from consumer.subscriptions.options import OPTIONS
+from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS
 from consumer.subscriptions.repository import State
 from consumer.subscriptions.subscribed import Subscribed
 
 PAGE = 50
 ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
 _STATES = (("", "any"), *((state, state) for state in get_args(State)))
-_PARTS = ("url", "event_type", "tenant")  # of the filter, besides the state
+_PARTS = ("name", "url", "external_id", "event_type", "tenant")  # of the filter, besides the state
 
 
 class Pager(NamedTuple):
@@ -41,10 +41,8 @@ def _list(backing: Backing, visit: Visit) -> Response:
         where.vault,
         after=whole(after),
         limit=PAGE + 1,
-        event_type=asked["event_type"] or None,
-        tenant=visit.caller.tenant or asked["tenant"] or None,
         state=state,  # type: ignore[arg-type]  # one of its values
-        url=asked["url"] or None,
+        **{name: asked[name] or None for name in _PARTS} | {"tenant": visit.caller.tenant or asked["tenant"] or None},
         rules=where.rules,
         clock=where.clock,
     )
@@ -95,7 +93,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
 
 
 def _options(item: Subscribed) -> list[tuple[str, object]]:
-    """The options that differ from their defaults, by name; the url and type are in the title."""
+    """The options that differ from their defaults, by name, without those that the page shows elsewhere."""
     usual = {name: option.default for name, option in OPTIONS.items()}
     return [
         (
@@ -103,7 +101,7 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
             "set, with its values hidden" if name == "custom_headers" else value,
         )
         for name, value in item.options.items()
-        if value is not None and value != usual[name] and name not in {"url", "event_type", "tenant"}
+        if value is not None and value != usual[name] and name not in {"url", "event_type", "tenant", *DESCRIPTIVE}
     ]
 
 

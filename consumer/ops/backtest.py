@@ -15,6 +15,7 @@ from consumer.ops.matching import refusal
 from consumer.ops.replay_request import Log, records
 from consumer.ops.walk import Bounds, left, walk
 from consumer.sending.payloads import Unrenderable, body_of
+from consumer.subscriptions import event_types
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import completed, read
 from consumer.subscriptions.patterns import matches
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Backtest:
-    """What was found so far: `events` of the subscription's type and tenant, and the `matched` ones of them.
+    """What was found so far: `events` of the subscription's types and tenant, and the `matched` ones of them.
 
     `by_type` and `by_hour` (unix seconds of its beginning) count the matched ones, `refused` the others by reason.
     `left`: the spans that were not read yet.
@@ -83,11 +84,24 @@ class Backtest:
         }
 
 
+def added(before: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found in two parts of the log, each in the form of `as_json`."""
+    sums: dict[str, Any] = {name: before[name] + part[name] for name in ("records", "events", "matched")}
+    sums["by_hour"] = Counter(before["by_hour"]) + Counter(part["by_hour"])
+    for name in ("by_type", "refused"):
+        sums[name] = Counter(before[name])
+        for kind, number in part[name].items():
+            _count(sums[name], kind, number)
+    return {**part, **sums, "samples": [*before["samples"], *part["samples"]][:SAMPLES]}
+
+
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options to try, parsed. Raises InvalidSubscription."""
-    values = completed({"url": _NO_URL, **given})
+    """The options to try, parsed. `event_types`, or `event_type` alone, has the types. Raises InvalidSubscription."""
+    options = dict(given)
+    types = options.pop("event_types", None) or [options.get("event_type")]
+    values = completed({"url": _NO_URL, **options, "event_type": types[0]})
     meant, _ = read(values)
-    return meant | {"event_type": values["event_type"], "tenant": values["tenant"]}
+    return meant | {"event_types": event_types.checked(types), "tenant": values["tenant"]}
 
 
 def backtest(log: Log, meant: Mapping[str, Any], so_far: Backtest, bounds: Bounds) -> None:
@@ -100,7 +114,7 @@ def backtest(log: Log, meant: Mapping[str, Any], so_far: Backtest, bounds: Bound
         for batch in walk(reader, so_far.left, bounds):
             so_far.records += len(batch)
             for event in _events(log, batch):
-                if matches(meant["event_type"], event.type):
+                if any(matches(each, event.type) for each in meant["event_types"]):
                     _try(meant, endpoint, event, so_far)
         so_far.left = left(reader, so_far.left)
 
@@ -130,8 +144,8 @@ def _try(meant: Mapping[str, Any], endpoint: Endpoint, event: Event, so_far: Bac
         so_far.samples.append(_sample(endpoint, event))
 
 
-def _count(counter: Counter[str], kind: str) -> None:
-    counter[kind if kind in counter or len(counter) < KINDS else OTHERS] += 1
+def _count(counter: Counter[str], kind: str, number: int = 1) -> None:
+    counter[kind if kind in counter or len(counter) < KINDS else OTHERS] += number
 
 
 def _sample(endpoint: Endpoint, event: Event) -> Sample:

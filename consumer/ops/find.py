@@ -80,7 +80,8 @@ def place_of(text: str) -> tuple[str, int, int] | None:
 def known(where: Deployment, text: str, history: AttemptHistory | None = None, tenant: str | None = None) -> list[Hit]:
     """What the text names without a search of the log, as far as a `tenant` (None: all) may see it.
 
-    A place is not checked. Ids, a part of a URL, a tenant and an event type are looked up, and attempts in memory.
+    A place is not checked. Ids, external ids, tenants and event types are looked up as they are written, a part of a
+    name or URL in any case, and attempts in memory.
     """
     found: list[Hit] = []
     if (place := place_of(text)) is not None:
@@ -92,10 +93,14 @@ def known(where: Deployment, text: str, history: AttemptHistory | None = None, t
         places = {(each.topic, each.partition, each.offset): each.event_type for each in attempts}
         found += [Hit("event", "webhook-id", kind, None, *place) for place, kind in places.items()]
     page = partial(repository.page, where.engine, where.vault, after=None, limit=MOST, rules=where.rules)
+    found += [_subscription(item, "external id") for item in page(external_id=text, tenant=tenant)]
     found += [_subscription(item, "event type") for item in page(event_type=text, tenant=tenant)]
     if tenant is None:
         found += [_subscription(item, "tenant") for item in page(tenant=text)]
-    found += [_subscription(item, "url") for item in page(url=text, tenant=tenant)]
+    either = page(text=text, tenant=tenant)  # in one statement, which may read all subscriptions
+    if len(either) == MOST:  # a name may come behind many URLs
+        either = (*page(name=text, tenant=tenant), *either)
+    found += [_subscription(item, "name" if _has(item.options["name"], text) else "url") for item in either]
     return list({(each.kind, each.id, *each[4:7]): each for each in reversed(found)}.values())[::-1]
 
 
@@ -187,7 +192,13 @@ def _of_id(where: Deployment, number: int, tenant: str | None) -> Iterator[Hit]:
 
 
 def _subscription(item: Subscribed, matched: str) -> Hit:
-    return Hit("subscription", matched, f"{item.url} ({item.event_type})", item.id)
+    name = item.options["name"]
+    where = f"{name}, {item.url}" if name else item.url
+    return Hit("subscription", matched, f"{where} ({', '.join(item.event_types)})", item.id)
+
+
+def _has(name: object, text: str) -> bool:
+    return name is not None and text.casefold() in str(name).casefold()
 
 
 def _is(text: str, tenant: str | None) -> Callable[..., bool]:

@@ -30,7 +30,7 @@ def api(engine: Engine, real_kafka: Kafka, tmp_path: Path) -> Api:
 def test_a_backtest_is_read_in_parts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts' numbers add up to those of the whole, and nothing is stored."""
     monkeypatch.setattr(backing, "Bounds", lambda: Bounds(records=6))
-    body: dict[str, Any] = {"event_type": "a", "event_filter": "data.n >= 5"}
+    body: dict[str, Any] = {"event_types": ["a", "b.*"], "event_filter": "data.n >= 5"}
     parts: list[dict[str, Any]] = []
     while not parts or body.get("cursor"):
         answer = api.call("POST", "/subscriptions/backtest", body, token="reader")
@@ -56,6 +56,9 @@ def test_wrong_backtests(api: Api) -> None:
         ({"event_type": "a", "cursor": "abc"}, "/cursor"),
         ({"event_type": "a", "url": "https://example.com"}, "/url"),
         ({}, "/event_type"),
+        ({"event_types": []}, "/event_type"),
+        ({"event_types": ["a", "b.*.c"]}, "/event_types"),
+        ({"event_type": "a", "event_types": ["b"]}, "/event_types"),
     ):
         answer = api.call("POST", "/subscriptions/backtest", body)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, place)

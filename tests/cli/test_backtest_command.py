@@ -14,11 +14,22 @@ def test_backtest(called: Command, real_kafka: Kafka) -> None:
     topic = real_kafka.topic()
     real_kafka.write(topic, [b'{"type": "order.paid", "amount": %d}' % amount for amount in (50, 150, 250)])
     settings = {"KAFKA_BOOTSTRAP_SERVERS": real_kafka.settings().bootstrap_servers, "KAFKA_TOPICS": topic}
-    options = "--type", "order.*", "--filter", "data.amount > 100", "--projection", "data.amount", "--since", "1h"
+    options = (
+        "--type",
+        "invoice.*",
+        "--type",
+        "order.*",
+        "--filter",
+        "data.amount > 100",
+        "--projection",
+        "data.amount",
+        "--since",
+        "1h",
+    )
     shown = called("subscriptions", "backtest", *options, **settings)
     assert (shown.returncode, shown.stderr) == (0, "")
     for text in (
-        "2 of 3 events of this type match, in 3 records",
+        "2 of 3 events of these types match, in 3 records",
         "order.paid  2",
         "filter: false for this event  1",
         f"{topic}[0]@1  order.paid  150",

@@ -67,9 +67,35 @@ def test_the_form_has_each_option_when_a_subscription_is_added_and_when_it_is_ch
     assert told[1:] == [("subscription.changed", "console:all", ["event_filter", "batch_size", "rate_limit"])]
 
 
+def test_several_types_are_written_in_lines(engine: Engine, console: OPENS) -> None:
+    """The first one stays the first; pages show all of them, with the name, the external id and the metadata."""
+    browser = console("all")
+    more = {"name": "Orders & more", "external_id": "crm-4711", "metadata": '{"team": "shop"}'}
+    given = {"url": "https://example.com/a", "event_type": " order.* \n\ninvoice.paid\norder.*"} | more
+    page = send(browser, "/subscriptions/new", "/subscriptions/new", **given)
+    for text in ("<h1>Orders &amp; more</h1>", "https://example.com/a", "order.*, invoice.paid", "crm-4711", "team"):
+        assert text in page
+    before = only(engine)
+    assert before.event_types == ("order.*", "invoice.paid")
+    save(browser, before.id, name="Orders")
+    assert only(engine).event_types == before.event_types
+    save(browser, before.id, event_type="user.created\r\norder.*")
+    assert only(engine).event_types == ("user.created", "order.*")
+    add(engine, "beside")
+    for field, text in (("name", "orders"), ("external_id", "crm-4711"), ("event_type", "order.*")):
+        page = browser.get("/subscriptions", params={field: text}).text
+        assert ">Orders</a>" in page
+        assert all(each in page for each in ("https://example.com/a", "user.created", "crm-4711", "shop"))
+        assert "beside" not in page
+    assert ">Orders</a>" not in browser.get("/subscriptions?external_id=crm").text
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"event_type": "order.paid\ntwo words"}, 'id="wrong-event_type"'),
+        ({"event_type": ""}, "It has 0 types; 1 to 20 are kept."),
+        ({"metadata": "[]"}, 'id="wrong-metadata"'),
         ({"rate_limit": "many"}, "It is &#39;many&#39;; it must be from"),
         ({"batch_size": "1.5"}, "It is &#39;1.5&#39;; it must be from"),
         ({"event_filter": "(("}, 'id="wrong-event_filter"'),

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Route, expect
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.console import deliveries
 from consumer.ledger import store
 from consumer.subscriptions import repository
+from models import Subscription
 from tests.chromium import NARROW, Visitor
 from tests.console.browser import Browser
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -53,15 +55,19 @@ def test_a_phone_reaches_every_page(console: OPENS, chromium: Chromium) -> None:
 
 
 def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: Chromium) -> None:
-    """They are on the page, beside the age; without scripts they are in UTC."""
+    """They are on the page, beside the age, and in sentences; without scripts they are in UTC."""
     number = repository.add(engine, "https://example.com/hooks", "order.paid")
+    repository.pause(engine, number, "until 2026-07-28T22:00:00.500Z")
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE webhook_subscriptions SET created_at = '2026-07-28 20:00:00.000000'")
+        for column, hour in (("created_at", 20), ("paused_at", 21)):
+            connection.execute(update(Subscription).values({column: datetime(2026, 7, 28, hour, tzinfo=UTC)}))
     browser = console(None)
     plain = visitor_of(browser, chromium, java_script_enabled=False)
     expect(plain.go(f"/subscriptions/{number}").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
     tokyo = visitor_of(browser, chromium, timezone_id="Asia/Tokyo", locale="en-GB")
     expect(tokyo.go(f"/subscriptions/{number}").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
+    sentence = tokyo.page.get_by_text("Since 29 Jul 2026, 06:00:00: until 29 Jul 2026, 07:00:00")
+    expect(sentence).to_be_visible()
     assert tokyo.errors == []
 
 
@@ -84,14 +90,19 @@ def test_a_page_that_no_longer_refreshes_itself_says_since_when(console: OPENS, 
 
 
 PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events", "/types", "/deliveries/1")
+SEARCHES = ("/search", "/search?q=warehouse", "/subscriptions?name=nobody")
 OF_ONE = ("", "/edit", "/disable", "/remove", "/rotate-secret")
 
 
-@pytest.mark.parametrize("path", [*PAGES, *(f"/subscriptions/1{each}" for each in OF_ONE)])
+@pytest.mark.parametrize("path", [*PAGES, *SEARCHES, *(f"/subscriptions/1{each}" for each in OF_ONE)])
 def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium, path: str) -> None:
     """Axe finds no fault in them, and a phone need not scroll sideways."""
     for number in range(3):
-        repository.add(engine, f"https://example.com/{'long-path-' * 20}{number}", "order.paid", tenant="acme")
+        named = (
+            {} if number else {"name": "The warehouse", "external_id": "crm-4711-" * 14, "metadata": '{"team": "shop"}'}
+        )
+        url, types = f"https://example.com/{'long-path-' * 20}{number}", ("a.*", "b.*", "c.*")
+        repository.add(engine, url, "order.paid", tenant="acme", further_types=types, **named)  # type: ignore[arg-type]
     store.park(engine, GROUP, [parked(make_event(3, body=b'{"a": 1}'), 1)], 1.0)
     visitor = visitor_of(console(None), chromium)
     visitor.go(path)

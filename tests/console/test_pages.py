@@ -22,6 +22,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from consumer.ledger import cursors, outbox, store
 from consumer.ledger.cursors import NewCursor
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
@@ -301,6 +302,22 @@ def test_a_delivery_says_what_it_waits_for_and_what_was_tried(engine: Engine, co
     assert ("&lt;b&gt;busy" in page, "another" in page, "/console/events/t/0/3" in page) == (True, False, True)
     page = browser.get("/events").text
     assert (page.count("&lt;b&gt;busy"), page.count("another"), "of all tenants" in page) == (1, 2, False)
+
+
+def test_a_failure_of_a_delivery_is_shown_once(engine: Engine, console: Callable[..., Browser]) -> None:
+    """It has a card of its own only while it is not among the attempts."""
+    sub, now = add(engine, "down"), time.time()
+    first, last = (AttemptFailure(error, None, None, now - age) for error, age in (("refused", 900), ("reset", 60)))
+    store.park(engine, GROUP, [parked(make_event(3), sub, first=first, last=last)], now)
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    browser, cards = console(None, history=history), ["Last failure", "First failure"]
+    for each in (last, first):
+        assert re.findall(r"<h2>(\w+ failure)", browser.get("/deliveries/1").text) == cards
+        tried = Attempt(each.at, sub, "msg_3", "a", None, "t", 0, 3, 1, "parked", None, each.error, 0.1, None)
+        history._recent.add(tried, 100, now)
+        cards.pop(0)
+    page = browser.get("/deliveries/1").text
+    assert ("failure</h2>" in page, page.count("refused"), page.count("reset")) == (False, 1, 1)
 
 
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])

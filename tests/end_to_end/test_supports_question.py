@@ -74,9 +74,11 @@ def test_the_question_is_answered_in_three_actions(told: tuple[Support, list[int
     The third action sends it again, to a receiver that has it too; an id that nobody has is answered by the first one.
     """
     support, (failed, delivered, filtered, paused, later) = told
-    support.looks_up(ORDER)
+    page = support.looks_up(ORDER)
+    expect(page.get_by_text("The log was searched to its end")).to_be_visible()
+    support.visitor.keep("page-search")
     page = support.opens_the_event()
-    support.visitor.keep("event")
+    support.visitor.keep("event", documented=True)
     support.visitor.assert_accessible()
     for number, answer in {
         failed: r"waiting attempt 1 failed: status 503; attempt 2 follows by its retry schedule",
@@ -85,7 +87,11 @@ def test_the_question_is_answered_in_three_actions(told: tuple[Support, list[int
         paused: r"waiting paused since .*: it moves; a cursor \(paused\) covers it",
         later: r"registered later registered ",
     }.items():
-        row = page.get_by_role("row").filter(has=page.locator(f"a[href$='/subscriptions/{number}']"))
+        row = (
+            page.get_by_role("region", name="Who got it")
+            .get_by_role("row")
+            .filter(has=page.locator(f"a[href$='/subscriptions/{number}']"))
+        )
         expect(row).to_have_text(re.compile(answer.replace(" ", r"\s+")))
     assert support.actions == 2
 

@@ -102,7 +102,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The ids of a page, of all or of those that match; here of failing subscriptions.",
             "Here of paused ones.",
             "Here of those that get events.",
-            "Here of those with this name and external id.",
+            "Here of those of a tenant with this name, this external id, and this text in their URL or name.",
         ),
         "subscriptions.event_types.of": ("The further types of these subscriptions.",),
         "subscriptions.event_types.write": ("Insert further types, an array.",),
@@ -524,7 +524,7 @@ def _subscribe(engine: Engine) -> None:
     for state in states:
         repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
-    repository.page(engine, after=None, limit=10, name="example", external_id="x")
+    repository.page(engine, after=None, limit=10, tenant="*", name="example", external_id="x", text="example")
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])
     repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)

@@ -1,11 +1,13 @@
 """A backtest, on a real Kafka: the events of the log that options would match."""
 
+from collections import Counter
+
 import pytest
 
 from consumer.errors import InvalidSubscription
 from consumer.intake.log_reader import LogReader
 from consumer.ops import backtest as module
-from consumer.ops.backtest import Backtest, backtest, options_of
+from consumer.ops.backtest import Backtest, added, backtest, options_of
 from consumer.ops.find import whole
 from consumer.ops.replay_request import Log
 from consumer.ops.walk import Bounds
@@ -55,6 +57,27 @@ def test_a_backtest_goes_on_where_its_bounds_have_ended_it(log: Log) -> None:
     """Each record counts once."""
     found = tried(log, Bounds(records=7), event_type="order.paid")
     assert (found.records, found.events, found.matched) == (32, 10, 10)
+
+
+def test_events_of_several_types_count_once(log: Log) -> None:
+    """Though two patterns match them; one type that cannot be used refuses all."""
+    found = tried(log, event_types=["order.paid", "order.*", "user.created"])
+    assert (found.events, found.by_type) == (31, {"order.created": 20, "order.paid": 10, "user.created": 1})
+    with pytest.raises(InvalidSubscription, match="event_types"):
+        options_of({"event_types": ["a", "b.*.c"]})
+
+
+def test_parts_add_up(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the numbers and the first bodies of the whole; kinds stay few."""
+    whole = tried(log, event_type="order.*", event_filter="data.amount >= 20")
+    halves = Backtest(whole.left, 16, 15, 0, refused=Counter({"filter: false for this event": 15}))
+    rest = Backtest(whole.left, 16, 15, 10, whole.by_type, whole.by_hour, Counter({"filter: false for this event": 5}))
+    rest.samples = whole.samples
+    told = whole.as_json()
+    assert added(halves.as_json(), rest.as_json()) == told
+    assert sum(added(told, told)["by_hour"].values()) == 20
+    monkeypatch.setattr(module, "KINDS", 1)
+    assert added(told, told)["by_type"] == {"order.created": 14, "order.paid": 6}
 
 
 def test_a_tenant_gets_its_own_events(log: Log) -> None:

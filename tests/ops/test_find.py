@@ -70,6 +70,23 @@ def test_the_database_is_searched_by_ids_and_names(engine: Engine, where: Deploy
     assert known(where, "9" * 30) == []
 
 
+def test_subscriptions_are_found_by_name_and_external_id(
+    engine: Engine, where: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the name in any case, behind any number of URLs with that text too, and the whole external id."""
+    monkeypatch.setattr(module, "MOST", 3)
+    for number in range(3):
+        repository.add(engine, f"https://warehouse.example/{number}", "order.paid")
+    named: dict[str, Any] = {"name": "Über das WAREHOUSE", "external_id": "crm-4711", "tenant": "acme"}
+    mine = repository.add(engine, URL, "order.*", further_types=["invoice.paid"], **named)
+    assert ids(known(where, "Warehouse"))[0] == ("subscription", "name", mine)
+    assert len(known(where, "warehouse")) == 4
+    assert [each.what for each in known(where, "Über")] == [f"Über das WAREHOUSE, {URL} (order.*, invoice.paid)"]
+    assert ids(known(where, "crm-4711", tenant="acme")) == [("subscription", "external id", mine)]
+    assert known(where, "crm-471") == known(where, "crm-4711", tenant="other") == []
+    assert known(where, "warehouse", tenant="other") == []
+
+
 def test_attempts_in_memory_are_searched_by_webhook_id(where: Deployment) -> None:
     """Each record once."""
     attempt = Attempt(1.0, 7, "msg_1", "a", "acme", "t", 0, 5, 1, "retried", 503, "status 503", 0.1, None)

@@ -6,11 +6,24 @@
   const QUIET = 10_000; // milliseconds without an answer after which a page is stale
   let answered = Date.now();
 
+  const MOMENT = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/;
+  const spell = (node) => { // a moment in a sentence
+    const found = node.data.match(MOMENT);
+    if (!found) return;
+    const rest = node.splitText(found.index);
+    const time = Object.assign(document.createElement("time"), { dateTime: found[0], textContent: local.format(new Date(found[0])) });
+    spell(rest.splitText(found[0].length));
+    rest.replaceWith(time);
+  };
+
   const dress = () => {
+    for (const each of document.querySelectorAll("[data-times]")) {
+      [...each.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).forEach(spell);
+    }
     for (const each of document.querySelectorAll("time .at")) {
       each.textContent = local.format(new Date(each.parentElement.dateTime));
     }
-    for (const each of document.querySelectorAll(".wide > a:not(:has(wbr))")) { // a URL goes on after a slash
+    for (const each of document.querySelectorAll(".wide > a:not(:has(wbr)), .url:not(:has(wbr))")) { // a URL goes on after a slash
       const parts = each.textContent.split(/(?<=[/?&])/);
       each.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
     }

@@ -359,7 +359,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.failing_since IS NOT NULL
@@ -396,7 +396,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.paused_at IS NOT NULL
@@ -433,7 +433,7 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.paused_at IS NULL
@@ -445,7 +445,7 @@ WHERE
 ;
 
 -- subscriptions.repository.page
--- Here of those with this name and external id.
+-- Here of those of a tenant with this name, this external id, and this text in their URL or name.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id
@@ -455,8 +455,17 @@ FROM (
   FROM webhook_subscriptions
   WHERE
     webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+    )
+    AND (
+      (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      OR (
+        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_3) || '%' ESCAPE '/'
+      )
     )
     AND webhook_subscriptions.external_id = :external_id_1
   ORDER BY
