@@ -145,7 +145,7 @@ class DeliveriesOwed(Conflict):
 
     def __init__(self, owed: int) -> None:
         self.owed = owed
-        super().__init__("deliveries are stored for it, or it is owed events from Kafka; owed=exhaust gives them up")
+        super().__init__("deliveries are stored for it, or it is owed events from Kafka; if_owed=exhaust gives them up")
 
 
 class KeyTaken(WebhooksError):

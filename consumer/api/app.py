@@ -11,7 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from consumer import __version__
-from consumer.api import backtest, deliveries, delivery_audit, events, observed, replays, search, secrets, subscriptions
+from consumer.api import (
+    backtest,
+    deliveries,
+    delivery_audit,
+    events,
+    journals,
+    observed,
+    replays,
+    search,
+    secrets,
+    subscriptions,
+)
 from consumer.api.backing import Backing
 from consumer.api.context import check_query
 from consumer.api.description import SERVERS, TAGS, complete
@@ -77,6 +88,7 @@ _ROUTERS = (
     observed.router,
     delivery_audit.router,
     replays.router,
+    journals.router,
 )
 _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

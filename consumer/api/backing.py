@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from consumer.ops.attempts import AttemptHistory
 from consumer.ops.backtest import Backtest, backtest, options_of
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.find import Hit, Stretch
-from consumer.ops.overview import Overview
+from consumer.ops.overview import Overview, of_tenant
 from consumer.ops.ping import Ping, ping_subscription
 from consumer.ops.replay_request import NO_KAFKA, Log, records
 from consumer.ops.resend import Resent, resend
@@ -37,6 +37,7 @@ from consumer.ops.story import Story, tell
 from consumer.ops.verification import Ask
 from consumer.ops.walk import Bounds
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.health import ListedSubscription, named
 from consumer.subscriptions.subscribed import Subscribed
 
 Times = tuple[float | None, float | None]  # unix seconds
@@ -73,6 +74,12 @@ class Backing(NamedTuple):
             raise Conflict(NO_KAFKA)
         return self.log
 
+    def cluster(self) -> KafkaSettings:
+        """The settings of Kafka. Raises RequestRefused if this process has none."""
+        if self.kafka is None:
+            raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+        return self.kafka
+
     def check_url(self, caller: Caller, url: object) -> None:
         """Raise InvalidSubscription if `refusal` refuses the URL. An invalid URL is refused elsewhere."""
         if isinstance(url, str):
@@ -83,12 +90,12 @@ class Backing(NamedTuple):
             if refused is not None:
                 raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
-    def cursor(self, listed: str, position: object) -> str:
-        """The cursor of a list's next page, which begins after `position` (JSON).
+    def cursor(self, listed: str, position: object) -> str | None:
+        """The cursor of a list's next page, which begins after `position` (JSON); None: there is none.
 
         It is sealed: a position may have ids of all tenants' rows, which tell how many there are.
         """
-        return self.tokens.sealed(json.dumps([listed, position]))
+        return None if position is None else self.tokens.sealed(json.dumps([listed, position]))
 
     def position(self, listed: str, cursor: str | None) -> Any:
         """The position in a cursor. Raises InvalidPosition for a text that no page of the list has given."""
@@ -109,7 +116,7 @@ class Backing(NamedTuple):
         """
         query = query._replace(tenant=caller.tenant or query.tenant)
         found = search(self.deployment.engine, query, limit, self.position("deliveries", cursor))
-        return found._replace(position=found.position and self.cursor("deliveries", found.position))
+        return found._replace(position=self.cursor("deliveries", found.position))
 
     def record(self, caller: Caller, topic: str, partition: int, offset: int) -> "Found":
         """The record at a place of the log that workers read, if the caller may see it.
@@ -139,6 +146,18 @@ class Backing(NamedTuple):
     def resend(self, caller: Caller, event: Event, subscription_id: int) -> Resent:
         """Send an event again, as `ops.resend`."""
         return resend(self.changes(caller), event, self.replayed().kafka, subscription_id)
+
+    def own(self, caller: Caller, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Those of the attempts whose subscription is the caller's now."""
+        if caller.tenant is None:
+            return attempts
+        theirs = self.receivers(caller, {each.subscription_id for each in attempts})
+        return [each for each in attempts if each.subscription_id in theirs]
+
+    def receivers(self, caller: Caller, ids: Collection[int]) -> dict[int, ListedSubscription]:
+        """Those of these subscriptions that the caller may see, by id."""
+        found = named(self.deployment.engine, ids)
+        return {number: each for number, each in found.items() if caller.tenant in {None, each.tenant}}
 
     def find(self, caller: Caller, text: str) -> list[Hit]:
         """What a text names without a search of the log, as far as the caller may see it."""
@@ -171,9 +190,17 @@ class Backing(NamedTuple):
 
     def _rest(self, part: LogPart, left: Sequence[Span], caller: Caller) -> tuple[int | None, str | None]:
         """How many records are left, for a caller who may see all tenants', and the cursor of the next part."""
-        position = part.rest(left)
         number = records([*left, *part.others]) if caller.tenant is None else None
-        return number, None if position is None else self.cursor("log", position)
+        return number, self.cursor("log", part.rest(left))
+
+    def overview(self, caller: Caller) -> Overview:
+        """The overview, as far as the caller may see it. RequestRefused if this process has none."""
+        if self.look is None:
+            raise RequestRefused(Code.NOT_FOUND, "this process has no statistics")
+        if caller.tenant is None:
+            return self.look()
+        with counting(caller):
+            return of_tenant(self.deployment, caller.tenant)
 
     def owed(self, caller: Caller, subscription_id: int) -> list[OwedPart]:
         """What cursors owe one of the caller's subscriptions, as far as the caller may see it."""
@@ -181,32 +208,38 @@ class Backing(NamedTuple):
         return found if caller.tenant is None else [each.for_tenant() for each in found]
 
     def attempted(self, caller: Caller, subscription_id: int | None) -> AttemptHistory:
-        """The attempt history, if the caller may see the subscription, or all. RequestRefused if there is none."""
+        """The attempt history, if the caller may see the subscription, or None. RequestRefused without a history."""
         if self.history is None:
             raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
-        if subscription_id is None:
-            of_all_tenants(caller)
-        elif caller.tenant is not None:
+        if subscription_id is not None and caller.tenant is not None:
             self.deployment.subscription(subscription_id, caller.tenant)
         return self.history
 
     def attempts(
-        self, caller: Caller, subscription_id: int | None, times: Times, cursor: str | None, limit: int
-    ) -> tuple[list[Attempt], str | None, str | None]:
-        """A page of past attempts, newest first, the next cursor, and why the newest ones may be missing.
+        self,
+        caller: Caller,
+        subscription_id: int | None,
+        times: Times,
+        cursor: str | None,
+        limit: int,
+        webhook_id: str | None = None,
+    ) -> tuple[Sequence[Attempt], str | None, str | None]:
+        """A page of past attempts (at one event), newest first, the next cursor, and why the newest may be missing.
 
         The first page without a time is from memory. Raises InvalidPosition, and as `attempted` and `read_page`.
         """
         history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor)
+        sees = seeing(caller, webhook_id)
         if times == (None, None) and place is None:
-            newest, missing = history.recent(subscription_id, limit, seeing(caller)), history.fault
+            newest, missing = history.recent(subscription_id, limit, sees), history.fault
             found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, self.deployment.clock()))
         else:
             position = None if place is None else Position(tuple(place[0]), place[1])
             with reading_back(caller):
-                wanted = Wanted(subscription_id, times[0] or 0.0, FAR if times[1] is None else times[1], seeing(caller))
+                wanted = Wanted(subscription_id, times[0] or 0.0, FAR if times[1] is None else times[1], sees)
                 found, missing = history.page(wanted, limit, position), None
-        return found.attempts, found.position and self.cursor("attempts", found.position), missing
+        shown = found.attempts if subscription_id is not None else self.own(caller, found.attempts)
+        return shown, self.cursor("attempts", found.position), missing
 
     def statistics(self, caller: Caller, subscription_id: int) -> AttemptStatistics:
         """The statistics of a subscription's attempts. Raises as `attempted` and `read_page`."""
@@ -259,20 +292,24 @@ class LogSearch(NamedTuple):
 
 
 class Quota:
-    """Admits requests that hold one of the 40 threads for long: `most` at once. Used by any thread."""
+    """Admits requests that hold one of the 40 threads for long: `most` at once, and OF_TENANT of a tenant.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Called with a caller, it gives the context for a request; RequestRefused if as many are under way. Used by any
+    thread.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most, self._why = most, f"too many requests {what}; try again"
         self._admitted: Counter[str | None] = Counter()  # by tenant
         self._lock = Lock()
 
     @contextmanager
-    def admitted(self, caller: Caller, why: str) -> Iterator[None]:
-        """A context for a request; RequestRefused with `why` if as many as allowed are under way."""
+    def __call__(self, caller: Caller) -> Iterator[None]:
+        """The context for a request of the caller."""
         tenant, admitted = caller.tenant, self._admitted
         with self._lock:
-            if admitted.total() >= self._most or (tenant is not None and admitted[tenant] >= OF_TENANT):
-                raise RequestRefused(Code.BUSY, why, headers=RETRY_AFTER)
+            if admitted.total() >= self.most or (tenant is not None and admitted[tenant] >= OF_TENANT):
+                raise RequestRefused(Code.BUSY, self._why, headers=RETRY_AFTER)
             admitted[tenant] += 1
         try:
             yield
@@ -281,33 +318,18 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# Under way in this process: for up to minutes, up to 10 s, up to 8 s, and up to 5 s.
-_EXCHANGES, _READS, _LOOKS, _REDELIVERIES = Quota(8), Quota(4), Quota(8), Quota(4)
+# In this process: for up to minutes, 10 s, 8 s, 5 s, 20 s, and 5 s.
+exchanging = Quota(8, "to receivers are under way")
+reading_back = Quota(4, "read older attempts")
+reading_log = Quota(8, "read the log")
+redelivering = Quota(4, "redeliver")
+changing_many = Quota(4, "change many subscriptions")
+counting = Quota(4, "count deliveries")
 
 
-def exchanging(caller: Caller) -> AbstractContextManager[None]:
-    """A context for a request to a receiver."""
-    return _EXCHANGES.admitted(caller, "too many requests to receivers are under way; try again")
-
-
-def reading_back(caller: Caller) -> AbstractContextManager[None]:
-    """A context for reading the attempts topic."""
-    return _READS.admitted(caller, "too many requests read older attempts; try again")
-
-
-def reading_log(caller: Caller) -> AbstractContextManager[None]:
-    """A context for reading a place of the log."""
-    return _LOOKS.admitted(caller, "too many requests read the log; try again")
-
-
-def redelivering(caller: Caller) -> AbstractContextManager[None]:
-    """A context for redelivering for some seconds."""
-    return _REDELIVERIES.admitted(caller, "too many requests redeliver; try again")
-
-
-def seeing(caller: Caller) -> Callable[[Attempt], bool]:
-    """Whether the caller may see an attempt: its subscription may have had another tenant then."""
-    return lambda attempt: caller.tenant in {None, attempt.tenant}
+def seeing(caller: Caller, webhook_id: str | None = None) -> Callable[[Attempt], bool]:
+    """Whether the caller may see an attempt, perhaps at one event: its subscription may have had another tenant."""
+    return lambda attempt: caller.tenant in {None, attempt.tenant} and webhook_id in {None, attempt.webhook_id}
 
 
 def of_all_tenants(caller: Caller) -> None:

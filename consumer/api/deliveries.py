@@ -30,6 +30,7 @@ from consumer.errors import Conflict
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ops.waiting import Reason, waits_for
 from models import Status
 
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
@@ -87,10 +88,22 @@ class StoredEvent(Answer):
     body_base64: str | None
 
 
+class Wait(Answer):
+    """What a delivery waits for."""
+
+    reason: Annotated[Reason, Field(examples=["schedule"])]
+    text: Annotated[str, Field(description="It, in words.", examples=["Attempt 2 follows by its retry schedule."])]
+    until: Annotated[
+        Stamp | None, Field(description="It is sent at this time at the earliest.", examples=["2026-07-28T14:05:00Z"])
+    ]
+    behind: Annotated[int | None, Field(description="The stored delivery that goes first.", examples=[None])]
+
+
 class DeliveryDetail(Delivery):
     """A stored delivery with its event."""
 
     event: StoredEvent
+    waits_for: Annotated[Wait | None, Field(description="Null: it is delivered or was given up.")]
 
 
 class DeliveryPage(Page):
@@ -138,9 +151,11 @@ def list_deliveries(
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail)
 def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> Response:
-    """Show a stored delivery with its event."""
+    """Show a stored delivery with its event, and what it waits for."""
     item, event = backing.deployment.delivery(delivery_id, caller.tenant)
-    return answer({**_shown(caller, item), "event": _carried(event)})
+    wait = waits_for(backing.deployment, item)
+    waiting = None if wait is None else told(caller, Wait.model_validate(wait).model_dump(), "text")
+    return answer({**_shown(caller, item), "event": _carried(event), "waits_for": waiting})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Redelivery)

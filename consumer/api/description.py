@@ -17,6 +17,8 @@ _SUBJECTS = {
     "statistics": "What is owed, what fails, and the lag.",
     "event types": "Types and patterns that subscriptions name.",
     "replays": "Events of a time window that a subscription gets once more.",
+    "dead letters": "Records that could not become events, and publishing them again.",
+    "audit": "What people changed and the service did by itself, and the proof that no delivery is missing.",
     "registration": "The first way to subscribe, which stays as it is.",
     "health": "Whether the process is alive.",
     "receivers": "The request that a receiver gets.",

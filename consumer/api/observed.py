@@ -4,7 +4,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field, WrapValidator
 from typing_extensions import TypeAliasType
@@ -25,7 +25,6 @@ from consumer.api.context import (
     paged,
     unix,
 )
-from consumer.api.problems import Code, RequestRefused
 from consumer.subscriptions.health import named_types
 
 router = APIRouter()
@@ -147,6 +146,7 @@ def list_attempts(
     caller: Reader,
     backing: Backed,
     subscription_id: OfSubscription = None,
+    webhook_id: Annotated[str | None, Query(description="Only at this event.", max_length=255)] = None,
     since: At = None,
     until: At = None,
     cursor: Cursor = None,
@@ -154,9 +154,11 @@ def list_attempts(
 ) -> Response:
     """List attempts, newest first. The first page comes from memory if no time is given, others from the topic.
 
-    404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
+    404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant gets those of its own events and subscriptions.
     """
-    found, following, missing = backing.attempts(caller, subscription_id, (unix(since), unix(until)), cursor, limit)
+    found, following, missing = backing.attempts(
+        caller, subscription_id, (unix(since), unix(until)), cursor, limit, webhook_id
+    )
     items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found]
     return answer({"items": items, "next": following, "missing": missing})
 
@@ -174,11 +176,11 @@ def show_subscription_statistics(caller: Reader, backing: Backed, subscription_i
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics)
 def show_statistics(caller: Reader, backing: Backed) -> Response:
-    """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old."""
-    of_all_tenants(caller)
-    if backing.look is None:
-        raise RequestRefused(Code.NOT_FOUND, "this process has no statistics")
-    return answer(Statistics.model_validate(backing.look()))
+    """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old.
+
+    A token of a tenant gets what is about its own subscriptions, and no lag and dead letters.
+    """
+    return answer(Statistics.model_validate(backing.overview(caller)))
 
 
 @router.get("/event-types", tags=["event types"], response_model=EventTypePage)

@@ -1,6 +1,6 @@
 """/v1/replays: events that are sent again from the log.
 
-Replays are about the topics of all tenants: a token of one tenant may neither see nor begin them.
+A replay reads the topics of all tenants: a token of one does not see how many records there are, nor who began it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from consumer.api.backing import Backing, of_all_tenants
+from consumer.api.backing import Backing, reading_log
 from consumer.api.context import (
     CREATED_HEADERS,
     Answer,
@@ -34,19 +34,18 @@ from consumer.api.context import (
     paged,
 )
 from consumer.api.tokens import Caller
-from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
 from consumer.ledger.request_keys import Creation, RequestDigests, note
-from consumer.ops.changes import Deployment
-from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, records, resume, spans_soon
+from consumer.ops.replay_request import Plan, Wanted, create, end, go_on, parts, prepare, records
 from models.subscription import EVENT_TYPE_LENGTH
 
 router = APIRouter(prefix="/replays", tags=["replays"])
 
 ReplayState = TypeAliasType("ReplayState", replays.State)
 ReplayId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a replay.", examples=[3])]
-
+_HIDDEN = "Null for a token of a tenant."
+_OF_ALL = ("records", "records_left", "created_by")
 
 Time = Annotated[str, Field(max_length=40)]
 Topic = Annotated[str, Field(max_length=249)]  # as Kafka allows
@@ -70,7 +69,8 @@ class NewReplay(Body):
     rate: Annotated[
         float | None,
         Field(
-            description="Deliveries per second, at most the subscription's limit. Null: a tenth of that, or 100.",
+            description="Deliveries per second, at most the subscription's limit; without one, a tenant's 100. "
+            "Null: a tenth of the limit, or 100.",
             examples=[20.0],
         ),
     ] = None
@@ -96,8 +96,8 @@ class ReplayPreview(Answer):
     since: Annotated[Stamp, Field(examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
-    records: Annotated[int, Field(examples=[1200])]
-    partitions: list[ReplayPartition]
+    records: Annotated[int | None, Field(description=_HIDDEN, examples=[1200])]
+    partitions: Annotated[list[ReplayPartition] | None, Field(description=_HIDDEN)]
 
 
 class Replay(Answer):
@@ -111,12 +111,12 @@ class Replay(Answer):
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
     ordered: Annotated[bool, Field(description="It keeps the order of each record key.", examples=[False])]
-    records: Annotated[int, Field(description="Records to read in all.", examples=[20000])]
-    records_left: Annotated[int, Field(description="Still to be read, or to be sent.", examples=[5000])]
+    records: Annotated[int | None, Field(description=f"Records to read in all. {_HIDDEN}", examples=[20000])]
+    records_left: Annotated[int | None, Field(description=f"Still to be read or sent. {_HIDDEN}", examples=[5000])]
     created_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     finished_at: Annotated[Stamp | None, Field(examples=[None])]
     cancelled_at: Annotated[Stamp | None, Field(examples=[None])]
-    created_by: Annotated[str | None, Field(description="Null: not noted.", examples=["api:grafana"])]
+    created_by: Annotated[str | None, Field(description=f"Null: not noted. {_HIDDEN}", examples=["api:grafana"])]
     last_error: Annotated[str | None, Field(description="Why it makes no progress.", examples=[None])]
 
 
@@ -135,10 +135,11 @@ def list_replays(
     limit: Limit = 50,
 ) -> Response:
     """List replays, the newest first."""
-    of_all_tenants(caller)
-    where, before = backing.deployment, backing.position("replays", cursor)
-    found = replays.find(where.engine, limit=limit + 1, group=where.group, subscription=subscription_id, before=before)
-    return answer(paged(backing, "replays", list(map(_shown, found)), limit, itemgetter("id")))
+    where, tenant, before = backing.deployment, caller.tenant, backing.position("replays", cursor)
+    found = replays.find(
+        where.engine, limit=limit + 1, group=where.group, subscription=subscription_id, before=before, tenant=tenant
+    )
+    return answer(paged(backing, "replays", [_shown(caller, each) for each in found], limit, itemgetter("id")))
 
 
 @router.post(
@@ -151,23 +152,27 @@ def list_replays(
     },
 )
 def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: IdempotencyKey = None) -> Response:
-    """Begin a replay, which the workers run. 409: the subscription is disabled, or Kafka is not configured."""
-    of_all_tenants(caller)
+    """Begin a replay, which the workers run.
+
+    409: the subscription is disabled, Kafka is not configured, or 10 replays of the token's tenant go on.
+    """
     if new.dry_run:
-        planned, found = _planned(backing, new)
-        seen = {"since": planned.since, "until": planned.end, "rate": planned.rate}
-        return answer(ReplayPreview.model_validate({**seen, "records": records(found), "partitions": parts(found)}))
+        planned, found = _planned(caller, backing, new)
+        seen: dict[str, Any] = {"since": planned.since, "until": planned.end, "rate": planned.rate}
+        counted = caller.tenant is None
+        seen |= {"records": records(found) if counted else None, "partitions": parts(found) if counted else None}
+        return answer(ReplayPreview.model_validate(seen))
     return once(
         backing.deployment.engine,
         key,
         lambda: _create(caller, backing, new, key),
-        lambda creation: _created_before(caller, backing.deployment, creation),
+        lambda creation: _created_before(caller, backing, creation),
     )
 
 
 def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestDigests | None) -> Response:
     where = backing.deployment
-    planned, found = _planned(backing, new)
+    planned, found = _planned(caller, backing, new)
     with where.engine.begin() as connection:
         number = create(connection, where.group, caller.actor, planned, found)
         begun = replays.load(connection, number)
@@ -177,8 +182,8 @@ def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestDigest
     return _created(caller, begun)
 
 
-def _created_before(caller: Caller, where: Deployment, creation: Creation) -> Response:
-    found = replays.load(where.engine, creation.resource_id)
+def _created_before(caller: Caller, backing: Backing, creation: Creation) -> Response:
+    found = replays.load(backing.deployment.engine, creation.resource_id, caller.tenant)
     if found is None:
         raise gone("replay")
     return _created(caller, found)
@@ -191,50 +196,32 @@ def _created(caller: Caller, item: replays.Replay) -> Response:
 @router.get("/{replay_id}", response_model=Replay)
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
-    of_all_tenants(caller)
-    return answer(_shown(backing.deployment.replay(replay_id)))
+    return answer(_shown(caller, backing.deployment.replay(replay_id, caller.tenant)))
 
 
 @router.post("/{replay_id}/cancel", response_model=Replay)
 def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: EmptyBody) -> Response:
     """Cancel a replay: it reads no more, and what it has read is sent. 409: it has ended."""
-    of_all_tenants(caller)
-    where = backing.deployment
-    where.replay(replay_id)
-    if not cancel(where.engine, caller.actor, replay_id, where.clock()):
-        raise Conflict("the replay has ended")
-    return answer(_shown_to(caller, where.replay(replay_id)))
+    return answer(_shown_to(caller, end(backing.changes(caller), replay_id)))
 
 
 @router.post("/{replay_id}/resume", response_model=Replay)
 def resume_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: EmptyBody) -> Response:
     """Go on with a cancelled replay where it stopped. 409: it is not cancelled, or its subscription was removed."""
-    of_all_tenants(caller)
-    where = backing.deployment
-    found = where.replay(replay_id)
-    if not resume(where.engine, caller.actor, replay_id):
-        raise Conflict((found.state == "cancelled" and found.last_error) or "the replay is not cancelled")
-    return answer(_shown_to(caller, where.replay(replay_id)))
+    return answer(_shown_to(caller, go_on(backing.changes(caller), replay_id)))
 
 
-def _planned(backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
-    receiver = backing.deployment.subscription(new.subscription_id)
-    if not receiver.enabled:
-        raise Conflict("the subscription is disabled; enable it first")
+def _planned(caller: Caller, backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
     wanted = Wanted(new.since, new.until, new.event_type, new.topics or (), new.rate, new.ordered)
-    try:
-        planned = plan(receiver, wanted, backing.deployment.clock(), None)
-        return planned, spans_soon(backing.replayed(), planned)
-    except (InvalidReplay, SettingsError, Unavailable):
-        raise
-    except WebhooksError as error:
-        raise Conflict(str(error)) from None
+    with reading_log(caller):
+        return prepare(backing.changes(caller), backing.replayed(), new.subscription_id, wanted, None)
 
 
 def _shown_to(caller: Caller, item: replays.Replay) -> dict[str, Any]:
     """The replay that the caller has begun or changed: only its id without the scope `read`."""
-    return _shown(item) if "read" in caller.scopes else {"id": item.id}
+    return _shown(caller, item) if "read" in caller.scopes else {"id": item.id}
 
 
-def _shown(item: replays.Replay) -> dict[str, Any]:
-    return Replay.model_validate(item).model_dump()
+def _shown(caller: Caller, item: replays.Replay) -> dict[str, Any]:
+    hidden = {} if caller.tenant is None else dict.fromkeys(_OF_ALL)
+    return Replay.model_validate(item).model_dump() | hidden

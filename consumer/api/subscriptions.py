@@ -9,11 +9,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from pydantic import Field
+from typing_extensions import TypeAliasType
 
-from consumer.api.backing import Backing, check_move, of_all_tenants
+from consumer.api.backing import Backing, changing_many, check_move, of_all_tenants
 from consumer.api.context import (
     CREATED_HEADERS,
+    Answer,
     Backed,
+    Body,
     Changing,
     Cursor,
     IdempotencyKey,
@@ -49,6 +53,7 @@ from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import Conflict, NotFound, SettingsError, Unavailable, WebhooksError
 from consumer.ledger.request_keys import Creation, RequestDigests
+from consumer.ops.bulk import Action, Result, act_on_all
 from consumer.ops.ping import ping_event
 from consumer.ops.replay_request import soon
 from consumer.ops.start import Places, places, since
@@ -57,12 +62,46 @@ from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
 from consumer.subscriptions.options import completed
 from consumer.subscriptions.repository import State
 from consumer.subscriptions.subscribed import Subscribed
+from models.subscription import REASON_LENGTH
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 
 _TAGGED = {"headers": {"ETag": {"description": "Its version, for If-Match.", "schema": {"type": "string"}}}}
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"headers": _TAGGED["headers"] | CREATED_HEADERS}}
 _OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
+
+MOST_CHANGED = 100  # subscriptions of a request
+BulkAction = TypeAliasType("BulkAction", Action)
+BulkResult = TypeAliasType("BulkResult", Result)
+
+
+class BulkChange(Body):
+    """An action, and its subscriptions. `enable` keeps a pause, and `resume` ends it."""
+
+    subscription_ids: Annotated[
+        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],
+        Field(min_length=1, max_length=MOST_CHANGED, examples=[[7, 8]]),
+    ]
+    action: Annotated[BulkAction, Field(examples=["pause"])]
+    reason: Annotated[str | None, Field(max_length=REASON_LENGTH, description="Why, to pause or disable.")] = None
+    if_owed: Annotated[
+        Literal["refuse", "exhaust"],
+        Field(description="To remove: refuse it if deliveries are owed, or give them up within a minute."),
+    ] = "refuse"
+
+
+class BulkOutcome(Answer):
+    """What has become of a subscription. `failed` may succeed later, `refused` not."""
+
+    subscription_id: int
+    result: Annotated[BulkResult, Field(examples=["done"])]
+    why: Annotated[str | None, Field(description="Why it is not done.", examples=[None])]
+
+
+class BulkOutcomes(Answer):
+    """The outcome for each subscription, in the order of the request."""
+
+    items: list[BulkOutcome]
 
 
 @router.get("", response_model=SubscriptionPage)
@@ -187,6 +226,20 @@ def _created(caller: Caller, item: Subscribed, generated: str | None, **more: ob
         more["receiver_key"] = receiver_key(generated)
     headers = {"etag": etag(item), "location": f"/v1/subscriptions/{item.id}"}
     return answer({**shown_to(caller, item), **more}, HTTPStatus.CREATED, headers)
+
+
+@router.post("/bulk", response_model=BulkOutcomes)
+def change_subscriptions(caller: Writer, backing: Backed, wanted: BulkChange) -> Response:
+    """Enable, disable, pause, resume or remove many subscriptions, each by itself: one that fails stops no other.
+
+    A repetition does no harm. After 20 s the rest is `failed`.
+    """
+    if wanted.reason is not None and wanted.action not in {"pause", "disable"}:
+        raise invalid("is given with the action pause or disable", "reason")
+    action = "exhaust" if (wanted.action, wanted.if_owed) == ("remove", "exhaust") else wanted.action
+    with changing_many(caller):
+        found = act_on_all(backing.changes(caller), action, wanted.subscription_ids, wanted.reason)
+        return answer({"items": [each._asdict() for each in found]})
 
 
 @router.get("/{subscription_id}", response_model=SubscriptionDetail, responses=_OK)

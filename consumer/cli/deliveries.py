@@ -4,7 +4,6 @@ import time
 from array import array
 from collections.abc import Collection
 from enum import StrEnum
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -32,10 +31,10 @@ from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, backlogs, ordering, search, upkeep
+from consumer.ledger import admin, backlogs, search, upkeep
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.changes import Changes, command_line_actor
-from consumer.ops.waiting import wait_of
+from consumer.ops.waiting import waits_for
 from consumer.subscriptions import repository
 from models import Status
 
@@ -130,7 +129,7 @@ def show(
     text = found.event.body.decode(errors="backslashreplace")
     receiver = repository.get(engine, found.delivery.subscription_id)
     own_schedule = receiver.options["retry_schedule"] if receiver else None
-    wait = wait_of(found.delivery, receiver, time.time(), partial(ordering.ahead, engine))
+    wait = waits_for(deployment(engine), found.delivery)
     fields = _as_json(found.delivery) | {
         "retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE",
         "waits_for": wait and wait.text,

@@ -69,7 +69,7 @@ PAGES = (
     ("/replays", "Replays"),
     ("/audit", "Audit"),
 )
-OF_TENANT = {"/subscriptions", "/events", "/deliveries"}  # the others are about all tenants
+OF_TENANT = {"/", "/subscriptions", "/events", "/deliveries", "/replays"}  # the others are about all tenants
 
 
 Form = ImmutableMultiDict[str, str]

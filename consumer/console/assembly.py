@@ -24,7 +24,6 @@ from consumer.console import (
 from consumer.console.app import BASE, HEADERS, Frame, Said
 from consumer.console.rendering import environment
 from consumer.console.session import SignOuts
-from consumer.ops.overview import shared
 
 REFERENCE = "/reference"  # Swagger UI, which shows /openapi.json
 REFERENCE_HEADERS = HEADERS | {
@@ -56,13 +55,11 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     an answer repeats, and learn from the answer's length whether they are in it (BREACH). Browsers name that site.
     """
     backing, where = backing._replace(tokens=tokens), backing.deployment
-    assert backing.look is not None  # noqa: S101 (the command sets it)
-    live = shared(partial(overview.values, backing, backing.look))
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
     modules = (subscriptions, subscription_forms, events, delivery_audit, deliveries, replays, search)
     pages = (each for module in modules for each in module.ROUTES)
     console = frame.app(
-        [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
+        [*overview.routes(backing), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )
     # It needs no token, as /openapi.json needs none.
     reference = environment(BASE).get_template("reference.html").render()

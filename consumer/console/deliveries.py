@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -15,12 +14,10 @@ from consumer.console.rendering import moment, numbered, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
 from consumer.events.attempt import Attempt
-from consumer.ledger import ordering
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.search import MOST
-from consumer.ops.waiting import wait_of
-from consumer.subscriptions import repository
+from consumer.ops.waiting import waits_for
 from models import Status
 
 PAGE = 50
@@ -80,7 +77,6 @@ def _show(backing: Backing, visit: Visit) -> Response:
     where, history = backing.deployment, backing.history
     item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
     place, sees = item.record[:3], seeing(visit.caller)
-    receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
     attempts: Sequence[Attempt] = (
         ()
         if history is None
@@ -94,7 +90,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
         "delivery.html",
         it=item,
         event=event,
-        wait=wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine)),
+        wait=waits_for(where, item),
         attempts=attempts,
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,

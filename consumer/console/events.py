@@ -1,7 +1,7 @@
 """Pages about events: recent attempts, one event, event types, dead letters and operational events."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import orjson
@@ -9,20 +9,16 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
-from consumer.api.tokens import Caller
-from consumer.config.settings import KafkaSettings
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import numbered, whole
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED, Attempt
+from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
 from consumer.ops.events import AuditQuery
-from consumer.subscriptions import repository
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts on a page
-RECEIVERS = 1_000  # subscriptions of a tenant whose attempts are shown
 BODY = 64 * 1024  # bytes of a value
 LETTERS, OPERATIONS = 50, 200  # records shown
 TYPES, ATTEMPTS = 200, 10_000
@@ -34,28 +30,14 @@ def _recent(backing: Backing, visit: Visit) -> Response:
     partition, offset = whole(asked["partition"]), whole(asked["offset"])
     if asked["topic"] and partition is not None and offset is not None:
         return to(f"/events/{quote(asked['topic'], safe='')}/{partition}/{offset}")
-    history, wanted, sees = backing.history, asked["webhook_id"], _seeing(backing, visit.caller)
-    rows = (
-        []
-        if history is None
-        else history.recent(None, SHOWN, lambda each: wanted in {"", each.webhook_id} and sees(each))
-    )
+    caller, history = visit.caller, backing.history
+    newest = [] if history is None else history.recent(None, SHOWN, seeing(caller, asked["webhook_id"] or None))
     return visit.render(
         "events.html",
         asked=asked,
         on=history is not None,
-        rows=rows,
+        rows=backing.own(caller, newest),
     )
-
-
-def _seeing(backing: Backing, caller: Caller) -> Callable[[Attempt], bool]:
-    """Whether an attempt is for an event and a subscription of the caller's tenant."""
-    if caller.tenant is None:
-        return lambda _: True
-    where = backing.deployment
-    mine = repository.page(where.engine, after=None, limit=RECEIVERS, tenant=caller.tenant)
-    ids, sees = {item.id for item in mine}, seeing(caller)
-    return lambda each: each.subscription_id in ids and sees(each)
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
@@ -88,11 +70,11 @@ def _place(visit: Visit) -> tuple[str, int, int]:
 
 def _dead_letters(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
-    kafka = _kafka_of(backing)
+    kafka = backing.cluster()
     fault, found = None, []
     again: Mapping[dead_letters.Place, float] = {}
     try:
-        found = dead_letters.recent(kafka, LETTERS)
+        found = dead_letters.recent(kafka, LETTERS).found
         again = dead_letters.published(backing.deployment, kafka, found)
     except WebhooksError as error:
         fault = str(error)
@@ -109,19 +91,19 @@ def _publish(backing: Backing, visit: Visit) -> Response:
     partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
     if partition is None or offset is None:
         raise RequestRefused(Code.BAD_REQUEST, "The form does not name a dead letter.")
-    dead_letters.publish_again(backing.changes(visit.caller), _kafka_of(backing), partition, offset)
+    dead_letters.publish_again(backing.changes(visit.caller), backing.cluster(), partition, offset)
     return to("/dead-letters", "published")
 
 
 def _audit(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
-    kafka = _kafka_of(backing)
+    kafka = backing.cluster()
     asked = {name: visit.query.get(name, "").strip() for name in ("type", "actor", "subscription")}
     found, fault = [], None
     try:
         found = events.audit(
             kafka, OPERATIONS, AuditQuery(asked["type"], asked["actor"], numbered(asked["subscription"]))
-        )
+        ).found
     except (WebhooksError, ValueError) as error:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
@@ -162,12 +144,6 @@ def _types(backing: Backing, visit: Visit) -> Response:
             for name in names
         ],
     )
-
-
-def _kafka_of(backing: Backing) -> KafkaSettings:
-    if backing.kafka is None:
-        raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
-    return backing.kafka
 
 
 ROUTES = (

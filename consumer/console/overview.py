@@ -4,24 +4,30 @@ Failing receivers come first, then unusable ones, those whose events Kafka soon 
 then others with waiting deliveries.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from heapq import nlargest
 from itertools import islice
+from operator import attrgetter
 from statistics import quantiles
 from typing import NamedTuple
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing
-from consumer.console.app import PageRoute, Visit, to
-from consumer.console.rendering import LATELY, SOME, Badge, number, share_failed, state_of_attempts
+from consumer.api.backing import Backing, seeing
+from consumer.api.tokens import ANYONE, Caller
+from consumer.console.app import PageRoute, Visit
+from consumer.console.rendering import LATELY, SOME, Badge, number, share_failed, state_of_attempts, tried_lately
 from consumer.events.attempt import DELIVERED, Attempt
-from consumer.ops.attempts import AttemptHistory, Minute
+from consumer.ops.attempts import AttemptHistory, Minute, Tried
 from consumer.ops.cluster import Lag
-from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
-from consumer.subscriptions.health import named, time_left
+from consumer.ops.overview import LISTED, MOST_COUNTED, Overview, shared
+from consumer.subscriptions.health import ListedSubscription, time_left
 
 RECENT = 5_000  # attempts from which times and the latest failures are taken
+RECENT_OF_TENANT = 1_000  # the same, of a tenant: from up to as many subscriptions, 20 µs each
 FAILURES = 10  # shown
+TENANTS = 64  # whose overviews are kept
 
 
 class TroubledReceiver(NamedTuple):
@@ -38,34 +44,73 @@ class TroubledReceiver(NamedTuple):
     minutes: Sequence[Minute] = ()
 
 
-def routes(live: Callable[[], Mapping[str, object]], group: str) -> list[PageRoute]:
-    """The page. `live` gives its `values`, the same for all visitors for some seconds."""
+def routes(backing: Backing) -> list[PageRoute]:
+    """The page. Its `values` are the same for all visitors of a tenant for some seconds."""
+
+    @lru_cache(TENANTS)
+    def live(tenant: str | None) -> Callable[[], Mapping[str, object]]:
+        return shared(partial(values, backing, ANYONE._replace(tenant=tenant)))
 
     def show(visit: Visit) -> Response:
-        if visit.caller.tenant is not None:
-            return to("/subscriptions")
-        return visit.render("overview.html", group=group, **live())
+        return visit.render("overview.html", group=backing.deployment.group, **live(visit.caller.tenant)())
 
     return [PageRoute("/", show)]
 
 
-def values(backing: Backing, look: Callable[[], Overview]) -> dict[str, object]:
-    """The present overview as values for its template."""
-    seen, history = look(), backing.history
-    faults = [each._asdict() for each in seen.faults]
+def values(backing: Backing, caller: Caller) -> dict[str, object]:
+    """The present overview, as far as the caller may see it, as values for its template."""
+    seen, history = backing.overview(caller), backing.history
+    # A tenant lacks the parts that are about all: nothing is wrong with them.
+    faults = [each._asdict() for each in seen.faults] if caller.tenant is None else []
     if history is not None and history.fault is not None:
         faults.append({"part": "the attempts", "reason": history.fault})
-    attempts = [] if history is None else history.recent(None, RECENT)
+    tries = None if history is None else _tries(backing, history, caller)
+    newest = [] if tries is None else tries.newest
     return {
         "faults": faults,
-        "hour": None if history is None else _hour(history.summary(None), attempts, backing.deployment.clock()),
-        "failures": list(islice((each for each in attempts if each.outcome != DELIVERED), FAILURES)),
+        "hour": None if tries is None else _hour(tries.minutes, newest, backing.deployment.clock()),
+        "failures": list(islice((each for each in newest if each.outcome != DELIVERED), FAILURES)),
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
-        "receivers": list(_receivers(backing, seen)),
+        "receivers": list(_receivers(backing, caller, seen, tries)),
         "unknown": any(part is None for part in (seen.failing, seen.disabled, seen.paused, seen.problematic)),
         "enabled": seen.problematic is not None and seen.problematic.looked_at > 0,
     }
+
+
+class _Tries(NamedTuple):
+    """Attempts of the last hour that a caller may see."""
+
+    newest: Sequence[Attempt]
+    minutes: Sequence[Minute]
+    degraded: Sequence[TroubledReceiver]  # those of which some attempts of the last minutes have failed
+
+
+def _tries(backing: Backing, history: AttemptHistory, caller: Caller) -> _Tries:
+    """A tenant's are of the subscriptions of its newest attempts."""
+    if caller.tenant is None:
+        newest, minutes = history.recent(None, RECENT), history.summary(None)
+        failed = history.most_failed(LATELY, LISTED)
+        theirs = backing.receivers(caller, [each.subscription_id for each in failed])
+    else:
+        newest = history.recent(None, RECENT_OF_TENANT, seeing(caller))
+        theirs = backing.receivers(caller, {each.subscription_id for each in newest})
+        newest = [each for each in newest if each.subscription_id in theirs]
+        hours = {number: history.summary(number) for number in theirs}
+        minutes = [
+            Minute(of[0].at, sum(each.ok for each in of), sum(each.failed for each in of))
+            for of in zip(*hours.values(), strict=True)
+        ]
+        tried = (tried_lately(hour, number) for number, hour in hours.items())
+        failed = nlargest(LISTED, tried, key=attrgetter("failed"))
+    return _Tries(newest, minutes, [*_degraded(failed, theirs)])
+
+
+def _degraded(failed: Iterable[Tried], theirs: Mapping[int, ListedSubscription]) -> Iterator[TroubledReceiver]:
+    for tried in failed:
+        if share_failed(tried) >= SOME and (found := theirs.get(tried.subscription_id)) is not None:
+            badge = state_of_attempts(tried) if found.mode == "enabled" else Badge(found.mode, "warn")
+            yield TroubledReceiver(*found[:4], badge)
 
 
 def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt], now: float) -> dict[str, object]:
@@ -98,23 +143,24 @@ def bounded(count: int) -> str:
     return f"more than {MOST_COUNTED:,}" if count > MOST_COUNTED else number(count)
 
 
-def _receivers(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
+def _receivers(backing: Backing, caller: Caller, seen: Overview, tries: _Tries | None) -> Iterator[TroubledReceiver]:
     """The rows: each subscription once, with its worst problem."""
     owed = {each.subscription_id: each.waiting for each in seen.loaded or ()}
     owed |= {each.subscription.subscription_id: each.waiting for each in seen.failing or ()}
     history = backing.history
     shown: set[int] = set()
-    for each in _troubled(backing, seen):
+    for each in _troubled(seen, tries):
         if each.id not in shown:
             shown.add(each.id)
             row = each._replace(waiting=bounded(owed.get(each.id, 0)))
             if history is not None:
-                last = next((each.error for each in history.recent(row.id, LISTED) if each.error), None)
+                recent = history.recent(row.id, LISTED, seeing(caller))
+                last = next((each.error for each in recent if each.error), None)
                 row = row._replace(error=row.error or last, minutes=history.summary(row.id))
             yield row
 
 
-def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
+def _troubled(seen: Overview, tries: _Tries | None) -> Iterator[TroubledReceiver]:
     """A row for each problem, the worst first."""
     for failing in seen.failing or ():
         it, error = failing.subscription, failing.last and failing.last.error
@@ -131,8 +177,7 @@ def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
     for listed in seen.paused or ():
         since = None if listed.paused_at is None else listed.paused_at.timestamp()
         yield TroubledReceiver(*listed[:4], Badge("paused", "warn"), since, listed.reason)
-    if backing.history is not None:
-        yield from _degraded(backing, backing.history)
+    yield from () if tries is None else tries.degraded
     for loaded in seen.loaded or ():
         found, error = loaded.subscription, loaded.last and loaded.last.error
         if found is None:
@@ -140,13 +185,3 @@ def _troubled(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
             yield TroubledReceiver(*removed, Badge("removed", "warn"), error=error)
         else:
             yield TroubledReceiver(*found[:4], Badge("waiting", "warn"), error=error)
-
-
-def _degraded(backing: Backing, history: AttemptHistory) -> Iterator[TroubledReceiver]:
-    """Subscriptions of which some attempts of the last minutes have failed."""
-    failed = [each for each in history.most_failed(LATELY, LISTED) if share_failed(each) >= SOME]
-    theirs = named(backing.deployment.engine, [each.subscription_id for each in failed])
-    for tried in failed:
-        if (found := theirs.get(tried.subscription_id)) is not None:
-            badge = state_of_attempts(tried) if found.mode == "enabled" else Badge(found.mode, "warn")
-            yield TroubledReceiver(*found[:4], badge)

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing, of_all_tenants
+from consumer.api.backing import Backing, reading_log
 from consumer.api.tokens import Caller
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import Badge, whole
-from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
+from consumer.errors import InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
 from consumer.events.event import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
-from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, resume, spans_soon
+from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, create, end, go_on, prepare, records
 from consumer.subscriptions.subscribed import Subscribed
 
 SHOWN = 100
@@ -43,31 +43,32 @@ class _Wrong(Exception):
 
 def form_for(backing: Backing, caller: Caller, item: Subscribed) -> Form | None:
     """The form on a subscription's page; None if the visitor can begin no replay to it."""
-    if backing.log is None or caller.tenant is not None or "write" not in caller.scopes or not item.enabled:
+    if backing.log is None or "write" not in caller.scopes or not item.enabled:
         return None
     return Form(_NOTHING, {}, item.id)
 
 
 def _list(backing: Backing, visit: Visit) -> Response:
-    of_all_tenants(visit.caller)
-    found = replays.find(backing.deployment.engine, limit=SHOWN, group=backing.deployment.group)
-    rows = list(map(_row, found))
+    where, tenant = backing.deployment, visit.caller.tenant
+    found = replays.find(where.engine, limit=SHOWN, group=where.group, tenant=tenant)
+    rows = [_row(each, counted=tenant is None) for each in found]
     form = Form(_NOTHING, {}) if backing.log is not None else None
     live = any(row["open"] for row in rows)
     return visit.render("replays.html", rows=rows, live=live, form=form, missing=NO_KAFKA, command=_COMMAND)
 
 
-def _row(item: Replay) -> dict[str, object]:
+def _row(item: Replay, *, counted: bool) -> dict[str, object]:
+    """A row of the list; a visitor of a tenant sees neither how many records there are, nor who began it."""
     read = item.records - item.records_left
     return {
         "id": item.id,
         "subscription_id": item.subscription_id,
         "state": Badge(item.state, _KINDS.get(item.state, "")),
         "error": item.last_error,
-        "done": read / item.records if item.records else None,
-        "progress": f"{read:,} of {item.records:,} records",
+        "done": read / item.records if item.records and counted else None,
+        "progress": f"{read:,} of {item.records:,} records" if counted else "",
         "began": item.created_at,
-        "by": item.created_by,
+        "by": item.created_by if counted else None,
         "open": not item.ended,
         "resumes": item.cancelled_at is not None and not item.last_error,
     }
@@ -91,7 +92,8 @@ def _preview(backing: Backing, visit: Visit) -> Response:
             "since": planned.since,
             "until": planned.end,
             "rate": planned.rate,
-            "records": number,
+            "any": bool(found),
+            "records": number if visit.caller.tenant is None else None,
             "takes": number / planned.rate,
             "parts": [(f"{each.topic}[{each.number}]", each.end - each.begin) for each in found[:PARTITIONS]],
             "partitions": len(found),
@@ -114,7 +116,6 @@ def _start(backing: Backing, visit: Visit) -> Response:
 
 
 def _given(visit: Visit) -> dict[str, str]:
-    of_all_tenants(visit.caller)
     asked = visit.form or visit.query
     return {name: asked.get(name, "").strip() for name in _FIELDS}
 
@@ -126,7 +127,9 @@ def _again(visit: Visit, given: Mapping[str, str], wrong: _Wrong) -> Response:
 
 def _planned(backing: Backing, caller: Caller, given: Mapping[str, str]) -> tuple[Plan, Sequence[Span]]:
     """The replay that the form asks for. Raises _Wrong."""
-    log, item = backing.replayed(), _receiver(backing, caller, given["subscription"])
+    log, subscription = backing.replayed(), whole(given["subscription"])
+    if subscription is None:
+        raise _Wrong("subscription", "It is not the number of a subscription.")
     wanted = Wanted(
         given["since"],
         given["until"] or None,
@@ -135,27 +138,16 @@ def _planned(backing: Backing, caller: Caller, given: Mapping[str, str]) -> tupl
         ordered=bool(given["ordered"]),
     )
     try:
-        planned = plan(item, wanted, backing.deployment.clock())
-        return planned, spans_soon(log, planned)
+        with reading_log(caller):
+            return prepare(backing.changes(caller), log, subscription, wanted)
+    except NotFound as error:
+        raise _Wrong("subscription", f"{error}.".capitalize(), HTTPStatus.NOT_FOUND) from None
     except InvalidReplay as error:
         raise _Wrong(error.option, f"It {error.why}.") from None
     except KafkaUnavailable as error:
         raise _Wrong("", f"{error}.", HTTPStatus.SERVICE_UNAVAILABLE) from None
     except WebhooksError as error:
         raise _Wrong("", f"{error}.", HTTPStatus.CONFLICT) from None
-
-
-def _receiver(backing: Backing, caller: Caller, text: str) -> Subscribed:
-    number = whole(text)
-    if number is None:
-        raise _Wrong("subscription", "It is not the number of a subscription.")
-    try:
-        item = backing.deployment.subscription(number, caller.tenant)
-    except NotFound:
-        raise _Wrong("subscription", f"There is no subscription {number}.", HTTPStatus.NOT_FOUND) from None
-    if not item.enabled:
-        raise _Wrong("subscription", "It is disabled: enable it first.", HTTPStatus.CONFLICT)
-    return item
 
 
 def _number(field: str, text: str) -> float | None:
@@ -170,20 +162,12 @@ def _time(at: float) -> str:
 
 
 def _cancel(backing: Backing, visit: Visit) -> Response:
-    of_all_tenants(visit.caller)
-    where, number = backing.deployment, int(visit.path["id"])
-    where.replay(number)
-    if not cancel(where.engine, visit.caller.actor, number, where.clock()):
-        raise Conflict(f"replay {number} has ended already")
+    end(backing.changes(visit.caller), int(visit.path["id"]))
     return to("/replays", "cancelled")
 
 
 def _resume(backing: Backing, visit: Visit) -> Response:
-    of_all_tenants(visit.caller)
-    where, number = backing.deployment, int(visit.path["id"])
-    where.replay(number)
-    if not resume(where.engine, visit.caller.actor, number):
-        raise Conflict(f"replay {number} is not cancelled, or its subscription was removed")
+    go_on(backing.changes(visit.caller), int(visit.path["id"]))
     return to("/replays", "goes-on")
 
 

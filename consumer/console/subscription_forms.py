@@ -1,13 +1,13 @@
 """Forms that add, change and remove subscriptions, many at once too, and pages that confirm what hurts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing, check_move
+from consumer.api.backing import Backing, changing_many, check_move
 from consumer.api.backtest import TRIED
 from consumer.api.context import etag
 from consumer.api.problems import Code, RequestRefused
@@ -16,9 +16,10 @@ from consumer.console.app import PageRoute, Said, Visit, to
 from consumer.console.overview import bounded
 from consumer.console.search import HOURS
 from consumer.crypto.keys import generate, receiver_key
-from consumer.errors import Conflict, InvalidSubscription, NotFound
+from consumer.errors import Conflict, InvalidSubscription
 from consumer.ledger import search
-from consumer.ops.changes import MOST_OWED, Change, Changes
+from consumer.ops.bulk import ACTIONS, act_on_all
+from consumer.ops.changes import MOST_OWED
 from consumer.ops.replay_request import NO_KAFKA
 from consumer.ops.reported import masked
 from consumer.sending.trace import MASK
@@ -28,12 +29,7 @@ from models import Subscription
 
 OVERLAPS = {"86400": "a day", "604800": "a week", "3600": "an hour", "0": "no time"}  # by their seconds
 _COLUMNS = Subscription.__table__.columns
-_ACTIONS: Mapping[str, Callable[[Changes, int, str | None], Change]] = {
-    "enable": lambda changes, number, _: changes.set_enabled(number, True),
-    "pause": lambda changes, number, why: changes.pause(number, why),
-    "resume": lambda changes, number, _: changes.resume(number),
-    "disable": lambda changes, number, why: changes.set_enabled(number, False, why),
-}
+_STATES = ("enable", "pause", "resume", "disable")  # of ACTIONS, those with a button
 
 
 def _form(
@@ -160,8 +156,8 @@ def _confirm(what: str, backing: Backing, visit: Visit) -> Response:
 
 def _act(word: str, backing: Backing, visit: Visit) -> Response:
     number = int(visit.path["id"])
-    after = _ACTIONS[word](backing.changes(visit.caller), number, visit.form.get("reason") or None).after
-    still = word == "enable" and after.mode == "paused"
+    change = ACTIONS[word](backing.changes(visit.caller), number, visit.form.get("reason") or None)
+    still = word == "enable" and change.after.mode == "paused"
     return to(f"/subscriptions/{number}", "still_paused" if still else f"{word.removesuffix('e')}ed")
 
 
@@ -182,18 +178,17 @@ def _remove(backing: Backing, visit: Visit) -> Response:
 def _several(backing: Backing, visit: Visit) -> Response:
     """Enable, pause, resume or disable the selected ones; before it disables them, it asks."""
     ids, word, form = visit.selected(), visit.form.get("do", ""), visit.form
-    if word not in _ACTIONS:
+    if word not in _STATES:
         raise RequestRefused(Code.BAD_REQUEST, "The form does not say what to do.")
     if word == "disable" and "sure" not in form:
         return visit.render("confirm.html", what="disable_several", ids=ids, return_to=form.get("back", ""))
-    gone = 0
-    for number in ids:
-        try:
-            _ACTIONS[word](backing.changes(visit.caller), number, form.get("reason") or None)
-        except NotFound:
-            gone += 1
-    done = f"{word.removesuffix('e')}ed: {len(ids) - gone} of {len(ids)} subscriptions.".capitalize()
-    return visit.back("/subscriptions", Said(done, "warn" if gone else "good", "The others are gone." if gone else ""))
+    with changing_many(visit.caller):
+        found = list(act_on_all(backing.changes(visit.caller), word, ids, form.get("reason") or None))
+    others = {each.why or "there is no such subscription any more" for each in found if each.result != "done"}
+    number = sum(each.result == "done" for each in found)
+    done = f"{word.removesuffix('e')}ed: {number} of {len(ids)} subscriptions.".capitalize()
+    why = f"The others: {'; '.join(sorted(others))}." if others else ""
+    return visit.back("/subscriptions", Said(done, "warn" if others else "good", why))
 
 
 ROUTES = (
@@ -203,7 +198,7 @@ ROUTES = (
     PageRoute("/subscriptions/{id:number}/edit", _edit, "write"),
     PageRoute("/subscriptions/{id:number}/edit", _save, "write", post=True),
     PageRoute("/subscriptions/{id:number}/disable", partial(_confirm, "disable"), "write"),
-    *(PageRoute(f"/subscriptions/{{id:number}}/{each}", partial(_act, each), "write", post=True) for each in _ACTIONS),
+    *(PageRoute(f"/subscriptions/{{id:number}}/{each}", partial(_act, each), "write", post=True) for each in _STATES),
     PageRoute("/subscriptions/{id:number}/remove", partial(_confirm, "remove"), "write"),
     PageRoute("/subscriptions/{id:number}/remove", _remove, "write", post=True),
     PageRoute("/subscriptions/{id:number}/rotate-secret", partial(_confirm, "rotate-secret"), "secrets"),

@@ -1,6 +1,6 @@
 """The list of subscriptions, and the page of a subscription."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlencode
 
@@ -72,7 +72,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
     item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
     minutes = None if history is None else history.summary(item.id)
     asked = {name: visit.query.get(name, "") for name in ("since", "until")}
-    attempts: list[Attempt] = []
+    attempts: Sequence[Attempt] = ()
     following = missing = None
     if history is not None:
         try:

@@ -138,7 +138,7 @@ class _Demo:
         self._worker.terminate()
         rows, status = figures(self._engine, self._receivers), self._worker.wait(LONGEST)
         self._screen.final(rows)
-        letters = [each.value for each in dead_letters.recent(self._settings, 10)]
+        letters = [each.value for each in dead_letters.recent(self._settings, 10).found]
         for text, good in claims(rows, *self._progress(), status, letters):
             self._screen.tell(text, good)
         took = time.monotonic() - self._started

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not said to be exported
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
+from consumer.errors import Conflict, FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.record import UNREADABLE, AssignedPartition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
@@ -142,7 +142,7 @@ class LogReader:
         except KafkaException as error:
             raise self._unavailable(error) from None
         if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise WebhooksError(f"the topic {topic} may not be read: {explained(found.error, topic=topic)}")
+            raise Conflict(f"the topic {topic} may not be read: {explained(found.error, topic=topic)}")
         return [(topic, number) for number in sorted(found.partitions)]
 
     def spans(self, partitions: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:

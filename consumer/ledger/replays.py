@@ -132,18 +132,25 @@ def create(
     return number
 
 
-def load(bind: Engine | Connection, replay_id: int) -> Replay | None:
-    """A replay; None if no replay has this id."""
+def load(bind: Engine | Connection, replay_id: int, tenant: str | None = None) -> Replay | None:
+    """A replay; None if no replay has this id, or its subscription is not of the `tenant` (None: any)."""
     with reading(bind) as connection:
-        row = connection.execute(_replays().where(StoredReplay.id == replay_id)).first()
+        row = connection.execute(_replays(tenant).where(StoredReplay.id == replay_id)).first()
     return None if row is None else _replay(row)
 
 
 def find(
-    engine: Engine, *, limit: int, group: str | None = None, subscription: int | None = None, before: int | None = None
+    engine: Engine,
+    *,
+    limit: int,
+    group: str | None = None,
+    subscription: int | None = None,
+    before: int | None = None,
+    tenant: str | None = None,
+    is_open: bool = False,
 ) -> list[Replay]:
-    """At most `limit` replays, the newest first, with ids below `before`."""
-    statement = _replays().order_by(StoredReplay.id.desc()).limit(limit)
+    """At most `limit` replays, the newest first, with ids below `before`; `is_open`: only those that go on."""
+    statement = _replays(tenant).where(*(_OPEN if is_open else ())).order_by(StoredReplay.id.desc()).limit(limit)
     for column, value in ((StoredReplay.group_id, group), (StoredReplay.subscription_id, subscription)):
         if value is not None:
             statement = statement.where(column == value)
@@ -228,14 +235,15 @@ def finish(engine: Engine, now: float, replay_ids: Collection[int] | None = None
         connection.execute(replays.where(_RECEIVER, ~exists().where(*_CURSORS)).values(finished_at=at))
 
 
-def _replays() -> AnySelect:
+def _replays(tenant: str | None = None) -> AnySelect:
     owed = select(func.sum(StoredCursor.end_offset - StoredCursor.next_offset)).where(*_CURSORS).scalar_subquery()
-    return select(
+    found = select(
         StoredReplay.__table__,
         owed.label("records_left"),
         Subscription.enabled,
         Subscription.paused_at,
     ).outerjoin(Subscription, Subscription.id == StoredReplay.subscription_id)
+    return found if tenant is None else found.where(Subscription.tenant == tenant)
 
 
 def _replay(row: AnyRow) -> Replay:

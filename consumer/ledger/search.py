@@ -219,12 +219,12 @@ def _parsed(position: str) -> tuple[int, int]:
     return parsed
 
 
-def by_state(engine: Engine, most: int) -> Mapping[str, int]:
-    """All rows by state, of all groups: exact up to `most`; `most` + 1 means more."""
+def by_state(engine: Engine, most: int, tenant: str | None = None) -> Mapping[str, int]:
+    """All rows (to a tenant's subscriptions) by state, of all groups: exact up to `most`; `most` + 1 means more."""
+    theirs = ParkedDelivery.subscription_id.in_(select(Subscription.id).where(Subscription.tenant == tenant))
+    rows = select(ParkedDelivery.id).where(*(() if tenant is None else (theirs,))).limit(most + 1)
     counted = (
-        select(func.count())
-        .select_from(select(ParkedDelivery.id).where(ParkedDelivery.status == state).limit(most + 1).subquery())
-        .scalar_subquery()
+        select(func.count()).select_from(rows.where(ParkedDelivery.status == state).subquery()).scalar_subquery()
         for state in Status
     )
     with reading(engine) as connection:

@@ -84,9 +84,9 @@ class Deployment(NamedTuple):
                 return found
         raise NotFound("stored delivery", delivery_id, "it may have been delivered")
 
-    def replay(self, replay_id: int) -> Replay:
-        """A replay of this group. Raises NotFound."""
-        found = replays.load(self.engine, replay_id)
+    def replay(self, replay_id: int, tenant: str | None = None) -> Replay:
+        """A replay of this group, to a subscription of the tenant. Raises NotFound."""
+        found = replays.load(self.engine, replay_id, tenant)
         if found is None or found.group != self.group:
             raise NotFound("replay", replay_id)
         return found

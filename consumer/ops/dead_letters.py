@@ -6,7 +6,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import Conflict, KafkaUnavailable, WebhooksError
+from consumer.errors import Conflict, KafkaUnavailable, NotFound, WebhooksError
 from consumer.intake.dead_letters import OURS
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
@@ -14,7 +14,7 @@ from consumer.kafka.producer import Outgoing, Published, Publisher
 from consumer.ledger import marks, outbox
 from consumer.ledger.replays import Span
 from consumer.ops.changes import Changes, Deployment
-from consumer.ops.events import newest, record_at
+from consumer.ops.events import Tail, TailPosition, record_at, tail
 
 HOUR = 3600.0  # seconds for which commands count dead letters
 PUBLISHED = "dead_letter.published"
@@ -73,18 +73,28 @@ def written(kafka: KafkaSettings, since: float) -> int:
     return sum(span.end - span.begin for span in spans)
 
 
-def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
-    """The newest dead letters. Raises as `events.newest` does."""
-    found = (_letter_of(record) for record in newest(kafka, kafka.dead_letter_topic, limit))
-    return [letter for letter in found if letter is not None]
+def recent(kafka: KafkaSettings, limit: int, position: TailPosition | None = None) -> Tail[DeadLetter]:
+    """The newest dead letters. Reads and raises as `events.tail` does."""
+    return tail(kafka, kafka.dead_letter_topic, limit, _letter_of, position)
 
 
-def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset: int) -> None:
-    """Publish a dead letter as `publish_many` does; Conflict if the topic does not hold the whole record (any more)."""
+def letter_at(kafka: KafkaSettings, partition: int, offset: int) -> DeadLetter:
+    """The dead letter at this place. Raises NotFound, and as `events.tail` does."""
     record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
     letter = None if record is None else _letter_of(record)
     if letter is None:
-        raise Conflict(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
+        raise NotFound(
+            "dead letter", offset, f"{kafka.dead_letter_topic}[{partition}] has none at this offset any more"
+        )
+    return letter
+
+
+def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset: int) -> None:
+    """Publish a dead letter as `publish_many` does.
+
+    Raises NotFound, and Conflict if the topic does not hold the whole record.
+    """
+    letter = letter_at(kafka, partition, offset)
     if letter.lacking is not None:
         raise Conflict(letter.lacking)
     for _ in publish_many(changes, kafka, [(partition, offset)]):

@@ -127,9 +127,13 @@ def audit(
         partitions = reader.partitions(log.topics)
         found.left = records(reader.spans(partitions, since, until))
         found.faults += _too_old(reader, attempts_topic, since)
-        while since < until:
+        while since < until and found.left > 0:
             end = min(until, (since // HOUR + 1) * HOUR)
-            for spans in _parts(reader.spans(partitions, since, end)):
+            hour = reader.spans(partitions, since, end)
+            if not hour:  # the time may begin years before the log
+                stamps = [each.timestamp for each in reader.firsts(partitions, since).values()]
+                end = max(end, min((each / 1000 for each in stamps if each is not None), default=until))
+            for spans in _parts(hour):
                 owed: _Owed = defaultdict(dict)
                 for _ in _match(log, reader, spans, subscribers, owed, found):
                     yield found
@@ -141,6 +145,7 @@ def audit(
                 _found(given_up, Fate.GIVEN_UP, owed, found)
                 _nowhere(owed, changed, found)
             since = end
+            yield found
     yield found
 
 
@@ -293,7 +298,7 @@ def _hour(timestamp: int) -> int:
 
 def _changes(log: Log) -> dict[int, float]:
     """When each subscription was last changed so that it matches other events; of the newest operational events."""
-    newest = events.audit(log.kafka, events.SEARCHED)
+    newest = events.audit(log.kafka, events.SEARCHED).found
     return {
         each.subscription_id: each.at
         for each in reversed(newest)

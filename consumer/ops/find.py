@@ -183,9 +183,8 @@ def _of_id(where: Deployment, number: int, tenant: str | None) -> Iterator[Hit]:
     with suppress(NotFound):
         delivery = where.delivery(number, tenant).delivery
         yield Hit("delivery", "id", f"{delivery.event_type}, {delivery.status}", number)
-    if tenant is None:
-        with suppress(NotFound):
-            yield Hit("replay", "id", where.replay(number).state, number)
+    with suppress(NotFound):
+        yield Hit("replay", "id", where.replay(number, tenant).state, number)
 
 
 def _subscription(item: Subscribed, text: str, number: int | None, tenant: str | None) -> Hit:

@@ -13,10 +13,12 @@ from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
 from consumer.events.event import utc
+from consumer.http.urls import without_addresses
 from consumer.ledger import search
-from consumer.ledger.rows import AttemptFailure
+from consumer.ledger.rows import OPEN, AttemptFailure
 from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
+from consumer.ops.changes import Deployment
 from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
@@ -144,6 +146,18 @@ def overview(
     return Overview(clock(), MOST_COUNTED, missing=tuple(missing), **found)
 
 
+def of_tenant(where: Deployment, tenant: str) -> Overview:
+    """The overview of a tenant's subscriptions, without parts about all tenants, and without addresses in errors."""
+    engine = where.engine
+    parts: dict[str, Any] = dict.fromkeys(_PARTS) | {
+        **_receivers(engine, tenant),
+        "states": search.by_state(engine, MOST_COUNTED, tenant),
+        "problematic": _problematic(engine, where.vault, where.rules, where.clock, tenant),
+    }
+    missing = tuple(Missing(part, "only a token of all tenants shows it") for part in parts if parts[part] is None)
+    return Overview(where.clock(), MOST_COUNTED, missing=missing, **parts)
+
+
 def shared(
     look: Callable[[], T], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
 ) -> Callable[[], T]:
@@ -178,12 +192,14 @@ def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:
     return kafka
 
 
-def _receivers(engine: Engine) -> dict[str, list[Any]]:
-    """The parts of _TOGETHER: few statements for all of them."""
-    loaded = search.most_loaded(engine, LISTED)
-    theirs, failing, disabled, paused = health.noticed(engine, loaded, LISTED)
+def _receivers(engine: Engine, tenant: str | None = None) -> dict[str, list[Any]]:
+    """The parts of _TOGETHER (of a tenant): few statements for all of them."""
+    loaded = search.most_loaded(engine, LISTED) if tenant is None else health.storing(engine, LISTED, tenant, OPEN)
+    theirs, failing, disabled, paused = health.noticed(engine, loaded, LISTED, tenant)
     ids = {*loaded, *(each.subscription_id for each in failing)}
     waiting, last = search.loads(engine, ids, MOST_COUNTED + 1), search.last_failures(engine, ids)
+    if tenant is not None:
+        last = {each: found._replace(error=without_addresses(found.error)) for each, found in last.items()}
     return {
         "loaded": [
             LoadedReceiver(each, waiting[each], theirs.get(each), last.get(each))
@@ -198,7 +214,7 @@ def _receivers(engine: Engine) -> dict[str, list[Any]]:
 
 
 def _problematic(
-    engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float]
+    engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float], tenant: str | None = None
 ) -> ProblematicSubscriptions:
-    found = health.problematic(engine, LOOKED_AT, vault, rules, clock)
+    found = health.problematic(engine, LOOKED_AT, vault, rules, clock, tenant)
     return found._replace(subscriptions=found.subscriptions[:LISTED])

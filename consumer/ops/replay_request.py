@@ -13,14 +13,15 @@ from sqlalchemy import Connection, Engine
 
 from consumer.config.settings import KafkaSettings
 from consumer.config.types import moment
-from consumer.errors import InvalidReplay, KafkaUnavailable, Unavailable, WebhooksError
+from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, Unavailable
 from consumer.events.cloud_event import rfc3339
 from consumer.expressions.expression import Expression
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
-from consumer.ledger.replays import Span
+from consumer.ledger.replays import Replay, Span
 from consumer.ops.bounded import within
+from consumer.ops.changes import Changes
 from consumer.ops.events import ReadEvent
 from consumer.subscriptions.options import LEAST_NUMBER, Effect
 from consumer.subscriptions.patterns import check_pattern, matches
@@ -32,6 +33,7 @@ CREATED, CANCELLED, RESUMED = "replay.created", "replay.cancelled", "replay.resu
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
 RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
 MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
+OF_TENANT = 10  # replays that go on at once, of those that a tenant may begin
 SECONDS = 10.0  # for which a request waits for Kafka
 NO_KAFKA = "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS for this process, as workers have them"
 _LOOKS = BoundedSemaphore(
@@ -84,10 +86,32 @@ class Plan(NamedTuple):
         return self.asked_at if self.until is None else self.until
 
 
-def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None = UTC) -> Plan:
+def prepare(
+    by: Changes, log: Log, subscription_id: int, wanted: Wanted, zone: tzinfo | None = UTC
+) -> tuple[Plan, list[Span]]:
+    """The requested replay, checked as by `plan`, and what it would read, as by `spans_soon`, for a request.
+
+    Raises NotFound, and Conflict if the subscription is disabled, or its tenant has begun as many replays as it may. A
+    tenant's replay of a subscription without a rate limit has the default rate at most.
+    """
+    where, tenant = by.deployment, by.tenant
+    receiver = where.subscription(subscription_id, tenant)
+    if not receiver.enabled:
+        raise Conflict("the subscription is disabled; enable it first")
+    if (
+        tenant is not None
+        and len(replays.find(where.engine, limit=OF_TENANT, tenant=tenant, is_open=True)) == OF_TENANT
+    ):
+        raise Conflict(f"{OF_TENANT} replays go on; wait until one has finished, or cancel it")
+    planned = plan(receiver, wanted, where.clock(), zone, MOST_RATE if tenant is None else RATE_WITHOUT_LIMIT)
+    return planned, spans_soon(log, planned)
+
+
+def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None = UTC, most: float = MOST_RATE) -> Plan:
     """The requested replay, checked. A time without a zone is in `zone`; None: it is refused.
 
-    Raises InvalidReplay, or WebhooksError if the subscription matches nothing.
+    `most`: the highest rate if the subscription has no limit. Raises InvalidReplay, or Conflict if the subscription
+    matches nothing.
     """
     since = _moment("since", wanted.since, now, zone)
     until = None if wanted.until is None else _moment("until", wanted.until, now, zone)
@@ -96,7 +120,7 @@ def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None =
     if until is not None and until <= since:
         raise InvalidReplay("until", "is not after the beginning")
     _check_type(receiver, wanted.event_type)
-    rate = _rate(receiver, wanted.rate)
+    rate = _rate(receiver, wanted.rate, most)
     if wanted.ordered and receiver.options["ordering"] != "key":
         raise InvalidReplay("ordered", f"is for subscriptions that are ordered by key; {receiver.id} is not")
     check_receiver(receiver)
@@ -118,10 +142,10 @@ def default_rate(limit: float | None) -> float:
 
 
 def check_receiver(subscription: Subscribed) -> None:
-    """Raise WebhooksError if the subscription matches nothing, or its filter cannot be used."""
+    """Raise Conflict if the subscription matches nothing, or its filter cannot be used."""
     for problem in subscription.problems:
         if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
-            raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
+            raise Conflict(f"subscription {subscription.id} cannot be replayed to: {problem}")
 
 
 def _moment(option: str, text: str, now: float, zone: tzinfo | None) -> float:
@@ -144,9 +168,9 @@ def _check_type(receiver: Subscribed, event_type: str | None) -> None:
         raise InvalidReplay("event_type", f"would match nothing: subscription {receiver.id} gets {names}")
 
 
-def _rate(receiver: Subscribed, rate: float | None) -> float:
+def _rate(receiver: Subscribed, rate: float | None, most: float) -> float:
     limit = receiver.options["rate_limit"]
-    most = limit or MOST_RATE
+    most = limit or most
     if rate is None:
         return default_rate(limit)
     if not LEAST_NUMBER <= rate <= most:
@@ -158,11 +182,11 @@ def _rate(receiver: Subscribed, rate: float | None) -> float:
 def spans(reader: LogReader, topics: Sequence[str], planned: Plan) -> list[Span]:
     """The parts of the log that the replay would read, of `topics` (as in KAFKA_TOPICS).
 
-    Raises InvalidReplay, KafkaUnavailable, or WebhooksError if none of the topics exists.
+    Raises InvalidReplay, KafkaUnavailable, or Conflict if none of the topics exists.
     """
     partitions = reader.partitions(topics)
     if not partitions:
-        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(topics)} exists")
+        raise Conflict(f"no topic of KAFKA_TOPICS={','.join(topics)} exists")
     there = {topic for topic, _ in partitions}
     for index, topic in enumerate(planned.topics):
         if topic not in there:
@@ -253,6 +277,24 @@ def cancel(engine: Engine, actor: str, replay_id: int, now: float) -> bool:
     """Cancel a replay as `replays.cancel` does."""
     with engine.begin() as connection:
         return replays.cancel(connection, replay_id, now) and _told(connection, CANCELLED, actor, replay_id)
+
+
+def end(by: Changes, replay_id: int) -> Replay:
+    """Cancel one of the tenant's replays. Raises NotFound, and Conflict if it has ended."""
+    where = by.deployment
+    where.replay(replay_id, by.tenant)
+    if not cancel(where.engine, by.actor, replay_id, where.clock()):
+        raise Conflict("the replay has ended")
+    return where.replay(replay_id, by.tenant)
+
+
+def go_on(by: Changes, replay_id: int) -> Replay:
+    """Resume one of the tenant's replays. Raises NotFound, and Conflict if it is not cancelled, or cannot go on."""
+    where = by.deployment
+    found = where.replay(replay_id, by.tenant)
+    if not resume(where.engine, by.actor, replay_id):
+        raise Conflict((found.state == "cancelled" and found.last_error) or "the replay is not cancelled")
+    return where.replay(replay_id, by.tenant)
 
 
 def resume(engine: Engine, actor: str, replay_id: int) -> bool:

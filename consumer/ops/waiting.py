@@ -1,9 +1,13 @@
 """What a stored delivery waits for, as far as the database knows: for the command line, the API and the console."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
+from consumer.ledger import ordering
 from consumer.ledger.admin import StoredDelivery
+from consumer.ops.changes import Deployment
+from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect
 from consumer.subscriptions.subscribed import Subscribed
 from models import Status
@@ -22,6 +26,13 @@ class Wait(NamedTuple):
     text: str
     until: float | None = None
     behind: int | None = None
+
+
+def waits_for(deployment: Deployment, item: StoredDelivery) -> Wait | None:
+    """What a stored delivery waits for now, as `wait_of`: its subscription is read, and what goes before it."""
+    where = deployment
+    receiver = repository.get(where.engine, item.subscription_id, where.vault, where.rules)
+    return wait_of(item, receiver, where.clock(), partial(ordering.ahead, where.engine))
 
 
 def wait_of(

@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Row, func, literal_column, select, union_all
+from sqlalchemy import ColumnElement, Engine, Row, exists, func, literal_column, select, union_all
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import reading
@@ -15,7 +15,7 @@ from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.subscribed import Mode, Subscribed, mode_of
 from consumer.subscriptions.subscribed_rows import found_rows, subscribed_of
-from models import StoredCursor, Subscription, SubscriptionType
+from models import ParkedDelivery, Status, StoredCursor, Subscription, SubscriptionType
 from models.base import BEFORE_IDS, UNREADABLE
 from models.cursor import UNFINISHED
 
@@ -104,6 +104,16 @@ def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]
         return {row.id: _listed(row) for row in rows}
 
 
+def storing(engine: Engine, most: int, tenant: str, states: Collection[Status]) -> list[int]:
+    """The ids of the first `most` subscriptions of a tenant that have stored deliveries in these states."""
+    stored = exists().where(
+        ParkedDelivery.subscription_id == Subscription.id, any_of(ParkedDelivery.status.expression, [*states])
+    )
+    found = select(Subscription.id).where(Subscription.tenant == tenant, stored).order_by(Subscription.id).limit(most)
+    with reading(engine) as connection:
+        return list(connection.execute(found).scalars())
+
+
 def failing(engine: Engine, most: int) -> list[FailingSubscription]:
     """At most `most` failing subscriptions, in the order in which they began to fail."""
     with reading(engine) as connection:
@@ -116,14 +126,15 @@ def paused(engine: Engine, most: int) -> list[ListedSubscription]:
         return [_listed(row) for row in connection.execute(_PAUSED.limit(most))]
 
 
-def noticed(engine: Engine, ids: Collection[int], most: int) -> NoticedSubscriptions:
-    """The subscriptions that an overview names, in one statement: those of these ids, and at most `most` of each kind.
+def noticed(engine: Engine, ids: Collection[int], most: int, tenant: str | None = None) -> NoticedSubscriptions:
+    """The subscriptions that an overview (of a tenant) names: those of these ids, and at most `most` of each kind.
 
     Reads the table from its end until it has found as many disabled ones: an index of (enabled, id) would serve this
     alone, and SQLite would take it for the look-ups of events.
     """
     theirs = _CHOSEN.where(any_of(Subscription.id.expression, [*ids] or [BEFORE_IDS]))
-    parts = (each.subquery() for each in (theirs, *(kind.limit(most) for kind in (_FAILING, _DISABLED, _PAUSED))))
+    kinds = (each.where(*_of(tenant)) for each in (_FAILING, _DISABLED, _PAUSED))
+    parts = (each.subquery() for each in (theirs, *(kind.limit(most) for kind in kinds)))
     numbered = union_all(*(select(literal_column(str(n)).label("part"), part) for n, part in enumerate(parts)))
     found: dict[int, list[Any]] = {number: [] for number in range(4)}
     with reading(engine) as connection:
@@ -197,9 +208,10 @@ def problematic(
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
+    tenant: str | None = None,
 ) -> ProblematicSubscriptions:
-    """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
-    enabled = Subscription.enabled == 1, Subscription.paused_at.is_(None)
+    """The subscriptions with problems among the first `most` enabled ones (of a tenant). Each takes 40 µs."""
+    enabled = Subscription.enabled == 1, Subscription.paused_at.is_(None), *_of(tenant)
     first = select(Subscription.id).where(*enabled).order_by(Subscription.id).limit(most)
     with reading(engine) as connection:
         rows = found_rows(connection, Subscription.id.in_(first))
@@ -218,6 +230,10 @@ def named_types(engine: Engine, limit: int, after: str | None = None) -> list[Na
     total = select(both.c.event_type, func.sum(both.c.subscriptions)).group_by(both.c.event_type)
     with reading(engine) as connection:
         return [NamedType(*row) for row in connection.execute(total.order_by(both.c.event_type).limit(limit))]
+
+
+def _of(tenant: str | None) -> list[ColumnElement[bool]]:
+    return [] if tenant is None else [Subscription.tenant == tenant]
 
 
 def _failing(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[FailingSubscription]:

@@ -83,7 +83,17 @@ def test_schemas_are_classes_of_a_client() -> None:
     members = {name: schema.get("properties", {}) for name, schema in schemas.items()}
     pages = {name: each for name, each in members.items() if each.keys() >= {"items", "next"}}
     assert {name: members["items"]["items"]["$ref"].rpartition("/")[2] for name, members in pages.items()} == {
-        f"{each}Page": each for each in ("Attempt", "Delivery", "EventType", "Replay", "SearchHit", "Subscription")
+        f"{each}Page": each
+        for each in (
+            "Attempt",
+            "AuditEntry",
+            "DeadLetter",
+            "Delivery",
+            "EventType",
+            "Replay",
+            "SearchHit",
+            "Subscription",
+        )
     }
     enums = {name: schema["enum"] for name, schema in schemas.items() if "enum" in schema}
     assert enums["DeliveryState"] == list(Status)

@@ -1,6 +1,6 @@
 """Authorisation of each route: no token, a wrong one, a missing scope, and another tenant's id."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
@@ -9,9 +9,12 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
-from consumer.ledger import cursors, store
+from consumer.ledger import cursors, replays, store, upkeep
 from consumer.ledger.cursors import NewCursor
+from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptFailure
+from consumer.ops.bulk import Action
+from consumer.ops.overview import overview
 from consumer.ops.ping import ping
 from consumer.sending.trace import ExchangeTrace
 from consumer.sending.validation_request import Declined
@@ -46,6 +49,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", "/events/{topic}/{partition}/{offset}/resend", {"subscription_id": 1}, "write"),
     ("GET", "/search", None, "read"),
     ("POST", f"{S}/backtest", {"event_type": "a"}, "read"),
+    ("POST", f"{S}/bulk", {"subscription_ids": [1], "action": "pause"}, "write"),
     ("GET", "/attempts", None, "read"),
     ("GET", f"{S}/{{subscription_id}}/statistics", None, "read"),
     ("GET", "/statistics", None, "read"),
@@ -56,30 +60,46 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/replays/{replay_id}", None, "read"),
     ("POST", "/replays/{replay_id}/cancel", {}, "write"),
     ("POST", "/replays/{replay_id}/resume", {}, "write"),
+    ("GET", "/dead-letters", None, "read"),
+    ("GET", "/dead-letters/{partition}/{offset}", None, "read"),
+    ("POST", "/dead-letters/{partition}/{offset}/publish", {}, "write"),
+    ("GET", "/audit", None, "read"),
+    ("GET", "/audit/deliveries", None, "read"),
 ]
-OF_ONE = [route for route in ROUTES if "{subscription_id}" in route[1]]
-ABOUT_ALL = [
-    route for route in ROUTES if route[1].partition("/{")[0] in {"/attempts", "/statistics", "/event-types", "/replays"}
+OF_ONE = [
+    route for route in ROUTES if any(each in route[1] for each in ("{subscription_id}", "{delivery_id}", "{replay_id}"))
 ]
+ABOUT_ALL = [route for route in ROUTES if route[1].split("/")[1] in {"event-types", "dead-letters", "audit"}]
 names = [f"{method} {path}" for method, path, _, _ in ROUTES]
 
 
 @pytest.fixture
 def theirs(api: Api) -> str:
-    """The path of a subscription of the tenant acme, with a secret."""
+    """The id of a failing subscription of the tenant acme, with a secret, and a delivery, attempt and replay."""
     created = api.create(tenant="acme", secrets=[{"kind": "bearer", "secret": "t"}])
+    number = created["id"]
+    store.park(api.engine, GROUP, [parked(make_event(1, tenant="acme"), number, status="exhausted")], 1.0)
+    upkeep.failing(api.engine, number, 1.0)
+    replays.create(api.engine, GROUP, number, 0.0, 1.0, None, 1.0, [Span("t", 0, 0, 9)], 1.0)
     api.app.state.backing = api.app.state.backing._replace(
-        ping=lambda *_: pytest.fail("a test event was sent"), ask=lambda *_: pytest.fail("its receiver was asked")
+        ping=lambda *_: pytest.fail("a test event was sent"),
+        ask=lambda *_: pytest.fail("its receiver was asked"),
+        history=History([attempt(number, "acme")]),
+        look=lambda: overview(api.engine, None, ()),
     )
-    return str(created["id"])
+    return str(number)
 
 
-def filled(path: str, theirs: str, api: Api) -> str:
-    """The path with the ids of their subscription and its secret."""
+def filled(path: str, theirs: str, api: Api, **ids: int) -> str:
+    """The path with their ids, but for these `ids`."""
     listed = api.call("GET", f"/subscriptions/{theirs}/secrets").json()["items"]
-    return path.format(
-        subscription_id=theirs, secret_id=listed[0]["id"], delivery_id=1, replay_id=1, topic="t", partition=0, offset=0
-    )
+    made = {"subscription_id": theirs, "secret_id": listed[0]["id"], "delivery_id": 1, "replay_id": 1}
+    return path.format(**made | {"topic": "t", "partition": 0, "offset": 0} | ids)
+
+
+def everything(api: Api) -> list[Any]:
+    """What all tenants have."""
+    return [api.call("GET", path).json() for path in (S, D, "/replays")] + [len(api.events())]
 
 
 def test_the_table_has_every_route(api: Api) -> None:
@@ -118,17 +138,40 @@ def test_unauthorised_requests_are_refused(
 def test_another_tenants_id_is_unknown(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
     """The answer equals that for an unknown id to the byte, and nothing is changed or sent."""
     del scope
-    before, events = api.call("GET", S).json(), len(api.events())
-    place = filled(path, theirs, api)
-    foreign = api.call(method, place, body, token="other")
-    nothing = api.call(method, place.replace(f"{S}/{theirs}", f"{S}/99999"), body, token="other")
+    before, place = everything(api), filled(path, theirs, api)
+    absent = filled(path, theirs, api, subscription_id=99999, delivery_id=99999, replay_id=99999)
+    foreign, nothing = (api.call(method, each, body, token="other") for each in (place, absent))
     assert (foreign.status_code, nothing.status_code) == (404, 404)
     assert foreign.content == nothing.content
     assert {**foreign.headers} == {**nothing.headers}
     stale = api.call(method, place, body, token="other", headers={"if-match": '"x"'})
     assert stale.status_code == 404
-    assert api.call("GET", S).json() == before
-    assert len(api.events()) == events
+    assert everything(api) == before
+
+
+@pytest.mark.parametrize("path", [S, D, "/attempts", "/attempts?since=2027-01-15T07:00:00Z", "/replays", "/search?q=1"])
+def test_a_list_has_nothing_of_another_tenant(api: Api, theirs: str, path: str) -> None:
+    """It has what is the tenant's own."""
+    assert (mine := api.call("GET", path, token="acme").json()["items"])
+    assert api.call("GET", path, token="other").json()["items"] == []
+    assert theirs in {str(each.get("subscription_id", each.get("id"))) for each in mine}
+
+
+def test_statistics_count_nothing_of_another_tenant(api: Api, theirs: str) -> None:
+    """Nor do they name it."""
+    mine, nothing = (api.call("GET", "/statistics", token=token).json() for token in ("acme", "other"))
+    assert (mine["states"]["exhausted"], [each["subscription_id"] for each in mine["failing"]]) == (1, [int(theirs)])
+    assert (set(nothing["states"].values()), nothing["failing"]) == ({0}, [])
+
+
+def test_many_subscriptions_of_another_tenant_are_unknown(api: Api, theirs: str) -> None:
+    """One request changes none of them, whatever the action."""
+    before = everything(api)
+    for action in get_args(Action):
+        wanted = {"subscription_ids": [int(theirs), 99999], "action": action}
+        outcomes = api.call("POST", f"{S}/bulk", wanted, token="other").json()["items"]
+        assert [each["result"] for each in outcomes] == ["not_found"] * 2
+    assert everything(api) == before
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ABOUT_ALL, ids=[f"{r[0]} {r[1]}" for r in ABOUT_ALL])
@@ -137,8 +180,8 @@ def test_requests_about_all_tenants_are_refused_for_one(
 ) -> None:
     """A tenant's token gets a 403, whatever its scopes."""
     del scope
-    api.app.state.backing = api.app.state.backing._replace(history=object(), look=lambda: pytest.fail("it looked"))
-    refused = api.call(method, path.format(replay_id=1), body, token="other")
+    since = {"since": "2026-07-28T14:00:00Z"} if path == "/audit/deliveries" else {}
+    refused = api.call(method, path.format(partition=0, offset=0), body, token="other", params=since)
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:kafka-webhooks:problem:tenant")
 
 

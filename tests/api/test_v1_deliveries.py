@@ -107,6 +107,29 @@ def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
     assert api.call("GET", "/deliveries/999").status_code == 404
 
 
+def test_a_delivery_says_what_it_waits_for(api: Api, engine: Engine) -> None:
+    """The answer about one delivery has it; one that was given up waits for nothing."""
+    subscription = api.create(tenant="acme")["id"]
+    for offset, status in enumerate(("parked", "exhausted")):
+        stored(engine, subscription, offset, status, tenant="acme")
+    given_up, waiting = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
+    with engine.begin() as connection:
+        later = datetime(2100, 1, 1, tzinfo=UTC)
+        connection.execute(update(ParkedDelivery).values(next_attempt_at=later))
+    wait = api.call("GET", f"/deliveries/{waiting}", token="acme").json()["waits_for"]
+    assert (wait["reason"], wait["until"], wait["behind"]) == ("schedule", "2100-01-01T00:00:00.000Z", None)
+    why = {"state": "disabled", "reason": "10.9.8.7 is down"}
+    assert api.call("PATCH", f"/subscriptions/{subscription}", why).status_code == 200
+    assert api.call("GET", f"/deliveries/{waiting}").json()["waits_for"] == {
+        "reason": "disabled",
+        "text": "Its subscription is disabled (10.9.8.7 is down). It is sent once that is enabled.",
+        "until": None,
+        "behind": None,
+    }
+    assert "10.9.8.7" not in api.call("GET", f"/deliveries/{waiting}", token="acme").json()["waits_for"]["text"]
+    assert api.call("GET", f"/deliveries/{given_up}").json()["waits_for"] is None
+
+
 def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
     """One or many can be. A delivered one is a conflict alone, and skipped among many. Events name the caller."""
     subscription = api.create()["id"]

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from consumer.api import backing
 from consumer.api.tokens import ANYONE
 from consumer.events.attempt import Attempt
-from consumer.ledger import replays, store
+from consumer.ledger import replays, store, upkeep
 from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops.attempt_pages import AttemptPage, Position, Wanted, after, order
 from consumer.ops.attempt_statistics import AttemptStatistics, Bucket, step_of, success
 from consumer.ops.overview import overview
@@ -83,6 +84,27 @@ def test_attempts_are_listed(api: Api) -> None:
     assert history.asked[-1] == (0.0, 0.0, None)
 
 
+def test_attempts_at_an_event_are_found(api: Api) -> None:
+    """By its webhook-id, in memory and in the topic. A tenant needs to name no subscription: it gets its own."""
+    mine, moved = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    made = [attempt(mine, "acme"), attempt(mine, "other"), attempt(moved, "acme"), attempt(mine, "acme")]
+    made[3] = made[3]._replace(webhook_id="msg_2")
+    api.app.state.backing = api.app.state.backing._replace(history=History(made))
+    for time_range in ("", "&since=2027-01-15T07:00:00Z"):
+        for token, query, found in (
+            ("all", "webhook_id=msg_2", [(mine, "msg_2")]),
+            ("all", "webhook_id=msg_1&limit=9", [(moved, "msg_1"), (mine, "msg_1"), (mine, "msg_1")]),
+            ("all", f"webhook_id=msg_1&subscription_id={moved}", [(moved, "msg_1")]),
+            ("acme", "webhook_id=msg_1", [(mine, "msg_1")]),
+            ("acme", "limit=9", [(mine, "msg_2"), (mine, "msg_1")]),
+            ("other", "webhook_id=msg_1", []),
+            ("all", "webhook_id=msg_3", []),
+        ):
+            answer = api.call("GET", f"/attempts?{query}{time_range}", token=token)
+            items = [(item["subscription_id"], item["webhook_id"]) for item in answer.json()["items"]]
+            assert sorted(items) == sorted(found), (token, query, time_range)
+
+
 def test_attempts_are_listed_page_by_page(api: Api) -> None:
     """The first page without a time is from memory, and the next one goes on behind its last attempt."""
     subscription = api.create(tenant="acme")["id"]
@@ -112,7 +134,7 @@ def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.Monke
     """Each holds a thread for seconds; the requests of other tenants need one too."""
     mine, history = api.create(tenant="acme")["id"], History([])
     api.app.state.backing = api.app.state.backing._replace(history=history)
-    monkeypatch.setattr(backing, "_READS", backing.Quota(1))
+    monkeypatch.setattr(backing.reading_back, "most", 1)
     path = f"/attempts?subscription_id={mine}&since=2027-01-15T07:00:00Z"
     assert api.call("GET", path, token="acme").status_code == 200
     with backing.reading_back(ANYONE):
@@ -150,6 +172,33 @@ def test_statistics_of_a_subscription(api: Api) -> None:
     assert hour["median"] == pytest.approx(0.042, rel=0.05)
     assert api.call("GET", path, token="acme").json()["windows"][0]["sample"] == 2
     assert api.call("GET", "/subscriptions/999/statistics").status_code == 404
+
+
+def test_a_tenants_statistics_are_of_its_own_subscriptions(api: Api, engine: Engine) -> None:
+    """Nothing of another tenant is counted or named; what is about all tenants is missing, with the reason."""
+    mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    failed = AttemptFailure("connecting to 10.9.8.7:443", None, None, 1.0)
+    for number in (mine, theirs, theirs):
+        store.park(engine, GROUP, [parked(make_event(api.create()["id"]), number, first=failed, last=failed)], 1.0)
+    for number in (mine, theirs):
+        upkeep.failing(engine, number, 1.0)
+    api.app.state.backing = api.app.state.backing._replace(look=lambda: pytest.fail("it looked at all"))
+    seen = api.call("GET", "/statistics", token="acme").json()
+    assert seen["states"]["parked"] == 1
+    ((failing, error),) = [(each["subscription_id"], each["last_error"]) for each in seen["failing"]]
+    assert (failing, error, seen["disabled"], seen["paused"]) == (mine, "connecting to …:443", [], [])
+    assert (seen["lag"], seen["dead_letters"]) == (None, None)
+    assert seen["missing"]["lag"] == "only a token of all tenants shows it"
+
+
+def test_few_requests_count_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tenant: each reads up to 10,000 rows of a state."""
+    monkeypatch.setattr(backing.counting, "most", 1)
+    api.app.state.backing = api.app.state.backing._replace(look=lambda: pytest.fail("it looked at all"))
+    assert api.call("GET", "/statistics", token="acme").status_code == 200
+    with backing.counting(ANYONE):
+        refused = api.call("GET", "/statistics", token="acme")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
 
 
 def test_event_types_are_listed_page_by_page(api: Api) -> None:

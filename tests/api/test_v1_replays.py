@@ -131,6 +131,60 @@ def test_obstacles_to_a_replay_are_named(api: Api, topic: str) -> None:
     assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
 
 
+def test_a_tenant_replays_to_its_own_subscriptions(api: Api, records: str) -> None:
+    """Within their rate limits, or at 100 a second. It learns neither how many records there are, nor who began one."""
+    mine, limited = api.create(tenant="acme")["id"], api.create(tenant="acme", rate_limit=500)["id"]
+    theirs, everybodys = api.create(tenant="other")["id"], api.create()["id"]
+    body = {"subscription_id": mine, "since": "1h", "topics": [records]}
+    for number in (theirs, everybodys):
+        refused, absent = (
+            api.call("POST", "/replays", body | {"subscription_id": each}, token="acme") for each in (number, 999)
+        )
+        assert (refused.status_code, refused.content) == (404, absent.content)
+    for subscription, rate, status in ((mine, 101, 422), (mine, 100, 200), (limited, 500, 200), (limited, 501, 422)):
+        asked = body | {"subscription_id": subscription, "rate": rate, "dry_run": True}
+        previewed = api.call("POST", "/replays", asked, token="acme")
+        assert previewed.status_code == status
+        if status == 200:
+            assert (previewed.json()["records"], previewed.json()["partitions"]) == (None, None)
+    begun = api.call("POST", "/replays", body, token="acme", headers={"idempotency-key": "k"}).json()
+    assert begun == api.call("POST", "/replays", body, token="acme", headers={"idempotency-key": "k"}).json()
+    assert (begun["state"], begun["rate"]) == ("running", 100.0)
+    assert (begun["records"], begun["records_left"], begun["created_by"]) == (None, None, None)
+    assert api.call("GET", f"/replays/{begun['id']}").json()["created_by"] == "api:acme"
+    assert api.call("GET", "/replays", token="acme").json()["items"] == [begun]
+    assert api.call("GET", "/replays", token="other").json()["items"] == []
+    (hit,) = [
+        each
+        for each in api.call("GET", f"/search?q={begun['id']}", token="acme").json()["items"]
+        if each["kind"] == "replay"
+    ]
+    assert hit["id"] == begun["id"]
+    for method, action in (("GET", ""), ("POST", "/cancel"), ("POST", "/resume")):
+        one, no = (
+            api.call(method, f"/replays/{each}{action}", {} if action else None, token="other")
+            for each in (begun["id"], 999)
+        )
+        assert (one.status_code, one.content) == (404, no.content)
+        assert (
+            api.call(method, f"/replays/{begun['id']}{action}", {} if action else None, token="acme").status_code == 200
+        )
+
+
+def test_a_tenant_begins_a_bounded_number_of_replays(api: Api, topic: str) -> None:
+    """Each reads the topics of all tenants; one that has ended makes room for another."""
+    mine = api.create(tenant="acme")["id"]
+    numbers = [
+        replays.create(api.engine, GROUP, mine, 0.0, 1.0, None, 1.0, [Span(topic, 0, 0, 9)], 100.0) for _ in range(10)
+    ]
+    body = {"subscription_id": mine, "since": "1h"}
+    refused = api.call("POST", "/replays", body, token="acme")
+    assert (refused.status_code, "10 replays go on" in refused.json()["detail"]) == (409, True)
+    assert api.call("POST", "/replays", body).status_code == 201
+    assert api.call("POST", f"/replays/{numbers[0]}/cancel", {}, token="acme").status_code == 200
+    assert api.call("POST", "/replays", body, token="acme").status_code == 201
+
+
 def test_a_replay_without_its_subscription_is_not_resumed(api: Api) -> None:
     """A 409 says why; one that goes on says so, too."""
     subscription = api.create()["id"]

@@ -68,6 +68,32 @@ def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callab
     assert all(text in page for text in ("410 Gone", "boom", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_ATTEMPTS_TOPIC"))
 
 
+def test_the_overview_of_a_tenant_is_about_its_own(engine: Engine, console: Callable[..., Browser]) -> None:
+    """Its receivers, numbers and failures have nothing of others, and no lag, group or address of the deployment."""
+    mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
+    moves = add(engine, "moves", tenant="acme")  # it was another tenant's
+    repository.pause(engine, moves, "no space")
+    stored(engine, mine, 1, tenant="acme")
+    for offset in (2, 3):
+        stored(engine, other, offset, tenant="other")
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    now = time.time()
+    tried = Attempt(now, mine, "msg_3", "a", "acme", "t", 0, 3, 1, "parked", None, "to 10.9.8.7", 0.1, None)
+    others = [tried._replace(subscription_id=number, tenant=of) for number, of in ((other, "other"), (other, "acme"))]
+    others.append(tried._replace(subscription_id=moves, tenant="other"))
+    for each in (tried, tried._replace(outcome="delivered", error=None), *others):
+        history._recent.add(each._replace(event_type=f"of-{each.subscription_id}"), 100, now)
+    page = console("acme", history=history).get("/").text
+    rows = re.findall(r'id="receiver-\d+"[^>]*>https://example.com/(\w+)<', page)
+    assert sorted(rows) == ["mine", "moves"]
+    figures = dict(re.findall(r'<dt>([^<]+)</dt>\s*<dd class="value">([^<]+)</dd>', page))
+    assert (figures["Delivered, last hour"], figures["Success"], figures["Stored, waiting"]) == ("1", "50.0 %", "1")
+    assert [f"of-{number}" in page for number in (mine, other, moves)] == [True, False, False]
+    assert "to …" in page
+    assert not re.search("10.9.8.7|Lag|cannot be read|Group", page)
+    assert "Lag, records" in console(None).get("/").text
+
+
 def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Browser]) -> None:
     """Each page explains its future content."""
     browser = console(None)
@@ -368,9 +394,9 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     assert "orders[0]" in owing
     assert not re.search("41,234|777,888|secret-group|From offset", owing)
     menu = re.findall('href="/console([^"]+)"', re.findall("<nav.*?</nav>", owing, re.DOTALL)[0])
-    assert menu == ["/subscriptions", "/events", "/deliveries"]
-    assert [browser.get(path).status_code for path in menu] == [HTTPStatus.OK] * 3
-    for path in ("/replays", "/types", "/dead-letters", "/audit"):
+    assert menu == ["/", "/subscriptions", "/events", "/deliveries", "/replays"]
+    assert [browser.get(path).status_code for path in menu] == [HTTPStatus.OK] * 5
+    for path in ("/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"
     for path in ("enable", "disable", "pause", "resume", "ping", "verify", "rotate-secret", "edit", "remove"):

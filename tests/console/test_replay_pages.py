@@ -126,22 +126,57 @@ def test_a_mistake_is_shown_at_its_field(
 
 
 def test_the_form_is_only_for_those_who_may_begin_one(engine: Engine, visit: Visit, subscription: int) -> None:
-    """Tokens that only read or belong to a tenant see none. Without Kafka's settings the page names them."""
-    for token in ("reader", "acme"):
-        browser = visit(token)
-        page = browser.get(f"/subscriptions/{subscription}")
-        assert (page.status_code, FORM in page.text) == (200, False)
-        token_of_form = form_token(page.text)
-        for path in ("/replays/preview", "/replays"):
-            fields = {"subscription": str(subscription), "since": "2h", "form_token": token_of_form}
-            method, sent = ("GET", "params") if path.endswith("preview") else ("POST", "data")
-            assert browser.request(method, path, **{sent: fields}).status_code == HTTPStatus.FORBIDDEN
+    """Tokens that only read see none. Without Kafka's settings the page names them."""
+    browser = visit("reader")
+    page = browser.get(f"/subscriptions/{subscription}")
+    assert (page.status_code, FORM in page.text) == (200, False)
+    token_of_form = form_token(page.text)
+    for path in ("/replays/preview", "/replays"):
+        fields = {"subscription": str(subscription), "since": "2h", "form_token": token_of_form}
+        method, sent = ("GET", "params") if path.endswith("preview") else ("POST", "data")
+        assert browser.request(method, path, **{sent: fields}).status_code == HTTPStatus.FORBIDDEN
     assert FORM not in visit("reader").get("/replays").text
     text = visit("all", log=None).get("/replays").text
     assert (FORM in text, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in text) == (False, True)
     repository.set_enabled(engine, subscription, False)
     assert FORM not in visit("all").get(f"/subscriptions/{subscription}").text
     assert replays.find(engine, limit=1) == []
+
+
+@pytest.mark.usefixtures("kafka_bootstrap")
+def test_a_visitor_of_a_tenant_replays_to_its_own_subscriptions(
+    engine: Engine, visit: Visit, subscription: int
+) -> None:
+    """Another's is as one that is not there. No page says how many records all tenants have, nor who began one."""
+    theirs = repository.add(engine, "https://example.com/theirs", "order.paid", tenant="other")
+    replays.create(
+        engine, GROUP, theirs, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 0, 77)], 1.0, created_by="cli:joanna"
+    )
+    mine = replays.create(
+        engine, GROUP, subscription, 0.0, 9.0, None, 1.0, [Span("t", 0, 0, 7654321)], 1.0, created_by="cli:joanna"
+    )
+    browser = visit("acme")
+    assert FORM in browser.get(f"/subscriptions/{subscription}").text
+    asked = {"since": "2h", "subscription": str(subscription)}
+    for path in ("/replays/preview", "/replays"):
+        wrong = [send(browser, path, **asked | {"subscription": str(number)}) for number in (theirs, 99)]
+        assert [status for status, _ in wrong] == [404, 404]
+        texts = [re.search(r'id="wrong-subscription">([^<]+)', page) for _, page in wrong]
+        assert [text and text[1] for text in texts] == [f"There is no subscription {each}." for each in (theirs, 99)]
+    status, page = send(browser, "/replays/preview", **asked)
+    assert (status, "3 records" in page, "partitions" in page) == (200, False, False)
+    status, page = send(browser, "/replays", **hidden(page))
+    assert (status, SAID["replaying"].text in page, f'href="/console/subscriptions/{theirs}"' in page) == (
+        200,
+        True,
+        False,
+    )
+    assert [text in page for text in ("7,654,321", "joanna", "records", "<progress")] == [False] * 4
+    begun, *_ = replays.find(engine, limit=9)
+    assert (begun.subscription_id, begun.created_by) == (subscription, "console:acme")
+    for number, word, answer in ((1, "cancel", 404), (99, "cancel", 404), (mine, "cancel", 200), (mine, "resume", 200)):
+        assert send(browser, f"/replays/{number}/{word}")[0] == answer
+    assert [each.state for each in replays.find(engine, limit=9)] == ["running"] * 3
 
 
 def test_a_form_of_another_site_begins_nothing(engine: Engine, visit: Visit, subscription: int) -> None:

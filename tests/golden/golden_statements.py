@@ -39,7 +39,7 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, OperationalEvent, time_of
+from consumer.ledger.rows import OPEN, AttemptResult, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import health, naming, repository, secrets, tls
@@ -115,11 +115,16 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.subscribed_rows.found_rows": (
             "The subscriptions of these ids, with everything that their problems depend on.",
             "The first ones that get events.",
+            "The same, of a tenant.",
             "One subscription.",
         ),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
-        "subscriptions.health.noticed": ("The subscriptions of an overview: of these ids, failing, disabled, paused.",),
+        "subscriptions.health.noticed": (
+            "The subscriptions of an overview: of these ids, failing, disabled, paused.",
+            "The same, of a tenant.",
+        ),
+        "subscriptions.health.storing": ("A tenant's first subscriptions that have deliveries to send.",),
         "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.expiring": ("Subscriptions whose next event in Kafka expires, the most urgent first.",),
         "subscriptions.health.untimed": (
@@ -356,7 +361,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Move the rows, an array.",
         ),
         "ledger.replays.create": ("Insert a replay.",),
-        "ledger.replays.load": ("A replay, its progress, and whether its subscription gets events.",),
+        "ledger.replays.load": (
+            "A replay, its progress, and whether its subscription gets events.",
+            "The same, if its subscription is of a tenant.",
+        ),
         "ledger.replays.requests": ("Workers: the requests of replays that go on, and their cursors that are left.",),
         "ledger.replays.finish": (
             "Those that go on of the replays whose cursors have ended.",
@@ -365,7 +373,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Finish those without a cursor.",
             "All replays that go on.",
         ),
-        "ledger.replays.find": ("A page of replays, newest first.",),
+        "ledger.replays.find": (
+            "A page of replays, newest first; here of those that go on.",
+            "The same, of a tenant's subscriptions.",
+        ),
         "ledger.replays._set": (
             "Cancel a replay.",
             "The places of its cursors, whose owners look.",
@@ -378,7 +389,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
         "ledger.search.statuses": ("`audit deliveries`: the rows of a thousand offsets.",),
-        "ledger.search.by_state": ("The number of rows in each state, up to a bound.",),
+        "ledger.search.by_state": (
+            "The number of rows in each state, up to a bound.",
+            "The same, of a tenant's subscriptions.",
+        ),
         "ledger.search.most_loaded": ("The subscriptions of the oldest and the newest rows of each open state.",),
         "ledger.search.loads": ("The number of open rows of each of some subscriptions, up to a bound.",),
         "ledger.search.last_failures": (
@@ -525,9 +539,11 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, several, {"event_types": ["user.created", "user.renamed"]})
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
-    health.noticed(engine, [1], 20)
-    health.problematic(engine, 10)
     health.paused(engine, 20)
+    health.storing(engine, 20, "acme", OPEN)
+    for tenant in (None, "acme"):
+        health.noticed(engine, [1], 20, tenant)
+        health.problematic(engine, 10, tenant=tenant)
     health.expiring(engine, time_of(T), 20)
     for topics in (None, ["t"]):
         health.untimed(engine, topics, 20)
@@ -647,19 +663,20 @@ def _command(engine: Engine) -> None:
     search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], T, created_by="api:token")
-    replays.load(engine, replay)
+    for tenant in (None, "acme"):
+        replays.load(engine, replay, tenant)
+        replays.find(engine, limit=10, group=GROUP, subscription=1, before=9, tenant=tenant, is_open=True)
+        search.by_state(engine, 10_000, tenant)
+    search.most_loaded(engine, 1)
     replays.requests(engine, {replay})
     replays.finish(engine, T, {replay})
     replays.finish(engine, T)
-    replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
     replays.cancel(engine, replay, T)
     replays.resume(engine, replay)
     key = request_keys.request_key("8e03978e", ("acme", "/v1/replays"), b"{}", T)
     request_keys.find(engine, key)
     with engine.begin() as connection:
         request_keys.note(connection, key, replay)
-    search.by_state(engine, 10_000)
-    search.most_loaded(engine, 1)
     search.loads(engine, [1, 2], 10_001)
     search.last_failures(engine, [1, 2])
     search.search(engine, DeliveryQuery(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))

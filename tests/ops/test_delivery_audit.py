@@ -2,14 +2,17 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
 from sqlalchemy import Engine, text
 
 from consumer.errors import Conflict, NotFound
+from consumer.intake.log_reader import LogReader
 from consumer.ledger import cursors
 from consumer.ledger.cursors import NewCursor
+from consumer.ledger.replays import Span
 from consumer.ops import delivery_audit as module
 from consumer.ops.changes import CHANGED, Changes
 from consumer.ops.delivery_audit import audit
@@ -54,6 +57,21 @@ def test_each_delivery_is_found_where_it_is(scene: Scene) -> None:
         (scene.topic, 0, 6, scene.subscription)
     ]
     assert (found.left, found.faults) == (0, [])
+
+
+def test_hours_without_records_cost_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit since the year 2000 begins at the first record, and ends behind the last one."""
+    asked: list[object] = []
+    spans = LogReader.spans
+
+    def counted(reader: LogReader, *given: Any) -> list[Span]:
+        asked.append(given)
+        return spans(reader, *given)
+
+    monkeypatch.setattr(LogReader, "spans", counted)
+    (*_, found) = audit(scene.log, scene.where, scene.attempts, 946_684_800.0, time.time() + 365 * 86_400)
+    assert (found.total["records"], found.left) == (EVENTS + 1, 0)
+    assert len(asked) < 9
 
 
 def test_a_whole_proof_has_no_difference_until_one_delivery_is_removed(scene: Scene) -> None:

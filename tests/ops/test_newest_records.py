@@ -1,17 +1,20 @@
 """The newest records of a topic, and the dead letters among them, on the mock cluster."""
 
+import json
 from collections.abc import Callable
+from itertools import chain
 
 import pytest
 from sqlalchemy import Engine
 
 from consumer.crypto.vault import Vault
-from consumer.errors import WebhooksError
+from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.intake.record import Record
 from consumer.ledger import outbox
 from consumer.ops import dead_letters, events
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.dead_letters import PUBLISHED, DeadLetter, Found, publish_many, recent, search
-from consumer.ops.events import newest
+from consumer.ops.events import newest, tail
 from tests.kafka_kit import Kafka
 
 LETTER = [(f"dead-letter-{name}", b"1") for name in ("topic", "partition", "offset", "reason")]
@@ -38,7 +41,7 @@ def test_a_producers_header_does_not_look_like_the_size_of_a_cut_record(
     kafka = Kafka(mock_kafka, real=False)
     settings = kafka.settings(dead_letters=kafka.topic())
     kafka.write(settings.dead_letter_topic, [b"value"], headers=[*LETTER, *headers])
-    (letter,) = recent(settings, 1)
+    (letter,) = recent(settings, 1).found
     assert (letter.size, letter.lacking is not None) == (size, cut)
 
 
@@ -56,6 +59,51 @@ def test_the_newest_of_large_records_are_shown(mock_kafka: str, monkeypatch: pyt
     for partition in range(2):
         assert shown(3500) == [(partition, offset) for offset in (7, 8, 9)]
     assert shown(500) == [(1, 9)]
+
+
+@pytest.mark.parametrize(("limit", "most_bytes"), [(1, 16), (3, 10**6), (7, 2500), (99, 10**6)])
+def test_pages_have_each_record_once(
+    mock_kafka: str, monkeypatch: pytest.MonkeyPatch, limit: int, most_bytes: int
+) -> None:
+    """Also if a page is cut by its bytes, timestamps run backwards, records are left out, and new ones come meanwhile.
+
+    A page of whole partitions is in the order of time as far as each partition is.
+    """
+    monkeypatch.setattr(events, "MOST_BYTES", most_bytes)
+    kafka = Kafka(mock_kafka, real=False)
+    topic, settings = kafka.topic(), kafka.settings()
+    stamps = {0: [10, 20, 15, 40, 5], 1: [30, 12, 25], 2: [1]}
+    for partition, times in stamps.items():
+        for each in times:
+            kafka.write(topic, [b"%d" % each * 100], partition=partition, timestamp=1_700_000_000_000 + each)
+
+    def choose(record: Record) -> tuple[int, int, int] | None:
+        place = record.partition.number, record.offset
+        return None if place == (0, 1) else (*place, record.timestamp - 1_700_000_000_000)
+
+    pages = [tail(settings, topic, limit, choose)]
+    kafka.write(topic, [b"later"] * 2, partition=2)
+    while pages[-1].position is not None:
+        assert pages[-1].found or limit == 1
+        pages.append(tail(settings, topic, limit, choose, json.loads(json.dumps(pages[-1].position))))
+        assert len(pages) < 20
+    found = list(chain.from_iterable(page.found for page in pages))
+    for partition, times in stamps.items():
+        left = [(partition, offset, at) for offset, at in enumerate(times) if (partition, offset) != (0, 1)]
+        assert [each for each in found if each[0] == partition] == left[::-1]
+    if limit == 99:
+        assert [at for *_, at in found] == [25, 12, 30, 5, 40, 15, 10, 1]
+    assert tail(settings, topic, 2, lambda _: None, looked_at=1).found == []
+
+
+def test_records_that_do_not_arrive_are_no_end(mock_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest ones could be missing: the next page would leave them out."""
+    monkeypatch.setattr(events, "SECONDS", 0.0)
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"one"])
+    with pytest.raises(KafkaUnavailable, match="did not arrive within 0 s; ask for fewer"):
+        newest(kafka.settings(), topic, 1)
 
 
 def headers_of(topic: str, reason: str, *more: tuple[str, bytes]) -> list[tuple[str, bytes]]:

@@ -10,12 +10,15 @@ from sqlalchemy import Engine
 
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, KafkaSettings
+from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine
 from consumer.ledger import cursors, store, upkeep
 from consumer.ledger.cursors import NewCursor
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops import overview as module
+from consumer.ops.changes import Deployment
 from consumer.ops.dead_letters import HOUR
-from consumer.ops.overview import overview, shared
+from consumer.ops.overview import of_tenant, overview, shared
 from consumer.subscriptions import health, repository
 from models import CursorReason
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -67,6 +70,41 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
     assert found.lag is not None
     assert sum(each.records for each in found.lag) == 4
     assert found.dead_letters == 0
+
+
+def test_a_tenants_overview_is_about_its_own_subscriptions(engine: Engine) -> None:
+    """It counts and lists nothing of another tenant's. What is about all tenants is missing, with the reason."""
+    for tenant in ("acme", "other"):
+        made = [repository.add(engine, URL, "user.created", tenant=tenant) for _ in range(4)]
+        failing, disabled, loaded, paused = made
+        failed = AttemptFailure("connecting to 10.9.8.7:443: refused", None, None, 1.0)
+        rows = [parked(make_event(0), failing, first=failed, last=failed), parked(make_event(1), loaded)]
+        store.park(engine, GROUP, [*rows, parked(make_event(2), loaded, status="exhausted")], T)
+        upkeep.failing(engine, failing, T)
+        repository.set_enabled(engine, disabled, False, "moved")
+        repository.pause(engine, paused, "no space")
+        if tenant == "acme":
+            mine = made
+    seen = of_tenant(Deployment(engine, GROUP, Vault(), clock=lambda: T), "acme")
+    assert (seen.at, seen.states) == (T, {"parked": 2, "blocked": 0, "held": 0, "exhausted": 1, "delivered": 0})
+    assert seen.failing is not None
+    assert [
+        (each.subscription.subscription_id, each.last and each.last.error, each.waiting) for each in seen.failing
+    ] == [(mine[0], "connecting to …:443: refused", 1)]
+    assert seen.loaded is not None
+    assert [(each.subscription_id, each.waiting) for each in seen.loaded] == [(mine[0], 1), (mine[2], 1)]
+    assert [[each.subscription_id for each in part or ()] for part in (seen.disabled, seen.paused)] == [
+        [mine[1]],
+        [mine[3]],
+    ]
+    assert seen.problematic is not None
+    assert seen.problematic.looked_at == 2
+    assert {each.id for each in seen.problematic.subscriptions} <= {*mine}
+    assert dict(seen.missing).keys() == {"expiring", "lag", "dead_letters"}
+    nothing = of_tenant(Deployment(engine, GROUP, Vault()), "nobody")
+    assert nothing.states == dict.fromkeys(seen.states or (), 0)
+    assert [nothing.loaded, nothing.failing, nothing.disabled, nothing.paused] == [[]] * 4
+    assert nothing.problematic == ((), 0)
 
 
 def test_dead_letters_of_the_last_hour_are_counted(sqlite_engine: Engine, mock_kafka: str) -> None:

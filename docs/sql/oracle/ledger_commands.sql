@@ -778,6 +778,39 @@ WHERE
   webhook_replays.id = :id_1
 ;
 
+-- ledger.replays.load
+-- The same, if its subscription is of a tenant.
+SELECT
+  webhook_replays.id,
+  webhook_replays.group_id,
+  webhook_replays.subscription_id,
+  webhook_replays.since_at,
+  webhook_replays.until_at,
+  webhook_replays.event_type,
+  webhook_replays.rate,
+  webhook_replays.ordered,
+  webhook_replays.record_count,
+  webhook_replays.created_at,
+  webhook_replays.created_by,
+  webhook_replays.finished_at,
+  webhook_replays.cancelled_at,
+  (
+    SELECT
+      SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+    FROM webhook_cursors
+    WHERE
+      webhook_cursors.subscription_id = webhook_replays.subscription_id
+      AND webhook_cursors.replay = webhook_replays.id
+  ) AS records_left,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
+FROM webhook_replays
+LEFT OUTER JOIN webhook_subscriptions
+  ON webhook_subscriptions.id = webhook_replays.subscription_id
+WHERE
+  webhook_subscriptions.tenant = :tenant_1 AND webhook_replays.id = :id_1
+;
+
 -- ledger.replays.requests
 -- Workers: the requests of replays that go on, and their cursors that are left.
 SELECT
@@ -880,7 +913,7 @@ WHERE
 ;
 
 -- ledger.replays.find
--- A page of replays, newest first.
+-- A page of replays, newest first; here of those that go on.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id,
@@ -928,7 +961,71 @@ FROM (
   LEFT OUTER JOIN webhook_subscriptions
     ON webhook_subscriptions.id = webhook_replays.subscription_id
   WHERE
-    webhook_replays.group_id = :group_id_1
+    webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- The same, of a tenant's subscriptions.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
     AND webhook_replays.subscription_id = :subscription_id_1
     AND webhook_replays.id < :id_1
   ORDER BY
@@ -1129,6 +1226,132 @@ SELECT
         FROM webhook_deliveries
         WHERE
           webhook_deliveries.status = :status_5
+      ) anon_15
+      WHERE
+        ROWNUM <= 10001
+    ) anon_14
+  ) AS anon_13
+FROM DUAL
+;
+
+-- ledger.search.by_state
+-- The same, of a tenant's subscriptions.
+SELECT
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM (
+      SELECT
+        anon_3.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id IN (
+            SELECT
+              webhook_subscriptions.id
+            FROM webhook_subscriptions
+            WHERE
+              webhook_subscriptions.tenant = :tenant_1
+          )
+          AND webhook_deliveries.status = :status_1
+      ) anon_3
+      WHERE
+        ROWNUM <= 10001
+    ) anon_2
+  ) AS anon_1,
+  (
+    SELECT
+      COUNT(*) AS count_2
+    FROM (
+      SELECT
+        anon_6.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id IN (
+            SELECT
+              webhook_subscriptions.id
+            FROM webhook_subscriptions
+            WHERE
+              webhook_subscriptions.tenant = :tenant_1
+          )
+          AND webhook_deliveries.status = :status_2
+      ) anon_6
+      WHERE
+        ROWNUM <= 10001
+    ) anon_5
+  ) AS anon_4,
+  (
+    SELECT
+      COUNT(*) AS count_3
+    FROM (
+      SELECT
+        anon_9.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id IN (
+            SELECT
+              webhook_subscriptions.id
+            FROM webhook_subscriptions
+            WHERE
+              webhook_subscriptions.tenant = :tenant_1
+          )
+          AND webhook_deliveries.status = :status_3
+      ) anon_9
+      WHERE
+        ROWNUM <= 10001
+    ) anon_8
+  ) AS anon_7,
+  (
+    SELECT
+      COUNT(*) AS count_4
+    FROM (
+      SELECT
+        anon_12.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id IN (
+            SELECT
+              webhook_subscriptions.id
+            FROM webhook_subscriptions
+            WHERE
+              webhook_subscriptions.tenant = :tenant_1
+          )
+          AND webhook_deliveries.status = :status_4
+      ) anon_12
+      WHERE
+        ROWNUM <= 10001
+    ) anon_11
+  ) AS anon_10,
+  (
+    SELECT
+      COUNT(*) AS count_5
+    FROM (
+      SELECT
+        anon_15.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id IN (
+            SELECT
+              webhook_subscriptions.id
+            FROM webhook_subscriptions
+            WHERE
+              webhook_subscriptions.tenant = :tenant_1
+          )
+          AND webhook_deliveries.status = :status_5
       ) anon_15
       WHERE
         ROWNUM <= 10001

@@ -893,6 +893,82 @@ ORDER BY
 ;
 
 -- subscriptions.subscribed_rows.found_rows
+-- The same, of a tenant.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  webhook_subscriptions.failing_since,
+  webhook_subscriptions.verified_url,
+  webhook_subscriptions.paused_at,
+  webhook_subscriptions.starts,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  webhook_secrets.expires_at,
+  webhook_tls.subscription_id AS tls_of,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.paused_reason,
+  webhook_subscriptions.probed_at,
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.subscription_id = webhook_subscriptions.id
+  ) AS further,
+  webhook_subscriptions.name,
+  webhook_subscriptions.external_id,
+  webhook_subscriptions.metadata
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id IN (
+    SELECT
+      anon_1.id
+    FROM (
+      SELECT
+        webhook_subscriptions.id AS id
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.enabled = :enabled_1
+        AND webhook_subscriptions.paused_at IS NULL
+        AND webhook_subscriptions.tenant = :tenant_1
+      ORDER BY
+        webhook_subscriptions.id
+    ) anon_1
+    WHERE
+      ROWNUM <= 10
+  )
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.subscribed_rows.found_rows
 -- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -1160,6 +1236,196 @@ FROM (
   WHERE
     ROWNUM <= 20
 ) anon_6
+;
+
+-- subscriptions.health.noticed
+-- The same, of a tenant.
+SELECT
+  0 AS part,
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.enabled,
+  anon_1.disabled_reason,
+  anon_1.paused_at,
+  anon_1.paused_reason,
+  anon_1.failing_since
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.disabled_reason AS disabled_reason,
+    webhook_subscriptions.paused_at AS paused_at,
+    webhook_subscriptions.paused_reason AS paused_reason,
+    webhook_subscriptions.failing_since AS failing_since
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id IN (:id_1_1)
+) anon_1
+UNION ALL
+SELECT
+  1 AS part,
+  anon_2.id,
+  anon_2.url,
+  anon_2.event_type,
+  anon_2.tenant,
+  anon_2.enabled,
+  anon_2.disabled_reason,
+  anon_2.paused_at,
+  anon_2.paused_reason,
+  anon_2.failing_since
+FROM (
+  SELECT
+    anon_3.id AS id,
+    anon_3.url AS url,
+    anon_3.event_type AS event_type,
+    anon_3.tenant AS tenant,
+    anon_3.enabled AS enabled,
+    anon_3.disabled_reason AS disabled_reason,
+    anon_3.paused_at AS paused_at,
+    anon_3.paused_reason AS paused_reason,
+    anon_3.failing_since AS failing_since
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id,
+      webhook_subscriptions.url AS url,
+      webhook_subscriptions.event_type AS event_type,
+      webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.enabled AS enabled,
+      webhook_subscriptions.disabled_reason AS disabled_reason,
+      webhook_subscriptions.paused_at AS paused_at,
+      webhook_subscriptions.paused_reason AS paused_reason,
+      webhook_subscriptions.failing_since AS failing_since
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.failing_since IS NOT NULL
+      AND webhook_subscriptions.tenant = :tenant_1
+    ORDER BY
+      webhook_subscriptions.failing_since
+  ) anon_3
+  WHERE
+    ROWNUM <= 20
+) anon_2
+UNION ALL
+SELECT
+  2 AS part,
+  anon_4.id,
+  anon_4.url,
+  anon_4.event_type,
+  anon_4.tenant,
+  anon_4.enabled,
+  anon_4.disabled_reason,
+  anon_4.paused_at,
+  anon_4.paused_reason,
+  anon_4.failing_since
+FROM (
+  SELECT
+    anon_5.id AS id,
+    anon_5.url AS url,
+    anon_5.event_type AS event_type,
+    anon_5.tenant AS tenant,
+    anon_5.enabled AS enabled,
+    anon_5.disabled_reason AS disabled_reason,
+    anon_5.paused_at AS paused_at,
+    anon_5.paused_reason AS paused_reason,
+    anon_5.failing_since AS failing_since
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id,
+      webhook_subscriptions.url AS url,
+      webhook_subscriptions.event_type AS event_type,
+      webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.enabled AS enabled,
+      webhook_subscriptions.disabled_reason AS disabled_reason,
+      webhook_subscriptions.paused_at AS paused_at,
+      webhook_subscriptions.paused_reason AS paused_reason,
+      webhook_subscriptions.failing_since AS failing_since
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.enabled = :enabled_1
+      AND webhook_subscriptions.tenant = :tenant_2
+    ORDER BY
+      webhook_subscriptions.id DESC
+  ) anon_5
+  WHERE
+    ROWNUM <= 20
+) anon_4
+UNION ALL
+SELECT
+  3 AS part,
+  anon_6.id,
+  anon_6.url,
+  anon_6.event_type,
+  anon_6.tenant,
+  anon_6.enabled,
+  anon_6.disabled_reason,
+  anon_6.paused_at,
+  anon_6.paused_reason,
+  anon_6.failing_since
+FROM (
+  SELECT
+    anon_7.id AS id,
+    anon_7.url AS url,
+    anon_7.event_type AS event_type,
+    anon_7.tenant AS tenant,
+    anon_7.enabled AS enabled,
+    anon_7.disabled_reason AS disabled_reason,
+    anon_7.paused_at AS paused_at,
+    anon_7.paused_reason AS paused_reason,
+    anon_7.failing_since AS failing_since
+  FROM (
+    SELECT
+      webhook_subscriptions.id AS id,
+      webhook_subscriptions.url AS url,
+      webhook_subscriptions.event_type AS event_type,
+      webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.enabled AS enabled,
+      webhook_subscriptions.disabled_reason AS disabled_reason,
+      webhook_subscriptions.paused_at AS paused_at,
+      webhook_subscriptions.paused_reason AS paused_reason,
+      webhook_subscriptions.failing_since AS failing_since
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.paused_at IS NOT NULL
+      AND webhook_subscriptions.enabled = :enabled_2
+      AND webhook_subscriptions.tenant = :tenant_3
+    ORDER BY
+      webhook_subscriptions.paused_at
+  ) anon_7
+  WHERE
+    ROWNUM <= 20
+) anon_6
+;
+
+-- subscriptions.health.storing
+-- A tenant's first subscriptions that have deliveries to send.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.subscription_id = webhook_subscriptions.id
+          AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3, :status_1_4)
+      )
+    )
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 20
 ;
 
 -- subscriptions.health.paused
