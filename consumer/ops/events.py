@@ -110,7 +110,7 @@ def tail(
         raise KafkaUnavailable(f"the newest records of {topic} did not arrive within {SECONDS:g} s; ask for fewer")
     found: list[T] = []
     # Each partition's own order is kept: what a page shows of it is all that there is above its position.
-    for record in merge(*map(reversed, records.values()), key=attrgetter("timestamp"), reverse=True):
+    for record in merge(*map(reversed, records.values()), key=attrgetter("timestamp", "offset"), reverse=True):
         number = record.partition.number
         if len(found) == limit:
             left[number] = max(left[number], record.offset + 1)

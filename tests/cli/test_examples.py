@@ -22,7 +22,14 @@ from tests.processes import Command
 ALL = commands()
 OAUTH2 = '{"token_url": "https://id.example.com/token", "client_id": "webhooks", "client_secret": "secret"}'
 ALONE = {"migrate", "subscriptions", "deliveries"}  # these need only a database
-NOT_ALONE = {"ping", "verify", "backtest", "--verify", "--from"}  # except these, which need a receiver, or Kafka
+NOT_ALONE = {
+    "attempts",
+    "backtest",
+    "ping",
+    "verify",
+    "--verify",
+    "--from",
+}  # except these, which need a receiver, or Kafka
 CHOICES = {"--algorithm"}  # the help shows them
 UNATTENDED = {"remove": ["--yes"], "redeliver": ["--yes", "--no-wait"]}
 

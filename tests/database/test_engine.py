@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from consumer.database.engine import DatabaseThread, _explained, create_file, ping, reading, unavailable
+from consumer.database.engine import DatabaseThread, _explained, _log_ahead, create_file, ping, reading, unavailable
 from consumer.database.errors import is_outage
 from consumer.database.statements import IN_LIST, PIECE, any_of, in_pieces, pieces, pieces_of
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable, SettingsError
@@ -52,6 +53,16 @@ def test_sqlite_is_durable_and_shared(sqlite_engine: Engine) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_a_new_file_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one writes before the file has a write-ahead log, as when two processes migrate at once."""
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(_log_ahead.retry, "sleep", lambda _: writer.execute("COMMIT"))
+        with connect_to(f"sqlite:///{path}").connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:
