@@ -102,7 +102,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The ids of a page, of all or of those that match; here of failing subscriptions.",
             "Here of paused ones.",
             "Here of those that get events.",
-            "Here of those with this name and external id.",
             "Here of those with one of these types.",
         ),
         "subscriptions.naming.known_by": (
@@ -528,10 +527,10 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
     states: tuple[repository.State, ...] = ("failing", "paused", "enabled")
+    of_type = {"event_type": "user.created", "tenant": "*", "url": "example", "name": "example", "external_id": "x"}
     for state in states:
-        repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state=state, url="example")
+        repository.page(engine, after=None, limit=10, state=state, **of_type)  # type: ignore[arg-type]  # all are texts
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
-    repository.page(engine, after=None, limit=10, name="example", external_id="x")
     repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"], tenant="*")
     for tenant in (None, "acme"):
         naming.known_by(engine, "example", 10, tenant=tenant)

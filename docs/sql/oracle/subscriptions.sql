@@ -361,6 +361,10 @@ FROM (
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
+    AND (
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.failing_since IS NOT NULL
   ORDER BY
@@ -398,6 +402,10 @@ FROM (
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
+    AND (
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
     AND webhook_subscriptions.paused_at IS NOT NULL
   ORDER BY
@@ -435,30 +443,12 @@ FROM (
     AND (
       LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
     )
-    AND webhook_subscriptions.enabled = :enabled_1
-    AND webhook_subscriptions.paused_at IS NULL
-  ORDER BY
-    webhook_subscriptions.id
-) anon_1
-WHERE
-  ROWNUM <= 10
-;
-
--- subscriptions.repository.page
--- Here of those with this name and external id.
--- A call has only the requested conditions.
-SELECT
-  anon_1.id
-FROM (
-  SELECT
-    webhook_subscriptions.id AS id
-  FROM webhook_subscriptions
-  WHERE
-    webhook_subscriptions.id > :id_1
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.paused_at IS NULL
   ORDER BY
     webhook_subscriptions.id
 ) anon_1
