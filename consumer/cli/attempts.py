@@ -59,9 +59,17 @@ def attempts(
         print_json(told | {"attempts": rows})
         return
     if told:
-        print_rows(Success._fields, told["windows"])
+        print_rows(Success._fields, map(_readable, told["windows"]))
         typer.echo()
     print_rows(("at", "outcome", "status", "seconds", "attempt", "event_type", "webhook_id", "error"), rows)
     if page.position is not None:
         earlier = time_text(page.position.before[0] + 1)
         typer.echo(f"there may be earlier ones: give --limit, or --until {earlier}", err=True)
+
+
+def _readable(row: dict[str, object]) -> dict[str, object]:
+    """The row with its shares in per cent; 100 % and 0 % stand for exactly all and none."""
+    shares = {name: each for name in ("share", "low", "high") if isinstance(each := row[name], float)}
+    return row | {
+        name: f"{min(max(each, 1e-4), 0.9999) if 0 < each < 1 else each:.2%}" for name, each in shares.items()
+    }

@@ -20,7 +20,7 @@ from consumer.ledger.replays import Span
 
 READ_BACK = 10.0  # seconds of one page
 RECORDS_READ = 100_000  # records of one page
-LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
+LATE = 60.0  # seconds after an attempt until its record is written, or workers give it up
 SLACK = 5.0  # seconds by which the records of different workers may be out of the order of their times
 FAR = 4102444800.0  # unix seconds: the year 2100
 STEP = 5_000  # records that are read at once, of all partitions together

@@ -25,8 +25,8 @@ from consumer.ops.walk import Bounds, walk
 
 HOUR = 3600.0
 WINDOWS = (1, 24, 168)  # hours
-WHOLE = 1_000  # records of a bucket that is read whole; of others half of them are read
-RUNS = 3  # of records that are read of another one, 3 ms each
+WHOLE = 4_000  # records of a bucket that is read whole
+SAMPLE, RUNS = 1_000, 3  # records that are read of another one, and in how many runs
 _LEAST, _STEP = 0.001, 1.1  # seconds are counted in steps of a tenth, from a millisecond on
 _Z = 1.96  # of a normal distribution: 95 %
 
@@ -92,7 +92,7 @@ def runs_of(begin: int, end: int) -> list[tuple[int, int]]:
     """
     if end - begin <= WHOLE:
         return [(begin, end)] if begin < end else []
-    length, part, places = WHOLE // 2 // RUNS, (end - begin) / RUNS, Random(begin)  # noqa: S311 (of a sample)
+    length, part, places = SAMPLE // RUNS, (end - begin) / RUNS, Random(begin)  # noqa: S311 (of a sample)
     starts = [begin + int(number * part + places.random() * (part - length)) for number in range(RUNS)]
     return [(start, start + length) for start in starts]
 

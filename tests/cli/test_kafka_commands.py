@@ -120,6 +120,7 @@ def test_the_attempts_of_a_subscription_are_shown(called: Command, real_kafka: K
     assert [each["outcome"] for each in told["attempts"]] == ["parked", "delivered"]
     printed = called("subscriptions", "attempts", "1", "--limit", "2", **settings)
     assert printed.stdout.startswith("hours  since")
+    assert [line.split()[6] for line in printed.stdout.splitlines()[1:4]] == ["50.00%", "66.67%", "66.67%"]
     assert "there may be earlier ones: give --limit, or --until 20" in printed.stderr
     earlier = json.loads(called("subscriptions", "attempts", "1", "--until", "1h", "--json", **settings).stdout)
     assert ([each["outcome"] for each in earlier["attempts"]], "windows" in earlier) == (["delivered"], False)

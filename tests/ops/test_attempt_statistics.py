@@ -11,6 +11,7 @@ from consumer.ops import attempt_statistics
 from consumer.ops.attempt_statistics import (
     HOUR,
     RUNS,
+    SAMPLE,
     WHOLE,
     WINDOWS,
     Bucket,
@@ -45,14 +46,14 @@ def test_buckets_cover_each_window_exactly(now: float) -> None:
 
 @given(st.integers(0, 2**40), st.integers(0, 100 * WHOLE))
 def test_the_runs_of_a_bucket_are_bounded_and_spread_over_it(begin: int, size: int) -> None:
-    """A small bucket is read whole; of another one a run of each equal part, together half as many records."""
+    """A small bucket is read whole; of another one a run of each equal part, together SAMPLE records."""
     found = runs_of(begin, begin + size)
     assert found == runs_of(begin, begin + size)
     read = sum(end - start for start, end in found)
     if size <= WHOLE:
         assert read == size
         return
-    assert (len(found), WHOLE / 2 - RUNS < read <= WHOLE / 2) == (RUNS, True)
+    assert (len(found), SAMPLE - RUNS < read <= SAMPLE) == (RUNS, True)
     part = size / RUNS
     for number, (start, end) in enumerate(found):
         assert begin + int(number * part) <= start < end <= begin + int((number + 1) * part) + 1
@@ -105,7 +106,7 @@ def test_the_interval_has_the_true_share_nearly_always() -> None:
                 for start, end in runs_of(hour * 45_000, (hour + 1) * 45_000)
                 for start, end in [(start - hour * 45_000, end - hour * 45_000)]
             ]
-            buckets.append(Bucket(float(hour), 45_000 / (WHOLE // 2), runs))
+            buckets.append(Bucket(float(hour), 45_000 / SAMPLE, runs))
         found = success(24, 0.0, buckets)
         assert found.low is not None
         assert found.high is not None

@@ -54,8 +54,14 @@ class Written:
             )
             value = render(attempt, source or self.settings.event_source, "id")
             number = zlib.crc32(key) % PARTITIONS
-            self.kafka._producer.produce(self.topic, value, key, number, timestamp=int(at * 1000))
+            stamp = int(at * 1000)
+            self.kafka._producer.produce(self.topic, value, key, number, timestamp=stamp, on_delivery=stored)
         assert self.kafka._producer.flush(20) == 0
+
+
+def stored(error: object, _: object) -> None:
+    """Fails where the record is written, not where it is missed."""
+    assert error is None, error
 
 
 def ages(written: Written, found: list[Attempt]) -> list[int]:
@@ -295,6 +301,7 @@ def test_the_statistics_of_a_subscription_are_exact_where_the_topic_is_read_whol
 def test_the_statistics_of_a_busy_topic_are_estimates(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bounded sample of each hour is read, and once; the next answer goes on where time was too short."""
     monkeypatch.setattr(attempt_statistics, "WHOLE", 60)
+    monkeypatch.setattr(attempt_statistics, "SAMPLE", 30)
     written = Written(real_kafka)
     own = [6 * HOUR * number / 600 for number in range(600, 0, -1)]
     for number, age in enumerate(own):
