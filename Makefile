@@ -25,7 +25,7 @@ demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute; DA
 	@$(BIN)/kafka-webhooks demo
 endif
 
-test: $(VENV)/development ## the quick tests, in about six minutes; some start a real Kafka and an emulated Oracle (java 17 and maven), or are skipped visibly
+test: $(VENV)/development ## the quick tests, in about seven minutes; some start a real Kafka and an emulated Oracle (java 17 and maven), or are skipped visibly
 	$(RUN_TESTS) -m '$(QUICK)' $(PYTEST)
 
 test-rest: $(VENV)/development ## the tests that `make test` leaves out: long ones, and those on a real Kafka or an emulated Oracle
