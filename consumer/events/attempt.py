@@ -9,6 +9,7 @@ import orjson
 ATTEMPTED = "delivery.attempted"  # the CloudEvents type
 DELIVERED = "delivered"  # the outcome of an attempt that has not failed
 EXHAUSTED = "exhausted"  # of one after which its delivery was given up
+WRITTEN_WITHIN = 60.0  # seconds after an attempt until its record is written, or its worker gives it up
 LARGEST = 2**15  # bytes of a record that is parsed; one with the longest type, tenant and error is smaller
 
 

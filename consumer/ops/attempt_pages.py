@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
-from consumer.events.attempt import Attempt, key_of, parse
+from consumer.events.attempt import WRITTEN_WITHIN, Attempt, key_of, parse
 from consumer.events.event import TopicPartition
 from consumer.intake.log_reader import LogReader
 from consumer.ledger.replays import Span
 
 READ_BACK = 10.0  # seconds of one page
 RECORDS_READ = 100_000  # records of one page
-LATE = 60.0  # seconds after an attempt until its record is written, or workers give it up
 SLACK = 5.0  # seconds by which the records of different workers may be out of the order of their times
 FAR = 4102444800.0  # unix seconds: the year 2100
 STEP = 5_000  # records that are read at once, of all partitions together
@@ -64,7 +63,7 @@ class Wanted(NamedTuple):
 def after(attempts: Sequence[Attempt], now: float) -> Position:
     """The position after attempts of a list that begins `now`."""
     before = order(attempts[-1]) if attempts else (now,)
-    return Position(before, before[0] + LATE)
+    return Position(before, before[0] + WRITTEN_WITHIN)
 
 
 def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, position: Position | None) -> AttemptPage:
@@ -75,7 +74,7 @@ def read_page(kafka: KafkaSettings, topic: str, wanted: Wanted, limit: int, posi
     any of them, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting.
     """
     end = time.monotonic() + READ_BACK
-    before, written = position or Position((wanted.until,), wanted.until + LATE)
+    before, written = position or Position((wanted.until,), wanted.until + WRITTEN_WITHIN)
     until = min(wanted.until, math.nextafter(before[0], math.inf))
     found: list[tuple[Attempt, float]] = []  # with the times of their records
     oldest: dict[TopicPartition, float] = {}  # of the records that are read

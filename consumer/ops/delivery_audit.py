@@ -23,6 +23,7 @@ from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import DueKey
 from consumer.ops import events
+from consumer.ops.attempt_pages import no_topic
 from consumer.ops.attempts import SKEW
 from consumer.ops.changes import CHANGED, DISABLED, ENABLED, Deployment
 from consumer.ops.cluster import committed_offsets
@@ -310,8 +311,7 @@ def _too_old(reader: LogReader, topic: str, since: float) -> list[str]:
     """Why deliveries may seem to be missing: retention has removed attempts since then; or the topic is not there."""
     partitions = reader.partitions_of(topic)
     if not partitions:
-        why = "does not exist, or this user may not read it: create it, or correct KAFKA_ATTEMPTS_TOPIC"
-        raise Conflict(f"the topic {topic} {why}")
+        raise Conflict(str(no_topic(topic)))
     firsts = [each for each in reader.firsts(partitions, 0.0).values() if each.offset > 0]
     oldest = max((each.timestamp / 1000 for each in firsts if each.timestamp is not None), default=0.0)
     if oldest <= since:

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
-from consumer.events.attempt import Attempt, key_of, render
+from consumer.events.attempt import WRITTEN_WITHIN, Attempt, key_of, render
 from consumer.kafka.client import client_properties, made
 from consumer.ledger.rows import escaped
 from consumer.loop.part import Part
@@ -39,7 +39,7 @@ _FIXED: dict[str, str | int | bool] = {
     # broker's restart: what succeeds meanwhile is proven after it.
     "queue.buffering.max.messages": 25_000,
     "queue.buffering.max.kbytes": 8_192,
-    "delivery.timeout.ms": 60_000,
+    "delivery.timeout.ms": int(WRITTEN_WITHIN * 1000),
     # A reader computes the partition of a subscription.
     "partitioner": "consistent",
     "delivery.report.only.error": True,
