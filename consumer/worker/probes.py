@@ -91,4 +91,8 @@ class Probes(Part):
             self._recall.send(answer.rows, reading)
             self._stored_keys.end_reading(reading)
 
-        self._looks.start(job, found, lambda _error: self._stored_keys.end_reading(reading))
+        def failed(_error: Exception) -> None:
+            self._next = 0.0  # the back-off decides: the worker is not ready until a look succeeds
+            self._stored_keys.end_reading(reading)
+
+        self._looks.start(job, found, failed)

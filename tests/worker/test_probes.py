@@ -106,6 +106,21 @@ def test_an_event_that_comes_late_is_the_probe(deployment: Deployment) -> None:
     assert not paused(deployment)
 
 
+def test_a_look_that_failed_is_repeated_soon(deployment: Deployment) -> None:
+    """The worker is ready again when the database is, not a minute later."""
+    deployment.write(0, "b")
+    deployment.world.settle_down()
+    deployment.answer("fails", "fails", turns=20)
+    deployment.pause(URL, by_failure=True)
+    passes(deployment, 61.0)
+    deployment.database_fails("no deliveries")
+    passes(deployment, HOUR)
+    assert deployment.world.worker.reasons()
+    deployment.database_fails(None)
+    passes(deployment, 6.0)
+    assert deployment.world.worker.reasons() == []
+
+
 @pytest.mark.parametrize("by_failure", [True, False])
 def test_not_every_pause_is_probed(engine: Engine, by_failure: bool) -> None:  # noqa: FBT001 (a parameter of the test)
     """A person has paused it, or WEBHOOK_RESUME_PROBE is 0."""
