@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not said to be exported
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import Conflict, FatalKafkaError, KafkaUnavailable, WebhooksError
@@ -24,6 +25,7 @@ from consumer.loop.part import guarded
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 10.0  # seconds for each request before reading begins; afterwards the reader waits for a broker
+_NEW_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}  # it is known in a moment
 FOREVER = 2**63 - 1  # the end of a span that is read as the log grows
 _IDLE = 5.0  # seconds without a message, after which the reader checks that the topics still exist
 _FIXED: dict[str, Any] = {
@@ -318,9 +320,7 @@ class LogReader:
         if not partitions:
             return {}
         try:
-            answers = self._consumer.offsets_for_times(
-                [KafkaTopicPartition(*partition, moment) for partition in partitions], _TIMEOUT
-            )
+            answers = self._offsets_for_times([KafkaTopicPartition(*partition, moment) for partition in partitions])
         except KafkaException as error:
             raise self._unavailable(error) from None
         for answer in answers:
@@ -329,6 +329,15 @@ class LogReader:
                     f"Kafka does not report the offsets of {answer.topic}[{answer.partition}]: {answer.error.str()}"
                 )
         return {(answer.topic, answer.partition): answer.offset for answer in answers}
+
+    @retry(
+        retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0] in _NEW_LEADER),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(_TIMEOUT),
+        reraise=True,
+    )
+    def _offsets_for_times(self, asked: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
+        return self._consumer.offsets_for_times(asked, _TIMEOUT)
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
         if not self._left:  # a record would be lost; while records are read, callbacks are served anyway

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
@@ -222,6 +223,25 @@ def test_a_deleted_topic_is_an_error(real_kafka: Kafka, reader_of: Open) -> None
     reader.start([span._replace(end=span.end + 1)])
     with pytest.raises(WebhooksError, match=f"{topic} is gone"):
         read_all(reader)
+
+
+def test_a_new_leader_is_waited_for(kafka: Kafka, reader_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a partition's leader changes, brokers refuse to report its offsets for a moment."""
+    topic = topic_of(kafka)
+    kafka.write(topic, [b"1"])
+    reader = reader_of(kafka.settings())
+    refusals = iter([KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE])
+    real = reader._consumer
+
+    def offsets_for_times(asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        for code in refusals:
+            raise KafkaException(KafkaError(code))
+        return real.offsets_for_times(asked, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_consumer", SimpleNamespace(offsets_for_times=offsets_for_times))
+        assert reader.spans([(topic, 0)], 0, None) == [(topic, 0, 0, 1)]
+    assert next(refusals, None) is None
 
 
 def test_patterns_find_topics_except_the_dead_letters(real_kafka: Kafka, reader_of: Open) -> None:
