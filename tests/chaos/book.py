@@ -6,7 +6,7 @@ conductor writes disruptions, and only one thread, the watch, reads requests and
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -144,6 +144,7 @@ class Story:
     unanswered: str = ""  # timestamp of the last one, if unanswered
     gone: bool = False  # a request was answered 410
     accepted: list[float] = field(default_factory=list)
+    accepted_signed_at: int = 0  # timestamp of the last one
     explained: Counter[int] = field(default_factory=Counter)  # by index of the disruption
 
 
@@ -158,8 +159,14 @@ def alone(request: Request) -> list[Request]:
 class Book:
     """`attempts` is the number of attempts of a delivery."""
 
-    def __init__(self, attempts: int) -> None:
+    def __init__(self, attempts: int, hung_up: Callable[[int, str, int], bool] = lambda *_: False) -> None:
+        """`hung_up`: whether a worker waited too long for the answer to the request of an event to a subscription.
+
+        The request is known by its `webhook-timestamp`. A correct worker repeats such a delivery. It happens where
+        receivers and workers share a busy machine.
+        """
         self.attempts = attempts
+        self._hung_up = hung_up
         self.events: list[Event] = []
         self.at: dict[tuple[int, int], Event] = {}  # by partition and offset
         self.committed_at: dict[tuple[int, int], float] = {}  # when the watch saw it
@@ -311,6 +318,7 @@ class Book:
             if story.accepted:
                 self._judge_duplicate(request, number, story)
             story.accepted.append(request.at)
+            story.accepted_signed_at = int(signed_at)
 
     def _judge_id(self, request: Request, number: int) -> None:
         known = self._id_of.setdefault(number, request.webhook_id)
@@ -367,6 +375,9 @@ class Book:
                 each.of_cursors += by_cursor
                 self.repeats.append(Repeat(request.at, before, partition, each.what))
                 return
+        if self._hung_up(self._id(request.path), request.webhook_id, story.accepted_signed_at):
+            self.repeats.append(Repeat(request.at, before, partition, "time-out"))
+            return
         self.repeats.append(Repeat(request.at, before, partition, "nothing"))
         self.violated(
             Rule.DUPLICATE,

@@ -21,6 +21,7 @@ from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_kit import QUIET, headers_of, unique
 
 EVERY = 0.2  # seconds
+LOOK = 2.0  # seconds that count as one look at most: one that waits for a database may see two outages, and no end
 WITHOUT_PROGRESS = 30.0  # seconds
 # A circuit breaker stays open for a minute at most, and up to a fifth longer at random.
 LEFT_ALONE = 72.0  # seconds
@@ -62,7 +63,7 @@ class Watch:
         self._cursors: list[tuple[int, int, int, int, int, float]] | None = []
         self._passed_to: dict[int, int] = {}  # by cursor: the events of its subscription are judged up to there
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
-        self._ready_at: dict[Worker, float] = {}
+        self._unready: dict[Worker, float] = {}  # seconds in which it could have become ready and did not
         self._enough = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -116,8 +117,8 @@ class Watch:
             self._rows_at = now
             self._judge_rows(now)
         if now - self._workers_at >= WORKERS_EVERY:
+            self._judge_workers(min(now - self._workers_at, 2 * WORKERS_EVERY))
             self._workers_at = now
-            self._judge_workers()
 
     # Offsets.
 
@@ -233,7 +234,7 @@ class Watch:
     # Progress.
 
     def _judge_progress(self, now: float) -> None:
-        passed, self._judged_at = now - self._judged_at, now
+        passed, self._judged_at = min(now - self._judged_at, LOOK), now
         if self._excused():
             return
         waiting = {place[0] for place in list(self._book.at) if place not in self._book.committed_at}
@@ -264,17 +265,17 @@ class Watch:
             if status == "parked" and late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
-    def _judge_workers(self) -> None:
+    def _judge_workers(self, passed: float) -> None:
         """Each worker is ready from time to time, even without a partition, since it is a healthy member."""
         for worker in self._workers():
-            began = time.time()
             if worker.ready() or self._excused():
-                self._ready_at[worker] = began
-            elif began - self._ready_at.setdefault(worker, began) > self.limit:
-                self._ready_at[worker] = began
-                if worker in self._workers():
-                    reasons = worker.unready_because() or worker.log[-2000:]
-                    self._book.violated(Rule.STUCK, f"a worker was not ready for {self.limit} s: {reasons}")
+                self._unready[worker] = 0.0
+                continue
+            self._unready[worker] = self._unready.get(worker, 0.0) + passed
+            if self._unready[worker] > self.limit and worker in self._workers():
+                self._unready[worker] = 0.0
+                reasons = worker.unready_because() or worker.log[-2000:]
+                self._book.violated(Rule.STUCK, f"a worker was not ready for {self.limit} s: {reasons}")
 
     def _query(self, statement: str, *values: object) -> list[Any] | None:
         try:

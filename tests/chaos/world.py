@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum, auto
 from math import inf
 from signal import SIGTERM
@@ -13,6 +14,7 @@ from typing import Any
 
 from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
+from consumer.delivery.settling import UNKNOWN
 from consumer.ops import changes
 from consumer.ops.changes import Changes
 from consumer.ops.delivery_audit import audit
@@ -126,7 +128,7 @@ class World:
         self.attempts = f"{deployment.group}.attempts"
         self.began_at = self.ended_at = 0.0
         self._looked_at = self._enabled_at = self._waited_for_until = 0.0
-        self.book = Book(len(SCHEDULE) + 1)
+        self.book = Book(len(SCHEDULE) + 1, self._hung_up)
         self.audited = Counter[str]()
         self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
@@ -192,6 +194,18 @@ class World:
         while time.monotonic() < end and not condition():
             self.look_after()
             time.sleep(0.2)
+
+    def _hung_up(self, subscription: int, webhook_id: str, signed_at: int) -> bool:
+        """Whether a worker logged that it waited too long for the answer to this request. It does before a retry."""
+        lines = [line for worker in self.deployment.workers for line in worker.log.split("\n")[:-1]]
+        for line in lines:
+            if webhook_id in line and ('"time-out' in line or UNKNOWN.error in line):
+                attempt = json.loads(line)
+                begin = datetime.fromisoformat(attempt["timestamp"]).timestamp() - attempt["seconds"]
+                here = attempt["subscription"] == subscription and -1 < begin - signed_at < TIMEOUT
+                if here and attempt["seconds"] >= TIMEOUT:
+                    return True
+        return False
 
     # Workers.
 

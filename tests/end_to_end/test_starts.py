@@ -30,7 +30,8 @@ def test_a_subscription_gets_the_events_since_its_start(
         eventually(lambda: len(deployment.receiver.at("/late")) > new + 3000)
     eventually(deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment)))
     assert not deployment.duplicates()
-    assert len(deployment.rows()) < 1000  # where it meets the live stream, for as long as a write takes
+    # Only where it meets the live stream, for as long as a write takes; without cursors, all of the newer ones.
+    assert len(deployment.rows()) < len(deployment.receiver.at("/late")) / 2
     if ordering == "key":
         assert_in_order(deployment, "/late")
     deployment.assert_true_to_what_was_published()

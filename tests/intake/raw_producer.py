@@ -48,7 +48,7 @@ def write_bomb(servers: str, topic: str, values: Sequence[bytes] = (BOMB,), part
             "compression.type": "zstd",
             "message.max.bytes": 100_000_000,
             "batch.size": 100_000_000,
-            "linger.ms": 1000,
+            "linger.ms": 60_000,  # one batch on a busy machine too: `flush` does not wait for it
         }
     )
     for value in values:
