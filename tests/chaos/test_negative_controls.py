@@ -70,8 +70,8 @@ def _pause(world: World) -> None:
 def _pause_and_kill(world: World) -> None:
     """Cursors have sent many events, some seconds ago, when the worker dies."""
     _pause(world)
-    world.wait(lambda: world.book.by_cursors() > ENOUGH, FOUND_WITHIN)
-    world.wait(lambda: False, 3.0)
+    world.wait(lambda: world.book.by_cursors() > ENOUGH, 3 * FOUND_WITHIN)
+    world.wait(lambda: False, 6.0)
     _kill(world)
 
 
