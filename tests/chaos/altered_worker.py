@@ -145,7 +145,7 @@ def moves_an_offset_back() -> None:
 
 def settles_before_its_attempt_is_written() -> None:
     """A success settles while its attempt waits to be sent."""
-    attempt_log._DEFAULTS["linger.ms"] = 3_000
+    attempt_log._DEFAULTS["linger.ms"] = 30_000  # longer than it lives: what it has settled has no record yet
     _wrap(AttemptLog, "once_written", lambda _wait, _self, then: then())
 
 
