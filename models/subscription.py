@@ -30,6 +30,7 @@ EXPRESSION_LENGTH = 2000  # characters; Oracle keeps 4000 bytes of them
 HEADER_NAME_LENGTH = 100
 PREFIX_LENGTH = 50
 HEADERS_LENGTH = 2000
+NAMES_LENGTH = 1000
 NAME_LENGTH = 200
 EXTERNAL_ID_LENGTH = 255
 METADATA_LENGTH = 2000
@@ -64,8 +65,10 @@ class Subscription(Base):
         CheckConstraint("batch_wait_ms BETWEEN 0 AND 60000", name="ck_webhook_subs_batch_wait"),
         CheckConstraint("gzip_above >= 0", name="ck_webhook_subs_gzip"),
         CheckConstraint("http_version IN ('1.1', '2')", name="ck_webhook_subs_http"),
+        CheckConstraint("method IN ('POST', 'PUT', 'PATCH', 'DELETE')", name="ck_webhook_subs_method"),
         CheckConstraint("starts IN (0, 1)", name="ck_webhook_subs_starts"),
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
+        *is_json_or_null("header_expressions", "ck_webhook_subs_computed"),
         *is_json_or_null("metadata", "ck_webhook_subs_metadata"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
@@ -81,7 +84,10 @@ class Subscription(Base):
     id: Mapped[int] = mapped_column(
         Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again."
     )
-    url: Mapped[str] = mapped_column(String(URL_LENGTH), comment="Where to POST. Visible ASCII.")
+    url: Mapped[str] = mapped_column(
+        String(URL_LENGTH),
+        comment="Where to send. Visible ASCII. Its path and query may have CEL expressions in braces.",
+    )
     event_type: Mapped[str] = mapped_column(
         String(EVENT_TYPE_LENGTH),
         comment="Which events: a type, order.* (one level below), order.** (any depth below), or * (all).",
@@ -170,6 +176,17 @@ class Subscription(Base):
     )
     custom_headers: Mapped[str | None] = mapped_column(
         String(HEADERS_LENGTH), comment="Further request headers, as a JSON object of texts. Null: none."
+    )
+    method: Mapped[str] = mapped_column(
+        String(10), server_default=text("'POST'"), comment="POST, PUT, PATCH or DELETE."
+    )
+    header_expressions: Mapped[str | None] = mapped_column(
+        String(HEADERS_LENGTH),
+        comment="Request headers whose values are CEL expressions, as a JSON object. Null: none.",
+    )
+    pass_headers: Mapped[str | None] = mapped_column(
+        String(NAMES_LENGTH),
+        comment="Record headers that go on, such as x-*,correlation-id. Null: none.",
     )
     gzip_above: Mapped[int | None] = mapped_column(
         Integer, comment="Bodies of more bytes are sent gzip-compressed. Null: none is."

@@ -14,7 +14,7 @@ from consumer.errors import InvalidPosition
 
 router = APIRouter(prefix="/subscriptions/backtest", tags=["subscriptions"])
 
-TRIED = ("tenant", "topics", "event_filter", "payload_format", "projection")
+TRIED = ("tenant", "topics", "event_filter", "payload_format", "projection", "url", "method", "header_expressions")
 _Tried: Any = create_model("_Tried", __base__=Body, **option_fields(TRIED))
 
 
@@ -35,6 +35,7 @@ class BacktestSample(Answer):
     offset: int
     webhook_id: str
     event_type: str
+    request: Annotated[str | None, Field(description="Method, URL, and headers that follow the event.")]
     content_type: str | None
     body: Annotated[str | None, Field(description="Its beginning.")]
     wrong: str | None

@@ -31,6 +31,10 @@ class EventReceiver(Answer):
     state: Annotated[ReceiverState, Field(description="unknown: nothing is on record.", examples=["waiting"])]
     why: Annotated[str | None, Field(examples=["filter: false for this event"])]
     matches: Annotated[bool, Field(description="It would get the event now.")]
+    request: Annotated[
+        str | None,
+        Field(description="Method, URL, and headers that follow it.", examples=["PUT https://example.com/7"]),
+    ]
     delivery_id: Annotated[int | None, Field(description="Its stored delivery.", examples=[42])]
     attempts: Annotated[list[Attempt], Field(description="The newest first.")]
 

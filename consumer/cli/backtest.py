@@ -31,6 +31,8 @@ def backtest(
         str | None, typer.Option(metavar="CEL", help="Its value is sent in place of the data.")
     ] = None,
     payload_format: Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="Form of the body.")] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Where to send, with expressions in braces.")] = None,
+    method: Annotated[str | None, typer.Option(metavar="METHOD", help="POST, PUT, PATCH or DELETE.")] = None,
     topics: Annotated[str | None, typer.Option(metavar="NAMES", help="Only events of these topics.")] = None,
     tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only events of this tenant.")] = None,
     since: Annotated[
@@ -52,6 +54,8 @@ def backtest(
         "event_filter": event_filter,
         "projection": projection,
         "payload_format": payload_format,
+        "url": url,
+        "method": method,
         "topics": topics,
         "tenant": tenant,
     }
@@ -65,7 +69,7 @@ def backtest(
     if as_json:
         print_json(found.as_json())
     else:
-        _print(found)
+        _print(found, url)
 
 
 def _read(log: Log, meant: dict[str, object], found: Backtest) -> None:
@@ -76,7 +80,7 @@ def _read(log: Log, meant: dict[str, object], found: Backtest) -> None:
             draw(total - records(found.left), f"{found.matched:,} match")
 
 
-def _print(found: Backtest) -> None:
+def _print(found: Backtest, url: str | None) -> None:
     events = number(found.events, "event")
     typer.echo(f"{found.matched:,} of {events} of these types match, in {number(found.records, 'record')}")
     told = found.as_json()
@@ -90,6 +94,7 @@ def _print(found: Backtest) -> None:
     for each in found.samples:
         place = f"{each.place.topic}[{each.place.partition}]@{each.place.offset}"
         body = each.wrong if each.body is None else each.body.decode(errors="replace")
-        typer.echo(f"  {place}  {each.event_type}  {printable(shortened(body or '', _SHOWN))}")
+        request = "" if url is None or each.request is None else f"{each.request}  "
+        typer.echo(f"  {place}  {each.event_type}  {printable(request + shortened(body or '', _SHOWN))}")
     if found.left:
         typer.echo(f"{number(records(found.left), 'record')} of the log were not read", err=True)

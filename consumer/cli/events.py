@@ -11,6 +11,7 @@ from consumer.cli.console import (
     print_fields,
     print_json,
     print_rows,
+    printable,
     row_id,
     shortened,
     time_text,
@@ -138,6 +139,11 @@ def _print(told: dict[str, object]) -> None:
     typer.echo(f"{number(len(found), 'subscription')} to this type, or with a delivery of it")
     if found:
         print_rows(("subscription_id", "url", "event_type", "state", "why"), found)
+        for each in found:
+            if each["request"] is not None:
+                typer.echo(f"\nthe request of subscription {each['subscription_id']}:")
+                for line in str(each["request"]).split("\n"):
+                    typer.echo(f"  {printable(line)}")
     if told["more_receivers"]:
         typer.echo("there are more subscriptions to this type")
     if told["missing"]:

@@ -87,7 +87,7 @@ def _blocks(told: Mapping[str, Any]) -> Iterator[dict[str, object]]:
         "expires": certificate.get("expires_at"),
     }
     if told["headers"]:
-        yield {**told["headers"], "": told["body"]}
+        yield {"request": told["request"], **told["headers"], "": told["body"]}
     yield {
         "status": told["status"],
         "time": steps or None,

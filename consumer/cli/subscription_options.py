@@ -32,7 +32,10 @@ _FLAGS = {
     "projection": ("--projection", _PAYLOAD, "CEL"),
     "batch_size": ("--batch-size", _PAYLOAD, "EVENTS"),
     "batch_wait_ms": ("--batch-wait", _PAYLOAD, "DURATION"),
+    "method": ("--method", _REQUEST, "METHOD"),
     "custom_headers": ("--header", _REQUEST, "'NAME: VALUE'"),
+    "header_expressions": ("--header-expression", _REQUEST, "'NAME: CEL'"),
+    "pass_headers": ("--pass-header", _REQUEST, "NAME"),
     "signature_header": ("--signature-header", _REQUEST, "NAME"),
     "signature_prefix": ("--signature-prefix", _REQUEST, "TEXT"),
     "gzip_above": ("--gzip-above", _REQUEST, "BYTES"),
@@ -51,6 +54,13 @@ _FLAGS = {
 _NOTATION: dict[str, tuple[Any, Any, str, str]] = {
     "batch_wait_ms": (int, _milliseconds, "How long a batch waits to be full.", "500ms"),
     "custom_headers": (list[str], None, "Another header, not confidential. May be repeated.", "'X-Origin: shop'"),
+    "header_expressions": (
+        list[str],
+        None,
+        "A header whose value is a CEL expression. May be repeated.",
+        "'X-Order: data.id'",
+    ),
+    "pass_headers": (list[str], None, "Record headers that go on, * for any characters. May be repeated.", "'x-*'"),
     "timeout_seconds": (float, duration, "Limit of a whole exchange.", "5s"),
     "metadata": (list[str], None, "A label. May be repeated, up to 32 times.", "team=shop"),
 }
@@ -92,7 +102,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         given = {column: values.pop(column) for column in FLAGS}
         given = {column: value for column, value in given.items() if value is not None and value != []}
-        for column in ("custom_headers", "metadata"):
+        if "pass_headers" in given:
+            given["pass_headers"] = ",".join(given["pass_headers"])
+        for column in ("custom_headers", "header_expressions", "metadata"):
             if column in given:
                 given[column] = _object(given[column], flag_of(column))
         try:

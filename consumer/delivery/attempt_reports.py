@@ -24,18 +24,18 @@ def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], 
 
     A batch belongs to the trace of its first sampled event and is linked to the others.
     """
-    attributes = {**_receiver(endpoint.url), "webhooks.subscription.id": endpoint.subscription_id}
+    attributes = {**_receiver(endpoint.url, endpoint.method), "webhooks.subscription.id": endpoint.subscription_id}
     if attempts:
         attributes["http.request.resend_count"] = attempts
     if len(events) == 1:
         event = events[0]
         attributes |= {"webhooks.id": event.webhook_id, "webhooks.event.type": event.type}
-        return tracer.start("POST", "client", event.traceparent, attributes)
+        return tracer.start(endpoint.method, "client", event.traceparent, attributes)
     attributes["messaging.batch.message_count"] = len(events)
     parents = [event.traceparent for event in events if event.traceparent]  # an edited row may have an empty one
     parent = next((each for each in parents if each[-1] in _SAMPLED), parents[0] if parents else None)
     links = [each for each in dict.fromkeys(parents) if each != parent]
-    return tracer.start("POST", "client", parent, attributes, links=links)
+    return tracer.start(endpoint.method, "client", parent, attributes, links=links)
 
 
 def attempt_ends(span: TraceSpan, result: Response | RequestException | None) -> None:
@@ -48,11 +48,11 @@ def attempt_ends(span: TraceSpan, result: Response | RequestException | None) ->
 
 
 @lru_cache(1024)
-def _receiver(url: str) -> Attributes:
-    """A valid URL's attributes. Its query is left out: receivers put tokens there."""
+def _receiver(url: str, method: str) -> Attributes:
+    """The attributes of a method and a valid URL. Its query is left out: receivers put tokens there."""
     target = parse_target(url)
     return {
-        "http.request.method": "POST",
+        "http.request.method": method,
         "url.full": redact_url(url).partition("?")[0].partition("#")[0],
         "server.address": target.host,
         "server.port": target.port,

@@ -19,7 +19,7 @@ from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.exchange import SignedRequest
-from consumer.sending.payloads import Rendered, Unrenderable, parse, render
+from consumer.sending.payloads import Rendered, Unrenderable, render, variables_for
 from consumer.sending.request import build, build_batch
 from consumer.sending.signing import Template
 from consumer.telemetry.tracer import Tracer, TraceSpan
@@ -101,7 +101,7 @@ class Sender(Part):
                 self._send(delivery, prepared, now, timestamp)
             else:
                 self._send_batch(delivery, prepared, now, timestamp)
-            renders = endpoint.batch is not None or endpoint.projection is not None
+            renders = endpoint.batch is not None or endpoint.evaluates
             if (renders or endpoint.gzip_above is not None) and self._monotonic() - now >= RENDERING:
                 return
 
@@ -113,15 +113,15 @@ class Sender(Part):
 
     @contextmanager
     def _charged(self, lane: Lane, event: Event) -> Iterator[None]:
-        """Charge the CPU time of a projection to its subscription, without that of parsing the event.
+        """Charge the CPU time of expressions to their subscription, without that of parsing the event.
 
         If it is over its budget, the lane's deliveries are stored, and sent after the pause.
         """
         endpoint = lane.endpoint
-        if endpoint.projection is None:
+        if not endpoint.evaluates:
             yield
             return
-        parse(event)
+        variables_for(event)
         began, was_over = time.thread_time(), self._budget.is_over(endpoint.subscription_id)
         try:
             yield
@@ -151,7 +151,7 @@ class Sender(Part):
         span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
         traceparent = None if span is None else span.traceparent
         try:
-            if endpoint.projection is None:
+            if not endpoint.evaluates:
                 request = build(template, endpoint, event, timestamp, traceparent)
             else:
                 with self._charged(delivery.lane, event):

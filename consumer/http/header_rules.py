@@ -17,6 +17,7 @@ _OURS = _FRAMING | {
     *("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-event"),
     "webhook-request-origin",  # it says that the receiver has permitted this origin
 }
+CREDENTIALS = frozenset(("authorization", "cookie"))
 _REFUSED = frozenset(("host", "transfer-encoding"))
 # The adapter sets the length itself. It does not decode answers, so it must not accept an encoding.
 _DROPPED = frozenset(("connection", "content-length", "accept-encoding"))
@@ -30,6 +31,14 @@ def is_name(name: str) -> bool:
 def is_value(value: str) -> bool:
     """Whether `value` is a valid header value: visible ASCII and spaces. A CR or LF would end the line."""
     return value.isascii() and value.isprintable()
+
+
+def is_free(lower: str) -> bool:
+    """Whether a record header may have this name, in lower case, in a request.
+
+    Not if the sender sets it (`ce-` is CloudEvents' prefix, HTTP protocol binding, 3.1.3.1), or for a credential.
+    """
+    return is_name(lower) and lower not in _OURS and lower not in CREDENTIALS and not lower.startswith("ce-")
 
 
 def check(name: str, value: str) -> None:

@@ -11,10 +11,11 @@ from consumer.events.event import Event, RecordId
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger.replays import Span
-from consumer.ops.matching import refusal
+from consumer.ops.matching import endpoint_like, refusal
 from consumer.ops.replay_request import Log, records
 from consumer.ops.walk import Bounds, left, walk
 from consumer.sending.payloads import Unrenderable, body_of
+from consumer.sending.request import shown
 from consumer.subscriptions import event_types
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import completed, read
@@ -30,11 +31,12 @@ _NO_URL = "https://example.com/"  # of options that have none yet
 
 
 class Sample(NamedTuple):
-    """A matching event as it would be sent; `wrong`: why it cannot be rendered."""
+    """A matching event as it would be sent; `wrong`: why it cannot be. `request`: as `sending.request.shown`."""
 
     place: RecordId
     webhook_id: str
     event_type: str
+    request: str | None
     content_type: str | None
     body: bytes | None
     wrong: str | None
@@ -66,6 +68,7 @@ class Backtest:
                 "offset": each.place.offset,
                 "webhook_id": each.webhook_id,
                 "event_type": each.event_type,
+                "request": each.request,
                 "content_type": each.content_type,
                 "body": None if each.body is None else each.body[:SHOWN].decode(errors="replace"),
                 "wrong": each.wrong,
@@ -101,7 +104,8 @@ def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
     types = options.pop("event_types", None) or [options.get("event_type")]
     values = completed({"url": _NO_URL, **options, "event_type": types[0]})
     meant, _ = read(values)
-    return meant | {"event_types": event_types.checked(types), "tenant": values["tenant"]}
+    more = {"event_types": event_types.checked(types), "tenant": values["tenant"]}
+    return meant | more | {"endpoint": endpoint_like(meant, values["url"])}
 
 
 def backtest(log: Log, meant: Mapping[str, Any], so_far: Backtest, bounds: Bounds) -> None:
@@ -109,13 +113,12 @@ def backtest(log: Log, meant: Mapping[str, Any], so_far: Backtest, bounds: Bound
 
     `meant`: from `options_of`. Raises RegistryUnavailable, and as `LogReader` does.
     """
-    endpoint = Endpoint(0, _NO_URL, (), payload_format=meant["payload_format"], projection=meant["projection"])
     with LogReader(log.kafka, name="backtest") as reader:
         for batch in walk(reader, so_far.left, bounds):
             so_far.records += len(batch)
             for event in _events(log, batch):
                 if any(matches(each, event.type) for each in meant["event_types"]):
-                    _try(meant, endpoint, event, so_far)
+                    _try(meant, event, so_far)
         so_far.left = left(reader, so_far.left)
 
 
@@ -129,7 +132,7 @@ def _events(log: Log, batch: Sequence[Record]) -> list[Event]:
     return found
 
 
-def _try(meant: Mapping[str, Any], endpoint: Endpoint, event: Event, so_far: Backtest) -> None:
+def _try(meant: Mapping[str, Any], event: Event, so_far: Backtest) -> None:
     if meant["tenant"] not in {EVERY_TENANT, event.tenant}:
         return
     so_far.events += 1
@@ -141,7 +144,7 @@ def _try(meant: Mapping[str, Any], endpoint: Endpoint, event: Event, so_far: Bac
     _count(so_far.by_type, event.type)
     so_far.by_hour[event.record.timestamp // 1000 // HOUR * HOUR] += 1
     if len(so_far.samples) < SAMPLES:
-        so_far.samples.append(_sample(endpoint, event))
+        so_far.samples.append(_sample(meant["endpoint"], event))
 
 
 def _count(counter: Counter[str], kind: str, number: int = 1) -> None:
@@ -149,9 +152,10 @@ def _count(counter: Counter[str], kind: str, number: int = 1) -> None:
 
 
 def _sample(endpoint: Endpoint, event: Event) -> Sample:
-    content_type = body = wrong = None
+    request = content_type = body = wrong = None
     try:
+        request = shown(endpoint, event)
         body, content_type = body_of(endpoint, event)
     except Unrenderable as error:
         wrong = str(error)
-    return Sample(event.record, event.webhook_id, event.type, content_type, body, wrong)
+    return Sample(event.record, event.webhook_id, event.type, request, content_type, body, wrong)

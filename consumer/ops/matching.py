@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from requests import RequestException
+
 from consumer.events.event import Event
 from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
 from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.changes import Deployment
+from consumer.sending.request import shown
 from consumer.subscriptions import event_types, repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.follows import follows_of
 from consumer.subscriptions.options import Effect, read
 from consumer.subscriptions.patterns import candidates, matches
 from consumer.subscriptions.subscribed import Subscribed
@@ -44,6 +49,31 @@ def meant_by(item: Subscribed) -> dict[str, Any]:
     meant, _ = read(item.options)
     broken = any(problem.option == "event_filter" for problem in item.problems)
     return {**meant, "event_filter": None} if broken else {**meant}
+
+
+def endpoint_like(meant: Mapping[str, Any], url: str) -> Endpoint:
+    """An endpoint with the options that shape a request, without any secret."""
+    return Endpoint(
+        0,
+        url,
+        (),
+        payload_format=meant["payload_format"],
+        projection=meant["projection"],
+        method=meant["method"],
+        headers=meant["custom_headers"] or (),
+        follows=follows_of(meant),
+    )
+
+
+def request_for(item: Subscribed, event: Event) -> str:
+    """The request that a subscription's receiver would get, as `sending.request.shown`, or why there is none."""
+    meant, problems = read(item.options)
+    if any(problem.effect is Effect.STORED for problem in problems):
+        return "none: the subscription is broken"
+    try:
+        return shown(endpoint_like(meant, str(item.options["url"])), event)
+    except (ValueError, RequestException) as error:
+        return f"none: {error}"
 
 
 def refusal(meant: Mapping[str, Any], event: Event, variables: Mapping[str, object]) -> str | None:

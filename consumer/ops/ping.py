@@ -188,6 +188,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
         "connected": seen.connected,
         "tls": seen.tls,
         "certificate": seen.certificate and seen.certificate._asdict(),
+        "request": f"{request.method} {request.url}" if request else None,
         "headers": _headers(endpoint, request, secrets) if request else {},
         "body": _start_of(request.payload if isinstance(request, SignedRequest) else request.body) if request else None,
         "status": None if answer is None else answer.status_code,
@@ -228,7 +229,7 @@ def _of_status(response: Response) -> str | None:  # noqa: PLR0911 (one for each
         case 401 | 403:
             return "check the receiver's signing secret (docs/receiving.md), and the credentials that it expects"
         case 404 | 405:
-            return "does the receiver take a POST on this path?"
+            return f"does the receiver take a {response.request.method} on this path?"
         case 400 | 415 | 422:
             return "perhaps it does not know such an event: set --event-type and --data to one that it expects"
         case 410:

@@ -23,7 +23,7 @@ from consumer.ops.attempts import AttemptHistory
 from consumer.ops.bounded import within
 from consumer.ops.changes import Deployment
 from consumer.ops.cluster import committed_offsets
-from consumer.ops.matching import candidates_of, hindrance
+from consumer.ops.matching import candidates_of, hindrance, request_for
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect
@@ -51,7 +51,8 @@ class Receiver(NamedTuple):
     """A subscription, what has become of an event there, and `why`.
 
     `url` (redacted) and `event_type` are None if the subscription was removed and nothing says them. `matches`: the
-    subscription would get the event now. `delivery_id`: its stored delivery. `attempts`: the newest first.
+    subscription would get the event now, as `request` (method, URL, and the headers that follow the event) or with the
+    reason why there is none. `delivery_id`: its stored delivery. `attempts`: the newest first.
     """
 
     subscription_id: int
@@ -60,6 +61,7 @@ class Receiver(NamedTuple):
     state: ReceiverState
     why: str | None
     matches: bool
+    request: str | None
     delivery_id: int | None
     attempts: tuple[Attempt, ...]
 
@@ -181,6 +183,7 @@ def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:
         state,
         why,
         item is not None and it.hindrance is None,
+        None if item is None or it.hindrance is not None else request_for(item, event),
         None if row is None else row.id,
         tuple(it.attempts),
     )

@@ -182,7 +182,7 @@ class LoopAdapter(BaseAdapter):
     def _start(self, transfer: Transfer, now: float) -> None:
         try:
             place = self._place(transfer)
-            transfer.head, transfer.body = message(transfer.request, place.line)
+            transfer.head, transfer.body = message(transfer.request, place)
         except RequestException as error:
             self.failed(transfer, error)
             return
@@ -197,10 +197,11 @@ class LoopAdapter(BaseAdapter):
             self._connect(transfer, place.route)
 
     def _place(self, transfer: Transfer) -> Place:
-        request = transfer.request
-        http2 = isinstance(request, SignedRequest) and request.template.http2
+        request, url, http2 = transfer.request, transfer.request.url, False
+        if isinstance(request, SignedRequest):  # all events share the place of a URL with expressions
+            url, http2 = request.template.request.url, request.template.http2
         try:
-            return placed(request.url or "", transfer.identity, self._proxy, http2)
+            return placed(url or "", transfer.identity, self._proxy, http2)
         except ValueError as error:
             raise errors.InvalidURL(str(error)) from None
 

@@ -25,20 +25,26 @@ class SignedRequest(PreparedRequest):
     """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
 
     `payload` is covered by the signatures: the body before compression. `authorization`: the header line of an access
-    token, which `authorize` sets just before the request is sent. `added`: the headers of a plug-in.
+    token, which `authorize` sets just before the request is sent. `added`: the headers of a plug-in. `target`: path and
+    query, if they follow the event.
     """
 
     _cookies = None
     _body_position = None
     authorization = b""
     added: Mapping[str, str | bytes] = {}
+    target = b""
 
     def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
         self.template = template
-        self.method = "POST"
+        self.method = template.method
         self.url = template.request.url
         self.body = self.payload = body
         self.lines: bytes | None = lines
+
+    def aim(self, origin: str, target: str) -> None:
+        """Go to this path and query, which are visible ASCII, of the template's own `origin`."""
+        self.url, self.target = origin + target, target.encode("ascii")
 
     @property
     def is_compressed(self) -> bool:

@@ -147,9 +147,12 @@ def compressed_for(event: Event, body: bytes) -> bytes:
     return _parsed(event).compressed(body)
 
 
-def parse(event: Event) -> None:
-    """Parse the event into the variables of projections, once for all subscriptions that receive it."""
-    _ = _parsed(event).variables
+def variables_for(event: Event) -> Mapping[str, object]:
+    """The variables of expressions, parsed once for all subscriptions that receive the event. Raises Unrenderable."""
+    try:
+        return _parsed(event).variables
+    except RecursionError:
+        raise Unrenderable("its JSON is nested too deeply") from None
 
 
 def _parsed(event: Event) -> _Parsed:

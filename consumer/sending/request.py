@@ -7,11 +7,23 @@ from typing import NamedTuple
 from requests import PreparedRequest, RequestException
 
 from consumer.events.event import Event
+from consumer.expressions.expression import ExpressionFailed
 from consumer.http.header_rules import encoded, header_lines
 from consumer.sending.exchange import SignedRequest, call_plugin
-from consumer.sending.payloads import Rendered, attribute_lines, body_of, compressed, compressed_for, render_batch
-from consumer.sending.signing import Template
+from consumer.sending.payloads import (
+    Rendered,
+    Unrenderable,
+    attribute_lines,
+    body_of,
+    compressed,
+    compressed_for,
+    render_batch,
+    variables_for,
+)
+from consumer.sending.route import Place
+from consumer.sending.signing import Template, prepare
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.follows import Follows
 
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 # These belong to an HTTP/1.1 connection (RFC 9113, 8.2.2).
@@ -45,6 +57,7 @@ def build(
     Raises Unrenderable as `body_of` does, InvalidHeader if no header can hold the event's id, type or content type, and
     NotAuthorized if a plug-in fails.
     """
+    target, follows = ("", b"") if template.follows is None else _following(template, template.follows, event)
     body, content_type = (event.body, event.content_type) if template.is_plain else body_of(endpoint, event)
     stamp = _stamped
     if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
@@ -52,7 +65,15 @@ def build(
     lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
     if endpoint.payload_format == "cloudevents-binary":
         lines += attribute_lines(event)
-    return _finished(template, stamp.start, lines, body, event)
+    return _finished(template, stamp.start, lines + follows, body, event, target)
+
+
+def shown(endpoint: Endpoint, event: Event) -> str:
+    """Method and URL of the request for an event, and the header lines that follow it. Raises as `build` does."""
+    template = prepare(endpoint)
+    target, lines = ("", b"") if template.follows is None else _following(template, template.follows, event)
+    url = template.origin + target if target else endpoint.url
+    return f"{endpoint.method} {url}\r\n{lines.decode('ascii')}".replace("\r\n", "\n").strip()
 
 
 def build_batch(
@@ -108,9 +129,26 @@ def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str |
     return encoded(lines)
 
 
-def _finished(template: Template, start: bytes, lines: bytes, body: bytes, event: Event | None = None) -> SignedRequest:
+def _following(template: Template, follows: Follows, event: Event) -> tuple[str, bytes]:
+    """Path and query, if the URL has expressions, and the header lines that follow the event."""
+    variables = variables_for(event) if follows.evaluates else None
+    try:
+        target = "" if follows.url is None else follows.url.target(variables or {})
+    except ExpressionFailed as error:
+        raise Unrenderable(f"url: {error}") from None
+    try:
+        return target, follows.lines(variables or {}, event.headers, template.taken)
+    except ExpressionFailed as error:
+        raise Unrenderable(f"headers: {error}") from None
+
+
+def _finished(
+    template: Template, start: bytes, lines: bytes, body: bytes, event: Event | None = None, target: str = ""
+) -> SignedRequest:
     """The request, signed, compressed if it is large (once for the event, if it has one), and passed to the plug-in."""
     request = SignedRequest(template, lines + template.signature_lines(start, body), body)
+    if target:
+        request.aim(template.origin, target)
     if template.gzip_above is not None and len(body) > template.gzip_above:
         request.send_as(compressed(body) if event is None else compressed_for(event, body))
     if template.plugin is not None:
@@ -118,8 +156,8 @@ def _finished(template: Template, start: bytes, lines: bytes, body: bytes, event
     return request
 
 
-def message(request: PreparedRequest, line: bytes) -> tuple[bytes, bytes]:
-    """The head and the body to write; `line` is that of a Place. RequestException for what cannot be sent."""
+def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:
+    """The head and the body to write. RequestException for what cannot be sent."""
     method, body = request.method, request.body
     if method not in _METHODS:
         raise RequestException(f"method {method!r} is not supported")
@@ -127,7 +165,9 @@ def message(request: PreparedRequest, line: bytes) -> tuple[bytes, bytes]:
         body = body.encode()
     elif body is not None and not isinstance(body, bytes):
         raise RequestException("only a body of bytes or text can be sent")
-    body = body or b""
+    body, line = body or b"", place.line
+    if isinstance(request, SignedRequest) and request.target:
+        line = place.before + request.target + place.after
     if isinstance(request, SignedRequest) and request.lines is not None:
         own, lines = request.template.lines, request.lines
         if request.authorization:

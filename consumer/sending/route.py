@@ -30,12 +30,15 @@ class Route(NamedTuple):
 class Place(NamedTuple):
     """The target of a URL. `line`: the request line after the method, and the Host header line.
 
-    `address`: the host's, if it is a literal one and no proxy resolves it.
+    `address`: the host's, if it is a literal one and no proxy resolves it. `before` and `after`: the parts of `line`
+    around path and query.
     """
 
     route: Route
     address: str | None
     line: bytes
+    before: bytes
+    after: bytes
 
 
 @lru_cache(10_000)
@@ -49,10 +52,11 @@ def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, http2: b
     if port == DEFAULT_PORTS[scheme]:
         name = name.removesuffix(f":{port}")
     tls = scheme == "https"
-    host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
+    before, after = b"", f" HTTP/1.1\r\nHost: {name}\r\n".encode()
     if proxy is None or tls:
         route = Route(address or host, port, tls, proxy, identity if tls else None, http2 and tls)
-        return Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
-    # All plain http targets share one route: any connection to the proxy may carry their requests.
-    line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
-    return Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
+        address = address if proxy is None else None
+    else:  # all plain http targets share one route: any connection to the proxy may carry their requests
+        before, after = f"{scheme}://{name}".encode(), after + proxy.authorization
+        route, address = Route(proxy.host, proxy.port, tls, proxy), None
+    return Place(route, address, before + path.encode() + after, before, after)

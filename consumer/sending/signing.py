@@ -75,12 +75,14 @@ class Template:
 
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
     Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
-    `is_plain`: the body is the record's value.
+    `is_plain`: the body is the record's value. `follows`: the parts that follow the event, of a URL at `origin`, and
+    `taken` the names of headers, in lower case, that no record header may have.
     """
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
         self.http2 = endpoint.http2
+        self.method = endpoint.method
         self.is_plain = endpoint.payload_format == "record" and endpoint.projection is None
         # A header of the subscription's own says that its bodies are encoded already.
         self.gzip_above = None if "content-encoding" in request.headers else endpoint.gzip_above
@@ -97,6 +99,11 @@ class Template:
         if endpoint.hex_header is not None and self.hex_key is not None:
             self.hex_start = header_lines({endpoint.hex_header: f"{endpoint.hex_prefix}_"}).removesuffix(b"_\r\n")
             ours.add(endpoint.hex_header.lower())
+        self.follows, self.origin = endpoint.follows, ""
+        if endpoint.follows is not None:
+            ours.update(name.lower() for name, _ in endpoint.follows.computed)
+            self.taken = ours.union(map(str.lower, request.headers))
+            self.origin = "" if endpoint.follows.url is None else endpoint.follows.url.origin
         self.lines = header_lines({name: value for name, value in request.headers.items() if name.lower() not in ours})
 
     def signature_lines(self, start: bytes, body: bytes) -> bytes:
@@ -126,7 +133,8 @@ def prepare(endpoint: Endpoint) -> Template:
         given[REQUEST_ORIGIN] = endpoint.origin
     try:
         always = endpoint.auth if isinstance(endpoint.auth, AuthBase) else None
-        return Template(Request("POST", endpoint.url, headers=given, auth=always).prepare(), endpoint)
+        url = endpoint.url if endpoint.follows is None else endpoint.follows.fixed_url(endpoint.url)
+        return Template(Request(endpoint.method, url, headers=given, auth=always).prepare(), endpoint)
     except InvalidHeader:  # the original text quotes the value; that of InvalidURL quotes the whole URL
         raise InvalidHeader("a header of the subscription cannot be sent") from None
     except InvalidURL:

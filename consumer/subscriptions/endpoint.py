@@ -7,8 +7,10 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import Auth
 from consumer.crypto.keys import Ed25519Key
 from consumer.expressions.expression import Expression
+from consumer.subscriptions.follows import Follows
 
 HEX_HEADER = "x-webhook-signature"
+Method = Literal["POST", "PUT", "PATCH", "DELETE"]
 PayloadFormat = Literal["record", "standard", "cloudevents", "cloudevents-binary"]
 
 
@@ -42,7 +44,8 @@ class Endpoint:
     replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is. `http2`: HTTP/2 if
     the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's. `origin`: the name to
     which the receiver has given permission, sent with each request; None: it was not asked. `paused`: nothing is sent,
-    and its events are owed. `starts`: it began in the past, and cursors cover its first events.
+    and its events are owed. `starts`: it began in the past, and cursors cover its first events. `follows`: the parts of
+    the request that follow the event; None: there are none.
     """
 
     subscription_id: int
@@ -71,3 +74,10 @@ class Endpoint:
     origin: str | None = None
     paused: bool = False
     starts: bool = False
+    method: Method = "POST"
+    follows: Follows | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """An expression is evaluated to build a request."""
+        return self.projection is not None or (self.follows is not None and self.follows.evaluates)

@@ -13,6 +13,7 @@ from consumer.crypto.credentials import Credentials, OAuth2, Plugins, StoredSecr
 from consumer.crypto.keys import Ed25519Key, SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
+from consumer.subscriptions.follows import follows_of
 from consumer.subscriptions.options import BATCH_WAIT, DESCRIPTIVE, OPTIONS, Effect, OptionProblem, read, reason_of
 from consumer.subscriptions.tls import StoredTls, identity_of
 from models import Subscription, SubscriptionSecret, SubscriptionTls
@@ -120,6 +121,8 @@ def endpoint_of(
     if credentials.headers:
         own = {name.lower() for name, _ in credentials.headers}
         headers = (*(pair for pair in headers if pair[0].lower() not in own), *credentials.headers)
+        given = meant["header_expressions"] or ()
+        meant["header_expressions"] = tuple(pair for pair in given if pair[0].lower() not in own)
         if hex_header and hex_header.lower() in own:
             problems.append(OptionProblem("secret", f"{hex_header} is the signature's header", Effect.STORED))
     selection = None
@@ -157,6 +160,8 @@ def endpoint_of(
         origin=rules.origin if verified else None,
         paused=paused_at is not None,
         starts=starts == 1,
+        method=meant["method"],
+        follows=follows_of(meant),
     )
     return endpoint, tuple(problems)
 

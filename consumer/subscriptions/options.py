@@ -15,10 +15,10 @@ from sqlalchemy import String
 
 from consumer.config.types import final_statuses, topic_names, waits
 from consumer.errors import InvalidSubscription
-from consumer.expressions.expression import compile_filter, compile_projection
+from consumer.expressions.expression import Expression, compile_filter, compile_projection
 from consumer.http import header_rules
-from consumer.http.urls import check_target
-from consumer.subscriptions.endpoint import PayloadFormat
+from consumer.subscriptions.endpoint import Method, PayloadFormat
+from consumer.subscriptions.follows import compile_text, parse_passed, url_template
 from consumer.subscriptions.patterns import check_pattern
 from models import Subscription
 
@@ -35,7 +35,6 @@ MOST_LABELS = 32  # members of metadata
 OFF = "none"  # as the name of the hex signature's header, turns that signature off
 COLUMN_BYTES = 4000  # the limit of a VARCHAR2, for any declared number of characters
 _COLUMNS = Subscription.__table__.columns
-_CREDENTIALS = frozenset(("authorization", "cookie"))
 
 
 class Effect(Enum):
@@ -87,15 +86,27 @@ class Option(NamedTuple):
 
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     """Parse a JSON object of texts into request headers. Raises ValueError; its text quotes no value."""
-    headers = _texts(text)
-    if len({name.lower() for name in headers}) != len(headers):
-        raise ValueError("names a header twice")
+    headers = _by_header(text)
     for name, value in headers.items():
-        if name.lower() in _CREDENTIALS:
-            place = "webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
-            raise ValueError(f"{name} is a credential; store it in {place}")
         header_rules.check(name, value)
     return tuple(headers.items())
+
+
+def parse_header_expressions(text: str) -> tuple[tuple[str, Expression], ...]:
+    """Parse a JSON object of CEL expressions into computed headers. Raises ValueError."""
+    return tuple((name, compile_text(source)) for name, source in _by_header(text).items())
+
+
+def _by_header(text: str) -> dict[str, str]:
+    found = _texts(text)
+    if len({name.lower() for name in found}) != len(found):
+        raise ValueError("names a header twice")
+    for name in found:
+        if name.lower() in header_rules.CREDENTIALS:
+            place = "webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
+            raise ValueError(f"{name} is a credential; store it in {place}")
+        header_rules.check_name(name)
+    return found
 
 
 def _texts(text: str) -> dict[str, str]:
@@ -120,7 +131,7 @@ def parse_hex_header(text: str) -> str | None:
     """The name of the hex signature's header; None for `none`. Raises ValueError."""
     if text.lower() == OFF:
         return None
-    if text.lower() in _CREDENTIALS | {"user-agent"}:
+    if text.lower() in header_rules.CREDENTIALS | {"user-agent"}:
         raise ValueError(f"{text} already has another purpose")
     header_rules.check_name(text)
     return text
@@ -197,12 +208,13 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 
 # Each look-up parses all subscriptions that it finds, so the results of common and slow options are cached.
-_check_url, _check_type = lru_cache(65_536)(check_target), lru_cache(65_536)(check_pattern)
+_check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
+_computed, _passed = lru_cache(1000)(parse_header_expressions), lru_cache(1000)(parse_passed)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
 OPTIONS: Mapping[str, Option] = {
-    "url": Option(_text(_check_url), Effect.STORED, "https://example.com/hooks", required=True),
+    "url": Option(_text(url_template), Effect.STORED, "https://example.com/hooks", required=True),
     "event_type": Option(_text(_check_type), Effect.UNMATCHED, "order.created", required=True),
     "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
     "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
@@ -211,7 +223,10 @@ OPTIONS: Mapping[str, Option] = {
     "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
     "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),
     "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
+    "method": _one_of(get_args(Method), Effect.STORED, "PUT", "POST"),
     "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
+    "header_expressions": Option(_text(_computed), Effect.STORED, '{"X-Order": "data.id"}'),
+    "pass_headers": Option(_text(_passed), Effect.STORED, "x-*,correlation-id"),
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
     "gzip_above": Option(_whole(0, LARGEST_BODY, " bytes"), Effect.DEFAULT, "1024"),
@@ -269,19 +284,23 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
     """Problems of options that are valid by themselves, but not together."""
     if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
         yield OptionProblem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
-    if meant["payload_format"] == "cloudevents-binary":
-        if stored["batch_size"] is not None:
-            yield OptionProblem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
-        if any(name.lower().startswith("ce-") for name, _ in meant["custom_headers"] or ()):
-            yield OptionProblem(
-                "custom_headers", "a header that begins with ce- is one of cloudevents-binary", Effect.STORED
-            )
-    if meant["custom_headers"] and meant["signature_header"]:
-        hex_header = meant["signature_header"].lower()
-        if any(name.lower() == hex_header for name, _ in meant["custom_headers"]):
-            yield OptionProblem(
-                "custom_headers", f"{meant['signature_header']} is the signature's header", Effect.STORED
-            )
+    binary = meant["payload_format"] == "cloudevents-binary"
+    if binary and stored["batch_size"] is not None:
+        yield OptionProblem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
+    own = {name.lower() for name, _ in meant["custom_headers"] or ()}
+    for column in ("custom_headers", "header_expressions"):
+        names = {name.lower() for name, _ in meant[column] or ()}
+        if binary and any(name.startswith("ce-") for name in names):
+            yield OptionProblem(column, "a header that begins with ce- is one of cloudevents-binary", Effect.STORED)
+        if meant["signature_header"] and meant["signature_header"].lower() in names:
+            yield OptionProblem(column, f"{meant['signature_header']} is the signature's header", Effect.STORED)
+        if column != "custom_headers" and (twice := own & names):
+            yield OptionProblem(column, f"custom_headers has {', '.join(sorted(twice))} too", Effect.STORED)
+    if stored["batch_size"] is not None:
+        for column in ("url", "header_expressions", "pass_headers"):
+            if meant[column] is not None:
+                what = "its expressions need" if column == "url" else "needs"
+                yield OptionProblem(column, f"{what} one event for each request; unset batch_size", Effect.STORED)
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:

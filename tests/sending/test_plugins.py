@@ -94,7 +94,7 @@ def test_the_headers_of_a_copied_request_are_sent() -> None:
     """A plug-in may return one. They replace the lines that were rendered before the plug-in was called."""
     auth: Any = lambda request: adds("X-Shop-Id", "42")(copy(request))  # noqa: E731 (a plug-in is a callable)
     request = signed(URL, auth=PluginAuth("p", "{}", auth))
-    assert b"X-Shop-Id: 42\r\n" in message(request, placed(URL, None, None).line)[0]
+    assert b"X-Shop-Id: 42\r\n" in message(request, placed(URL, None, None))[0]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
+from consumer.errors import InvalidSubscription
 from consumer.expressions.expression import compile_filter, compile_projection
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
+from consumer.subscriptions.follows import Follows, compile_text, parse_passed, url_template
 from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS, Effect, OptionProblem
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
@@ -37,6 +39,8 @@ BROKEN = {
     "event_filter": "data.amount >",
     "projection": "{",
     "custom_headers": '{"Host": "a"}',
+    "header_expressions": '{"X-A": "data."}',
+    "pass_headers": "x-*,host",
     "signature_header": "no header",
     "signature_prefix": " x",
     "timeout_seconds": 301,
@@ -49,6 +53,7 @@ CHECKED = {  # refused by the database
     "payload_format": "xml",
     "gzip_above": -1,
     "http_version": "3",
+    "method": "GET",
     "batch_size": 0,
     "batch_wait_ms": 60_001,
     "ordering": "topic",
@@ -87,6 +92,7 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         "projection": "data.id",
         "batch_size": 7,
         "batch_wait_ms": 250,
+        "method": "PUT",
         "custom_headers": '{"X-Origin": "shop"}',
         "signature_header": "X-Hub-Signature-256",
         "signature_prefix": "sha256=",
@@ -99,7 +105,8 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         "retry_schedule": "1s,1m",
         "final_statuses": "400",
     }
-    assert asked.keys() == OPTIONS.keys() - {"url", "event_type", *DESCRIPTIVE}
+    alone: dict[str, Any] = {"header_expressions": '{"X-Id": "data.id"}', "pass_headers": "x-*"}  # not with batches
+    assert asked.keys() | alone.keys() == OPTIONS.keys() - {"url", "event_type", *DESCRIPTIVE}
     repository.add(engine, URL, "order.*", **asked)
     assert read(engine)[1] == (
         Endpoint(
@@ -121,9 +128,13 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
             timeout=2.5,
             gzip_above=0,
             http2=True,
+            method="PUT",
         ),
         (),
     )
+    repository.add(engine, f"{URL}/{{data.id}}", "order.*", **alone)
+    follows = Follows(url_template(f"{URL}/{{data.id}}"), (("X-Id", compile_text("data.id")),), parse_passed("x-*"))
+    assert read(engine)[2] == (Endpoint(2, f"{URL}/{{data.id}}", (b"default",), follows=follows), ())
 
 
 def test_http2_needs_an_extra(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +174,23 @@ def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) ->
     row = repository.get(engine, bad)
     assert row is not None
     assert row.state == f"broken: {problems[0]}"
+
+
+def test_what_follows_an_event_has_one_event_a_request(engine: Engine) -> None:
+    """So not with batches. A computed header has a name of its own."""
+    given: dict[str, Any] = {"header_expressions": '{"x-a": "data.id"}', "pass_headers": "x-*"}
+    with engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(update(Subscription).values(url=f"{URL}/{{data.id}}", batch_size=5, **given))
+    endpoint, problems = read(engine)[1]
+    assert [(problem.option, problem.effect) for problem in problems] == [
+        ("url", Effect.STORED),
+        ("header_expressions", Effect.STORED),
+        ("pass_headers", Effect.STORED),
+    ]
+    assert "its expressions need one event for each request; unset batch_size" in str(endpoint.fault)
+    with pytest.raises(InvalidSubscription, match="custom_headers has x-a too"):
+        repository.add(engine, URL, "a", custom_headers='{"X-A": "1"}', **given)
 
 
 def test_conflicting_options_are_reported(engine: Engine) -> None:

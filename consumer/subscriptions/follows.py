@@ -1,0 +1,192 @@
+"""The parts of a subscription's request that follow the event: path and query of its URL, and header lines. Pure.
+
+No value of an event can change the host, add a header or end a line: in a URL each is percent-encoded as one segment
+(RFC 3986, section 2.1), and in a header only visible ASCII is sent.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Container, Iterator, Mapping
+from fnmatch import translate
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from consumer.expressions.expression import Expression, ExpressionFailed
+from consumer.http.header_rules import check_name, is_free, is_name, is_value
+from consumer.http.urls import check_target
+
+MOST_EXPRESSIONS = 20  # in a URL
+MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
+_PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
+_ORIGIN = re.compile(r"[A-Za-z]+://[^/?#]*")
+
+
+class UrlTemplate(NamedTuple):
+    """A URL with expressions. `origin`: scheme, host and port, which are fixed.
+
+    `path` and `query`: the rest, in texts and expressions; `query` begins with its question mark.
+    """
+
+    origin: str
+    path: tuple[str | Expression, ...]
+    query: tuple[str | Expression, ...]
+
+    def target(self, variables: Mapping[str, object]) -> str:
+        """Path and query for an event's `variables`. Raises ExpressionFailed."""
+        path = "".join([part if isinstance(part, str) else _segment(part, variables) for part in self.path])
+        if not {".", ".."}.isdisjoint(path.replace("%2e", ".").replace("%2E", ".").split("/")):
+            raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
+        if self.query:
+            texts = [part if isinstance(part, str) else quote(_text(part, variables), safe="") for part in self.query]
+            path += "".join(texts)
+        if len(path) > MOST_BYTES:
+            raise ExpressionFailed(f"path and query have {len(path)} bytes; at most {MOST_BYTES} are sent")
+        return path
+
+
+class Follows(NamedTuple):
+    """`computed`: names of headers, and the expressions of their values. `passed` matches names of record headers.
+
+    `url` None: the URL is the same for each event.
+    """
+
+    url: UrlTemplate | None = None
+    computed: tuple[tuple[str, Expression], ...] = ()
+    passed: re.Pattern[str] | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """An expression is evaluated for each event."""
+        return self.url is not None or bool(self.computed)
+
+    def fixed_url(self, url: str) -> str:
+        """The part of the subscription's `url` that no event changes."""
+        return url if self.url is None else url.partition("{")[0]
+
+    def lines(
+        self, variables: Mapping[str, object], headers: Mapping[str, bytes | None] | None, taken: Container[str]
+    ) -> bytes:
+        """The header lines for an event's `variables` and record `headers`. Raises ExpressionFailed.
+
+        A record header goes on unless its name, in lower case, is `taken`, belongs to the sender, or is a credential's.
+        """
+        found = []
+        for name, expression in self.computed:
+            text = _text(expression, variables)
+            if not is_value(text) or text != text.strip():
+                raise ExpressionFailed(f"the value of {name} may hold visible ASCII only, and spaces inside")
+            found.append(f"{name}: {text}\r\n")
+        if self.passed is not None and headers:
+            found += _passed(self.passed, headers, taken)
+        lines = "".join(found).encode("ascii")
+        if len(lines) > MOST_BYTES:
+            raise ExpressionFailed(f"the header lines have {len(lines)} bytes; at most {MOST_BYTES} are sent")
+        return lines
+
+
+def follows_of(meant: Mapping[str, Any]) -> Follows | None:
+    """The parts that follow the event, of options from `options.read`; None: there are none."""
+    follows = Follows(meant["url"], meant["header_expressions"] or (), meant["pass_headers"])
+    return None if follows == Follows() else follows
+
+
+def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken: Container[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name, value in headers.items():
+        lower = name.lower()
+        if value is not None and passed.match(lower) and lower not in seen and lower not in taken and is_free(lower):
+            seen.add(lower)
+            text = value.decode("latin-1")
+            plain = is_value(text) and text == text.strip()
+            yield f"{name}: {text if plain else b64encode(value).decode('ascii')}\r\n"
+
+
+@lru_cache(65_536)
+def url_template(url: str) -> UrlTemplate | None:
+    """The template of a URL; None if it has no expression. Raises ValueError, whose text quotes no password.
+
+    An expression stands in braces, without spaces or backslashes; `%7B` and `%7D` are braces of the URL itself.
+    """
+    check_target(url)
+    if "{" not in url and "}" not in url:
+        return None
+    origin = _ORIGIN.match(url)
+    if origin is None or "{" in origin[0] or "}" in origin[0]:
+        raise ValueError("may have expressions in its path and query only: scheme, host and port are fixed")
+    rest = url[origin.end() :]
+    parts = [*_parts(rest if rest.startswith("/") else f"/{rest}")]
+    if any(isinstance(part, str) and "#" in part for part in parts):
+        raise ValueError("has a fragment, which is never sent; remove it")
+    if sum(isinstance(part, Expression) for part in parts) > MOST_EXPRESSIONS:
+        raise ValueError(f"has more than {MOST_EXPRESSIONS} expressions")
+    for place, part in enumerate(parts):
+        if isinstance(part, str) and "?" in part:
+            path, _, query = part.partition("?")
+            return UrlTemplate(origin[0], (*parts[:place], path), (f"?{query}", *parts[place + 1 :]))
+    return UrlTemplate(origin[0], tuple(parts), ())
+
+
+def _parts(rest: str) -> Iterator[str | Expression]:
+    while rest:
+        text, brace, rest = rest.partition("{")
+        if "}" in text:
+            raise ValueError("has a } without a {; write %7D for one that belongs to the URL")
+        if text:
+            yield text
+        if brace:
+            source, rest = _expression(rest)
+            yield compile_text(source)
+
+
+def _expression(rest: str) -> tuple[str, str]:
+    """The expression at the start of `rest`, which follows its brace, and the text behind its closing brace."""
+    depth = 1
+    for piece in _PIECE.finditer(rest):
+        depth += {"{": 1, "}": -1}.get(piece[0], 0)
+        if not depth:
+            return rest[: piece.start()], rest[piece.end() :]
+    raise ValueError("has a { without a }; write %7B for one that belongs to the URL")
+
+
+@lru_cache(4096)
+def compile_text(source: str) -> Expression:
+    """Compile an expression that stands for a text. Raises ValueError, which quotes it, if it is invalid."""
+    try:
+        return Expression(source)
+    except ValueError as error:
+        raise ValueError(f"has {source!r}, which is not CEL: {error}") from None
+
+
+def parse_passed(text: str) -> re.Pattern[str]:
+    """Names of record headers, comma-separated; `*` stands for any characters. Raises ValueError."""
+    names = [name.strip().lower() for name in text.split(",")]
+    for name in names:
+        if "*" not in name:
+            check_name(name)
+            if not is_free(name):
+                raise ValueError(f"names {name}, a credential; store it in webhook_secrets")
+        elif not is_name(name):
+            raise ValueError(f"has {name!r}, which matches no header")
+    return re.compile("|".join(map(translate, names)))
+
+
+def _segment(expression: Expression, variables: Mapping[str, object]) -> str:
+    text = _text(expression, variables)
+    if not text:
+        raise ExpressionFailed(f"{expression.source} is empty, so the path would be another one")
+    return quote(text, safe="")
+
+
+def _text(expression: Expression, variables: Mapping[str, object]) -> str:
+    """The value as text. Raises ExpressionFailed for a value that is neither a text, a number nor a boolean."""
+    value = expression.value(variables)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
+        return str(value)
+    what = "null" if value is None else f"a {type(value).__name__.lower()}"
+    raise ExpressionFailed(f"{expression.source} is {what}, not a text")
