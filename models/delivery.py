@@ -83,7 +83,7 @@ class Payload(Base):
     body: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Value of the record. Null: empty.")
     tenant: Mapped[str | None] = mapped_column(String(TENANT_LENGTH), comment="Tenant of the event. Null: none.")
     record_headers: Mapped[str | None] = mapped_column(
-        Text, comment="Headers of the record that are UTF-8, as a JSON object. Null: none."
+        Text, comment="Headers of the record, as a JSON object: texts, and objects with base64. Null: none."
     )
 
 

@@ -15,7 +15,7 @@ down_revision: str | None = "0004"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
-SUBSCRIPTIONS = "webhook_subscriptions"
+SUBSCRIPTIONS, PAYLOADS = "webhook_subscriptions", "webhook_payloads"
 METHOD, COMPUTED = "ck_webhook_subs_method", "ck_webhook_subs_computed"
 METHODS = "method IN ('POST', 'PUT', 'PATCH', 'DELETE')"
 
@@ -39,6 +39,8 @@ def upgrade() -> None:
         op.create_check_constraint(METHOD, SUBSCRIPTIONS, METHODS)
         op.create_check_constraint(COMPUTED, SUBSCRIPTIONS, "header_expressions IS JSON")
         op.alter_column(SUBSCRIPTIONS, "url", comment=_comment("url"), existing_type=sa.String(2048))
+        about = Base.metadata.tables[PAYLOADS].columns["record_headers"].comment
+        op.alter_column(PAYLOADS, "record_headers", comment=about, existing_type=sa.Text())
     op.add_column(SUBSCRIPTIONS, sa.Column("pass_headers", sa.String(1000), comment=_comment("pass_headers")))
 
 

@@ -33,8 +33,7 @@ class Event(NamedTuple):
     `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value byte for byte, or the
     JSON of a value that has a schema, or the body that the topic's mapping selects. `content_type` and `traceparent`
     are safe to put in a header (visible ASCII). `headers` are the record's headers by name, and the `ce_` headers of
-    attributes that a mapping adds; a stored record has only its UTF-8 headers. `extra` is the size of the key and the
-    headers, in bytes.
+    attributes that a mapping adds. `extra` is the size of the key and the headers, in bytes.
     """
 
     record: RecordId

@@ -3,7 +3,10 @@
 Binds are named `b_…`: INSERT and UPDATE already use a column's own name, and some names are reserved as Oracle binds.
 """
 
+import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -15,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.database.statements import AnyRow
+from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId, extra_of, in_calendar
 from consumer.subscriptions.endpoint import Endpoint
 from models import ParkedDelivery, Payload, Status
@@ -248,7 +252,21 @@ def _headers(text: str) -> dict[str, bytes | None] | None:
         return None
     if not isinstance(found, dict):
         return None
-    return {name: value.encode() for name, value in found.items() if isinstance(value, str)}
+    headers: dict[str, bytes | None] = {}
+    for name, value in found.items():
+        if isinstance(value, str):
+            headers[name] = value.encode()
+        elif isinstance(value, dict) and isinstance(octets := value.get("base64"), str):
+            with suppress(ValueError):  # edited by hand
+                headers[name] = b64decode(octets, validate=True)
+    return headers
+
+
+def stored_headers(headers: Mapping[str, bytes | None]) -> str:
+    """The headers that have a value as a JSON object, as `event_of` reads it: texts, and `base64` of other bytes."""
+    as_text = texts(headers)
+    others = {name: value for name, value in headers.items() if value is not None and name not in as_text}
+    return json.dumps(as_text | {name: {"base64": b64encode(each).decode()} for name, each in others.items()})
 
 
 def pair_of(row: AnyRow) -> OrderingKey | None:

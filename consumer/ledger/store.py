@@ -4,7 +4,6 @@ Each function may be repeated after any failure, even a commit whose answer was 
 key, and a result names the number of attempts before it.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -13,7 +12,6 @@ from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_,
 
 from consumer.database.charset import refuse, shortcoming
 from consumer.database.statements import any_of, pieces, pieces_of
-from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox
@@ -36,6 +34,7 @@ from consumer.ledger.rows import (
     is_bound,
     record_binds,
     record_of,
+    stored_headers,
     time_of,
     time_or_none,
 )
@@ -266,7 +265,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
         "b_body_size": len(event.body),
         "b_tenant": event.tenant if len(event.tenant or "") <= TENANT_LENGTH else None,
         "b_record_key": event.key,
-        "b_record_headers": json.dumps(texts(event.headers)) if event.headers else None,
+        "b_record_headers": stored_headers(event.headers) if event.headers else None,
         "b_body": event.body,
     }
 

@@ -54,7 +54,8 @@ def test_wrong_backtests(api: Api) -> None:
     for body, place in (
         ({"event_type": "a", "event_filter": "data."}, "/event_filter"),
         ({"event_type": "a", "cursor": "abc"}, "/cursor"),
-        ({"event_type": "a", "url": "https://example.com"}, "/url"),
+        ({"event_type": "a", "rate_limit": 1}, "/rate_limit"),
+        ({"event_type": "a", "url": "https://{data.host}/"}, "/url"),
         ({}, "/event_type"),
         ({"event_types": []}, "/event_type"),
         ({"event_types": ["a", "b.*.c"]}, "/event_types"),

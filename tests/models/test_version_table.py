@@ -9,7 +9,7 @@ from consumer.errors import WebhooksError
 from tests.ledger.rows_kit import query, run
 
 THEIRS = "5d1e7c0a9b42"
-HEAD = "0004"
+HEAD = "0005"
 
 
 @pytest.mark.parametrize("theirs", [THEIRS, "0005"])

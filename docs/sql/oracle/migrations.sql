@@ -265,7 +265,7 @@ COMMENT ON COLUMN webhook_subscriptions.id IS 'Key, given by the database. Never
 
 /
 
-COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to POST. Visible ASCII.'
+COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to send. Visible ASCII. Its path and query may have CEL expressions in braces.'
 
 /
 
@@ -443,7 +443,7 @@ COMMENT ON COLUMN webhook_payloads.tenant IS 'Tenant of the event. Null: none.'
 
 /
 
-COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record that are UTF-8, as a JSON object. Null: none.'
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, and objects with base64. Null: none.'
 
 /
 
@@ -1203,6 +1203,52 @@ CREATE INDEX ix_webhook_event_types_match ON webhook_event_types (event_type, te
 /
 
 UPDATE webhook_alembic_version SET version_num='0004' WHERE webhook_alembic_version.version_num = '0003'
+
+/
+
+-- Running upgrade 0004 -> 0005
+
+ALTER TABLE webhook_subscriptions ADD method VARCHAR2(10 CHAR) DEFAULT 'POST' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.method IS 'POST, PUT, PATCH or DELETE.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD header_expressions VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.header_expressions IS 'Request headers whose values are CEL expressions, as a JSON object. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_computed CHECK (header_expressions IS JSON)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to send. Visible ASCII. Its path and query may have CEL expressions in braces.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, and objects with base64. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD pass_headers VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.pass_headers IS 'Record headers that go on, such as x-*,correlation-id. Null: none.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0005' WHERE webhook_alembic_version.version_num = '0004'
 
 /
 
