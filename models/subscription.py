@@ -31,6 +31,7 @@ HEADER_NAME_LENGTH = 100
 PREFIX_LENGTH = 50
 HEADERS_LENGTH = 2000
 NAMES_LENGTH = 1000
+TEMPLATE_LENGTH = 1000
 NAME_LENGTH = 200
 EXTERNAL_ID_LENGTH = 255
 METADATA_LENGTH = 2000
@@ -173,6 +174,10 @@ class Subscription(Base):
     )
     signature_prefix: Mapped[str | None] = mapped_column(
         String(PREFIX_LENGTH), comment="Prefix of the hex digits, such as sha256=. Null: none."
+    )
+    signature_template: Mapped[str | None] = mapped_column(
+        String(TEMPLATE_LENGTH),
+        comment="Another signature: stripe, github, shopify, slack, paddle, or a JSON object. Null: none.",
     )
     custom_headers: Mapped[str | None] = mapped_column(
         String(HEADERS_LENGTH), comment="Further request headers, as a JSON object of texts. Null: none."

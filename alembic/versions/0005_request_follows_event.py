@@ -1,4 +1,4 @@
-"""The request follows the event: its method, computed headers, and record headers that go on.
+"""The request follows the event: its method, computed headers, and record headers that go on; another signature.
 
 No table is copied: the new columns have a default or may be null. Comments are those of the models.
 """
@@ -17,6 +17,7 @@ depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS, PAYLOADS = "webhook_subscriptions", "webhook_payloads"
 METHOD, COMPUTED = "ck_webhook_subs_method", "ck_webhook_subs_computed"
+TEXTS = ("pass_headers", "signature_template")
 METHODS = "method IN ('POST', 'PUT', 'PATCH', 'DELETE')"
 
 
@@ -41,7 +42,8 @@ def upgrade() -> None:
         op.alter_column(SUBSCRIPTIONS, "url", comment=_comment("url"), existing_type=sa.String(2048))
         about = Base.metadata.tables[PAYLOADS].columns["record_headers"].comment
         op.alter_column(PAYLOADS, "record_headers", comment=about, existing_type=sa.Text())
-    op.add_column(SUBSCRIPTIONS, sa.Column("pass_headers", sa.String(1000), comment=_comment("pass_headers")))
+    for name in TEXTS:
+        op.add_column(SUBSCRIPTIONS, sa.Column(name, sa.String(1000), comment=_comment(name)))
 
 
 def downgrade() -> None:
@@ -49,7 +51,7 @@ def downgrade() -> None:
     if not _on_sqlite():  # which drops a check with its column
         op.drop_constraint(COMPUTED, SUBSCRIPTIONS, type_="check")
         op.drop_constraint(METHOD, SUBSCRIPTIONS, type_="check")
-    for name in ("pass_headers", "header_expressions", "method"):
+    for name in (*TEXTS, "header_expressions", "method"):
         op.drop_column(SUBSCRIPTIONS, name)
 
 

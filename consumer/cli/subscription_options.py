@@ -38,6 +38,7 @@ _FLAGS = {
     "pass_headers": ("--pass-header", _REQUEST, "NAME"),
     "signature_header": ("--signature-header", _REQUEST, "NAME"),
     "signature_prefix": ("--signature-prefix", _REQUEST, "TEXT"),
+    "signature_template": ("--signature-template", _REQUEST, "NAME"),
     "gzip_above": ("--gzip-above", _REQUEST, "BYTES"),
     "http_version": ("--http-version", _REQUEST, "VERSION"),
     "timeout_seconds": ("--timeout", _REQUEST, "DURATION"),

@@ -5,6 +5,7 @@ HMAC-SHA256 for each valid secret, `v1a,` and the ed25519 signature for each pri
 spaces. A second header holds the plain hex HMAC-SHA256 of the body.
 """
 
+import hmac
 from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from consumer.crypto.keys import Ed25519Key
 from consumer.http.header_rules import header_lines
 from consumer.http.urls import check_target
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.signature_template import SignatureTemplate
 
 REQUEST_ORIGIN = "webhook-request-origin"  # CloudEvents' web hooks, section 4.1.2: for each delivery, once permitted
 # Set for each request; an endpoint's own headers of these names are ignored.
@@ -70,6 +72,22 @@ def hex_signature(key: HmacKey, body: bytes) -> bytes:
     return key.digest(b"", body).hex().encode("ascii")
 
 
+def templated_lines(template: SignatureTemplate, key: bytes, start: bytes, body: bytes) -> bytes:
+    """The header lines of a signature in another form, with an HMAC `key`; `start` as in `standard_signature`."""
+    webhook_id, timestamp, _ = start.decode("ascii").split(".")
+    signed = template.signed.removesuffix("{body}").replace("{timestamp}", timestamp).replace("{id}", webhook_id)
+    if template.digest == "sha256":
+        digest = hmac_key(key).digest(signed.encode("ascii"), body)
+    else:
+        digest = hmac.digest(key, signed.encode("ascii") + body, template.digest)
+    text = digest.hex() if template.encoding == "hex" else b64encode(digest).decode("ascii")
+    value = template.value.replace("{timestamp}", timestamp).replace("{signature}", text).replace("{id}", webhook_id)
+    lines = f"{template.header}: {value}\r\n"
+    if template.timestamp_header is not None:
+        lines += f"{template.timestamp_header}: {timestamp}\r\n"
+    return lines.encode("ascii")
+
+
 class Template:
     """The shared headers and signing keys of an endpoint's requests; made once (40 µs).
 
@@ -99,6 +117,10 @@ class Template:
         if endpoint.hex_header is not None and self.hex_key is not None:
             self.hex_start = header_lines({endpoint.hex_header: f"{endpoint.hex_prefix}_"}).removesuffix(b"_\r\n")
             ours.add(endpoint.hex_header.lower())
+        self.signature_template = endpoint.signature_template if endpoint.secrets else None
+        if endpoint.signature_template is not None:
+            ours.update(endpoint.signature_template.headers)
+        self.oldest_secret = endpoint.secrets[-1] if endpoint.secrets else b""
         self.follows, self.origin = endpoint.follows, ""
         if endpoint.follows is not None:
             ours.update(name.lower() for name, _ in endpoint.follows.computed)
@@ -108,11 +130,12 @@ class Template:
 
     def signature_lines(self, start: bytes, body: bytes) -> bytes:
         """The header lines of the signatures; `start` as in `standard_signature`."""
-        signature = standard_signature(self.keys, self.private_keys, start, body)
-        if self.hex_key is None:
-            return b"webhook-signature: %b\r\n" % signature
-        hexed = hex_signature(self.hex_key, body)
-        return b"webhook-signature: %b\r\n%b%b\r\n" % (signature, self.hex_start, hexed)
+        lines = b"webhook-signature: %b\r\n" % standard_signature(self.keys, self.private_keys, start, body)
+        if self.hex_key is not None:
+            lines += b"%b%b\r\n" % (self.hex_start, hex_signature(self.hex_key, body))
+        if self.signature_template is not None:
+            lines += templated_lines(self.signature_template, self.oldest_secret, start, body)
+        return lines
 
 
 def prepare(endpoint: Endpoint) -> Template:

@@ -8,6 +8,7 @@ from consumer.crypto.credentials import Auth
 from consumer.crypto.keys import Ed25519Key
 from consumer.expressions.expression import Expression
 from consumer.subscriptions.follows import Follows
+from consumer.subscriptions.signature_template import SignatureTemplate
 
 HEX_HEADER = "x-webhook-signature"
 Method = Literal["POST", "PUT", "PATCH", "DELETE"]
@@ -45,7 +46,7 @@ class Endpoint:
     the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's. `origin`: the name to
     which the receiver has given permission, sent with each request; None: it was not asked. `paused`: nothing is sent,
     and its events are owed. `starts`: it began in the past, and cursors cover its first events. `follows`: the parts of
-    the request that follow the event; None: there are none.
+    the request that follow the event; None: there are none. `signature_template`: another signature; None: none.
     """
 
     subscription_id: int
@@ -76,6 +77,7 @@ class Endpoint:
     starts: bool = False
     method: Method = "POST"
     follows: Follows | None = None
+    signature_template: SignatureTemplate | None = None
 
     @property
     def evaluates(self) -> bool:

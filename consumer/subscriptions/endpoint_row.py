@@ -1,6 +1,6 @@
 """Reads a subscription's rows into an Endpoint, in the same way for new events, stored deliveries and listings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
@@ -108,6 +108,8 @@ def endpoint_of(
         problems.append(OptionProblem("url", unverified(subscription_id), Effect.STORED))
     credentials, why = _credentials(rows, default, decrypt, now, rules)
     problems += why
+    secrets, private_keys = _by_kind(credentials.keys)
+    problems += _unsigned(meant, secrets, private_keys)
     identity = None
     if tls is not None:
         identity, why = _identity(tls, decrypt, now)
@@ -132,7 +134,6 @@ def endpoint_of(
     if meant["topics"] is not None or event_filter is not None:
         selection = Selection(meant["topics"], event_filter)
     wait = BATCH_WAIT if meant["batch_wait_ms"] is None else meant["batch_wait_ms"] / 1000
-    secrets, private_keys = _by_kind(credentials.keys)
     endpoint = Endpoint(
         subscription_id,
         str(stored["url"]),  # SQLite keeps bytes in any column; as text they are not a valid URL
@@ -162,6 +163,7 @@ def endpoint_of(
         starts=starts == 1,
         method=meant["method"],
         follows=follows_of(meant),
+        signature_template=meant["signature_template"],
     )
     return endpoint, tuple(problems)
 
@@ -197,6 +199,15 @@ def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdent
 
 def _fault(problems: Sequence[OptionProblem]) -> str | None:
     return "; ".join(str(problem) for problem in problems if problem.effect is Effect.STORED) or None
+
+
+def _unsigned(
+    meant: Mapping[str, Any], secrets: Sequence[bytes], private_keys: Sequence[Ed25519Key]
+) -> list[OptionProblem]:
+    """That the template of a signature has no key. A subscription without any key has a problem already."""
+    if meant["signature_template"] is None or secrets or not private_keys:
+        return []
+    return [OptionProblem("signature_template", "needs a secret for HMAC; there are ed25519 keys alone", Effect.STORED)]
 
 
 @lru_cache(1000)

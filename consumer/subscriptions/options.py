@@ -20,6 +20,7 @@ from consumer.http import header_rules
 from consumer.subscriptions.endpoint import Method, PayloadFormat
 from consumer.subscriptions.follows import compile_text, parse_passed, url_template
 from consumer.subscriptions.patterns import check_pattern
+from consumer.subscriptions.signature_template import parse_signature_template
 from models import Subscription
 
 log = structlog.get_logger(__name__)
@@ -210,6 +211,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 # Each look-up parses all subscriptions that it finds, so the results of common and slow options are cached.
 _check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
+_signature = lru_cache(1000)(parse_signature_template)
 _computed, _passed = lru_cache(1000)(parse_header_expressions), lru_cache(1000)(parse_passed)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
@@ -229,6 +231,7 @@ OPTIONS: Mapping[str, Option] = {
     "pass_headers": Option(_text(_passed), Effect.STORED, "x-*,correlation-id"),
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
+    "signature_template": Option(_text(_signature), Effect.STORED, "stripe"),
     "gzip_above": Option(_whole(0, LARGEST_BODY, " bytes"), Effect.DEFAULT, "1024"),
     "http_version": _one_of(("1.1", "2"), Effect.DEFAULT, "2", "1.1"),
     "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
@@ -284,23 +287,33 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
     """Problems of options that are valid by themselves, but not together."""
     if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
         yield OptionProblem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
-    binary = meant["payload_format"] == "cloudevents-binary"
-    if binary and stored["batch_size"] is not None:
-        yield OptionProblem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
-    own = {name.lower() for name, _ in meant["custom_headers"] or ()}
-    for column in ("custom_headers", "header_expressions"):
-        names = {name.lower() for name, _ in meant[column] or ()}
-        if binary and any(name.startswith("ce-") for name in names):
-            yield OptionProblem(column, "a header that begins with ce- is one of cloudevents-binary", Effect.STORED)
-        if meant["signature_header"] and meant["signature_header"].lower() in names:
-            yield OptionProblem(column, f"{meant['signature_header']} is the signature's header", Effect.STORED)
-        if column != "custom_headers" and (twice := own & names):
-            yield OptionProblem(column, f"custom_headers has {', '.join(sorted(twice))} too", Effect.STORED)
     if stored["batch_size"] is not None:
+        if meant["payload_format"] == "cloudevents-binary":
+            yield OptionProblem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
         for column in ("url", "header_expressions", "pass_headers"):
             if meant[column] is not None:
                 what = "its expressions need" if column == "url" else "needs"
                 yield OptionProblem(column, f"{what} one event for each request; unset batch_size", Effect.STORED)
+    yield from _header_conflicts(meant)
+
+
+def _header_conflicts(meant: Mapping[str, Any]) -> Iterator[OptionProblem]:
+    """Headers that two options set."""
+    template, plain = meant["signature_template"], meant["signature_header"]
+    signatures = set(template.headers) if template is not None else set[str]()
+    if plain is not None and plain.lower() in signatures:
+        yield OptionProblem("signature_template", f"{plain} is signature_header; set that to {OFF}", Effect.STORED)
+    signatures |= {plain.lower()} if plain is not None else set()
+    before = set[str]()
+    for column in ("custom_headers", "header_expressions"):
+        names = {name.lower(): name for name, _ in meant[column] or ()}
+        if meant["payload_format"] == "cloudevents-binary" and any(name.startswith("ce-") for name in names):
+            yield OptionProblem(column, "a header that begins with ce- is one of cloudevents-binary", Effect.STORED)
+        for twice in names.keys() & signatures:
+            yield OptionProblem(column, f"{twice} is the signature's header", Effect.STORED)
+        for twice in names.keys() & before:
+            yield OptionProblem(column, f"custom_headers has {names[twice]} too", Effect.STORED)
+        before |= names.keys()
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:

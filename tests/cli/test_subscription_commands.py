@@ -30,6 +30,7 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argumen
     "custom_headers": (["X-A: b: c", "X-D=e"], '{"X-A": "b: c", "X-D": "e"}'),
     "signature_header": (["X-Hub-Signature-256"], "X-Hub-Signature-256"),
     "signature_prefix": (["sha256="], "sha256="),
+    "signature_template": (["stripe"], "stripe"),
     "gzip_above": (["1024"], 1024),
     "http_version": (["2"], "2"),
     "timeout_seconds": (["1m"], 60.0),

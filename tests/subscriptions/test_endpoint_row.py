@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from consumer.crypto.keys import generate
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.errors import InvalidSubscription
@@ -21,6 +22,7 @@ from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
 from consumer.subscriptions.follows import Follows, compile_text, parse_passed, url_template
 from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS, Effect, OptionProblem
+from consumer.subscriptions.signature_template import PRESETS
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
 from tests.databases import database
@@ -42,6 +44,7 @@ BROKEN = {
     "header_expressions": '{"X-A": "data."}',
     "pass_headers": "x-*,host",
     "signature_header": "no header",
+    "signature_template": "stripes",
     "signature_prefix": " x",
     "timeout_seconds": 301,
     "rate_limit": 0.0004,
@@ -96,6 +99,7 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         "custom_headers": '{"X-Origin": "shop"}',
         "signature_header": "X-Hub-Signature-256",
         "signature_prefix": "sha256=",
+        "signature_template": "stripe",
         "gzip_above": 0,
         "http_version": "2",
         "timeout_seconds": 2.5,
@@ -129,6 +133,7 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
             gzip_above=0,
             http2=True,
             method="PUT",
+            signature_template=PRESETS["stripe"],
         ),
         (),
     )
@@ -191,6 +196,22 @@ def test_what_follows_an_event_has_one_event_a_request(engine: Engine) -> None:
     assert "its expressions need one event for each request; unset batch_size" in str(endpoint.fault)
     with pytest.raises(InvalidSubscription, match="custom_headers has x-a too"):
         repository.add(engine, URL, "a", custom_headers='{"X-A": "1"}', **given)
+
+
+def test_a_signature_template_needs_a_header_and_a_key_of_its_own(engine: Engine) -> None:
+    """Not the header of the hex signature, or of a custom header; not an ed25519 key alone."""
+    given: dict[str, Any] = {"signature_template": "github", "signature_header": "x-hub-signature-256"}
+    with pytest.raises(InvalidSubscription, match="x-hub-signature-256 is signature_header; set that to none"):
+        repository.add(engine, URL, "a", **given)
+    given = {"signature_template": "slack", "custom_headers": '{"X-Slack-Request-Timestamp": "1"}'}
+    with pytest.raises(InvalidSubscription, match="x-slack-request-timestamp is the signature's header"):
+        repository.add(engine, URL, "a", **given)
+    added = repository.add(engine, URL, "a", signature_template="stripe")
+    with engine.begin() as connection:
+        key = generate("ed25519")
+        connection.execute(insert(SubscriptionSecret).values(subscription_id=added, secret=key, kind="signing"))
+    endpoint, _ = read(engine)[added]
+    assert "signature_template: needs a secret for HMAC" in str(endpoint.fault)
 
 
 def test_conflicting_options_are_reported(engine: Engine) -> None:
