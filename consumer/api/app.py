@@ -82,6 +82,7 @@ _ROUTERS = (
     backtest.router,
     subscriptions.router,
     secrets.router,
+    secrets.public,
     deliveries.router,
     events.router,
     search.router,

@@ -1,24 +1,37 @@
 """/v1/subscriptions/{id}/secrets and /tls: write-only, except for a generated key, which the answer shows once."""
 
+from base64 import b64decode, urlsafe_b64encode
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
 
-from consumer.api.context import Answer, Backed, Body, Changing, Keeper, Reader, SubscriptionId, answer
+from consumer.api.context import (
+    Answer,
+    Backed,
+    Body,
+    Changing,
+    Cursor,
+    Keeper,
+    Limit,
+    Reader,
+    SubscriptionId,
+    answer,
+)
 from consumer.api.models import NewCredential, SecretAlgorithm, SecretKind, Tls
 from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
-from consumer.crypto.keys import algorithm_of, receiver_key
+from consumer.crypto.keys import PUBLIC_PREFIX, algorithm_of, receiver_key
 from consumer.errors import InvalidSubscription, NotFound
 from consumer.subscriptions import secrets
 from models.subscription import SECRET_LENGTH
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["secrets"])
+public = APIRouter(tags=["secrets"])
 
 _DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
@@ -55,6 +68,24 @@ class SecretList(Answer):
     """The secrets of a subscription."""
 
     items: list[Secret]
+
+
+class JsonWebKey(Answer):
+    """An ed25519 public key (RFC 8037). `kid` has the ids of its subscription and of its secret."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    alg: Literal["EdDSA"]
+    use: Literal["sig"]
+    kid: Annotated[str, Field(examples=["7-12"])]
+    x: Annotated[str, Field(examples=["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"])]
+
+
+class JsonWebKeySet(Answer):
+    """Public keys that signatures `v1a,` verify with."""
+
+    keys: list[JsonWebKey]
+    next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.")]
 
 
 class RotatedSecret(Answer):
@@ -102,6 +133,28 @@ class NewTls(Body):
             examples=[_CERTIFICATE],
         ),
     ] = None
+
+
+@public.get("/jwks", response_model=JsonWebKeySet)
+def list_public_keys(caller: Reader, backing: Backed, cursor: Cursor = None, limit: Limit = 200) -> Response:
+    """List the public keys of the caller's subscriptions that sign with ed25519, as a JSON Web Key Set (RFC 7517).
+
+    A page may have fewer keys than `limit`, even none, and still a `next`.
+    """
+    where, after = backing.deployment, backing.position("jwks", cursor)
+    found, last = secrets.public_keys(where.engine, where.vault, where.now, after, limit, caller.tenant)
+    keys = [
+        JsonWebKey(
+            kty="OKP",
+            crv="Ed25519",
+            alg="EdDSA",
+            use="sig",
+            kid=f"{each.subscription_id}-{each.secret_id}",
+            x=urlsafe_b64encode(b64decode(each.text.removeprefix(PUBLIC_PREFIX))).decode().rstrip("="),
+        )
+        for each in found
+    ]
+    return answer(JsonWebKeySet(keys=keys, next=None if last is None else backing.cursor("jwks", last)))
 
 
 @router.get("/secrets", response_model=SecretList)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert,
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_secret, parse_header
-from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, weakness
+from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, receiver_key, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.database.engine import reading, writing
 from consumer.database.statements import any_of, pieces, pieces_of
@@ -52,6 +52,14 @@ class Rotation:
 
     secret: str = field(repr=False)
     previous_until: datetime | None
+
+
+class PublicKey(NamedTuple):
+    """The public half of a stored ed25519 key, as `keys.receiver_key` writes it."""
+
+    secret_id: int
+    subscription_id: int
+    text: str
 
 
 class SecretEntry(NamedTuple):
@@ -246,6 +254,30 @@ def made_at(bind: Engine | Connection, subscription_id: int, at: datetime, vault
             with suppress(ValueError):  # left out: its key is not here
                 found.append(vault.decrypt(row.secret, owner))
     return tuple(found)
+
+
+def public_keys(
+    engine: Engine, vault: Vault, now: datetime, after: int | None, limit: int, tenant: str | None
+) -> tuple[list[PublicKey], int | None]:
+    """The public keys among the next `limit` signing secrets valid at `now`, of all subscriptions or of a tenant's.
+
+    Also the id of the last secret that was read, if there may be more. Keys that `vault` cannot decrypt are left out.
+    """
+    secret, first = SubscriptionSecret, BEFORE_IDS if after is None else after
+    statement = select(secret.id, secret.subscription_id, secret.secret).where(
+        secret.id > first, secret.kind == "signing", or_(secret.expires_at.is_(None), secret.expires_at > now)
+    )
+    if tenant is not None:
+        statement = statement.join(Subscription).where(Subscription.tenant == tenant)
+    with reading(engine) as connection:
+        rows = connection.execute(statement.order_by(secret.id).limit(limit)).all()
+    found = []
+    for row in rows:
+        with suppress(ValueError):
+            text = vault.decrypt(row.secret, Owner(row.subscription_id, "signing"))
+            if algorithm_of(text) == "ed25519":
+                found.append(PublicKey(row.id, row.subscription_id, receiver_key(text)))
+    return found, rows[-1].id if len(rows) == limit else None
 
 
 def remove_secret(connection: Connection, subscription_id: int, secret_id: int) -> bool:

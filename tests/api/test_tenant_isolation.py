@@ -41,6 +41,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("DELETE", f"{S}/{{subscription_id}}/secrets/{{secret_id}}", None, "secrets"),
     ("PUT", f"{S}/{{subscription_id}}/tls", {"authorities": CA}, "secrets"),
     ("DELETE", f"{S}/{{subscription_id}}/tls", None, "secrets"),
+    ("GET", "/jwks", None, "read"),
     ("GET", D, None, "read"),
     ("GET", f"{D}/{{delivery_id}}", None, "read"),
     ("POST", f"{D}/{{delivery_id}}/redeliver", {}, "write"),

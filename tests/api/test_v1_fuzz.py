@@ -80,5 +80,5 @@ def test_no_request_breaks_it(api: Api) -> None:
                 suppress_health_check=list(HealthCheck),
             )(given(case=strategy)(call))
             run()
-    assert len(operations) == 37
+    assert len(operations) == 38
     assert {200, 204, 404, 409, 422} <= statuses

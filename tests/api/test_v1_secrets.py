@@ -1,5 +1,6 @@
 """/v1/subscriptions/{id}/secrets on the real application."""
 
+from base64 import b64encode, urlsafe_b64decode
 from typing import Any
 
 import pytest
@@ -114,3 +115,29 @@ def test_certificates(api: Api) -> None:
     assert endpoint(api.engine).tls is None
     assert [each.type for each in api.events()][1:] == ["subscription.secret_rotated"] * 3
     assert key.splitlines()[1] not in str(api.events())
+
+
+def test_public_keys_are_a_json_web_key_set(api: Api) -> None:
+    """Those that sign now, of the subscriptions that the token sees; in pages, and without private parts."""
+    keys = {}
+    for tenant in ("acme", "other", "acme"):
+        created = api.create(tenant=tenant, generate_secret="ed25519")
+        keys[created["id"]] = created["receiver_key"]
+    api.create(tenant="acme", generate_secret="hmac")
+
+    def listed(path: str = "/jwks", **more: Any) -> dict[int, str]:
+        answer = api.call("GET", path, **more).json()
+        found = {
+            int(each["kid"].partition("-")[0]): "whpk_" + b64encode(urlsafe_b64decode(each["x"] + "==")).decode()
+            for each in answer["keys"]
+        }
+        assert all(each.keys() == {"kty", "crv", "alg", "use", "kid", "x"} for each in answer["keys"])
+        if answer["next"] is not None:
+            found |= listed(f"/jwks?limit=1&cursor={answer['next']}", **more)
+        return found
+
+    assert listed() == listed("/jwks?limit=1") == keys
+    acme = {1: keys[1], 3: keys[3]}
+    assert listed(token="acme") == acme
+    rotated = api.call("POST", "/subscriptions/1/secrets/rotate", {"overlap": 0}).json()
+    assert listed(token="acme") == acme | {1: rotated["receiver_key"]}
