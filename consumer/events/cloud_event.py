@@ -6,9 +6,9 @@ derived from the record: its topic is the source, its timestamp the time.
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import chain
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,7 +17,7 @@ from consumer.events.event import EPOCH, Event, utc
 
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
-_DATA = frozenset(("data", "data_base64"))
+_NO_EXTENSIONS = _ATTRIBUTES | {"data", "data_base64"}
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it
 _INSTEAD = "\ufffd".encode()
@@ -42,19 +42,34 @@ class CloudEvent(NamedTuple):
     structured: Mapping[str, Any] | None = None
 
 
-def cloud_event_of(event: Event) -> CloudEvent:
-    """The event with its attributes. Its `type` is the event type that subscriptions are matched with."""
+class Content(NamedTuple):
+    """The parsed body of an event: its `data`, and the whole of it in structured content mode."""
+
+    data: Any
+    is_json: bool
+    structured: Mapping[str, Any] | None
+
+
+def content_of(event: Event) -> Content:
+    """Parse the body. It takes most of the time of an event's attributes and variables, so share it between them."""
     data, is_json = _data(event.body)
-    headers = event.headers or {}
+    in_binary_mode = event.headers is not None and event.headers.get("ce_type") is not None
+    if in_binary_mode or not (isinstance(data, dict) and "specversion" in data):
+        return Content(data, is_json, None)
+    return Content(*_structured(data), data)
+
+
+def cloud_event_of(event: Event, content: Content | None = None) -> CloudEvent:
+    """The event with its attributes. Its `type` is the event type that subscriptions are matched with."""
+    data, is_json, structured = content or content_of(event)
     given: Mapping[str, Any]
-    if headers.get("ce_type") is not None or not (isinstance(data, dict) and "specversion" in data):
-        given = {name.removeprefix(PREFIX): text for name, text in texts(headers).items() if name.startswith(PREFIX)}
+    if structured is None:
+        found = texts(event.headers or {}).items()
+        given = {name.removeprefix(PREFIX): text for name, text in found if name.startswith(PREFIX)}
         content_type: str | None = event.content_type or None
-        structured = None
     else:
-        given = structured = data
-        content_type = _text(data.get("datacontenttype"))
-        data, is_json = _structured(given)
+        given = structured
+        content_type = _text(structured.get("datacontenttype"))
     return CloudEvent(
         id=_text(given.get("id")) or event.webhook_id,
         source=_text(given.get("source")) or event.record.topic,
@@ -64,40 +79,89 @@ def cloud_event_of(event: Event) -> CloudEvent:
         subject=_text(given.get("subject")),
         datacontenttype=content_type or ("application/json" if is_json else None),
         dataschema=_text(given.get("dataschema")),
-        extensions={name: value for name, value in given.items() if name not in _ATTRIBUTES | _DATA},
+        extensions={name: value for name, value in given.items() if name not in _NO_EXTENSIONS},
         structured=structured,
     )
 
 
-def variables_of(event: Event, cloud: CloudEvent | None = None) -> dict[str, object]:
-    """The variables that filters and projections see. `cloud`: the result of `cloud_event_of`, if already computed.
+class EventVariables(Mapping[str, object]):
+    """The variables that expressions see, each made when it is first read: most expressions read one or two.
+
+    The data is parsed at once, so that no expression is charged for it.
+    """
+
+    def __init__(self, event: Event, content: Content) -> None:
+        self.event, self._content = event, content
+        is_cut = isinstance(content.data, bytes) and b"\0" in content.data
+        self._known: dict[str, object] = {} if is_cut else {"event.data": content.data}
+
+    @cached_property
+    def cloud(self) -> CloudEvent:
+        """The event with its attributes."""
+        return cloud_event_of(self.event, self._content)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a variable, by its name with the prefix."""
+        value = self._known.get(name, self)
+        if value is not self:
+            return value
+        make = _VARIABLES.get(name)
+        if make is None:
+            return default
+        value = self._known[name] = make(self)
+        return value
+
+    def __getitem__(self, name: str) -> object:
+        value = self.get(name, self)
+        if value is self:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in _VARIABLES or name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._known, **_VARIABLES})
+
+    def __len__(self) -> int:
+        return len({**self._known, **_VARIABLES})
+
+
+_VARIABLES: Mapping[str, Callable[[EventVariables], object]] = {
+    "event.id": lambda it: it.cloud.id,
+    "event.source": lambda it: it.cloud.source,
+    "event.type": lambda it: it.event.type,
+    "event.subject": lambda it: it.cloud.subject or "",
+    "event.time": lambda it: _moment(it.cloud.time),
+    "event.extensions": lambda it: it.cloud.extensions,
+    "event.headers": lambda it: texts(it.event.headers or {}),
+    "event.tenant": lambda it: it.event.tenant or "",
+    "event.topic": lambda it: it.event.record.topic,
+    "event.partition": lambda it: it.event.record.partition,
+    "event.offset": lambda it: it.event.record.offset,
+    "event.key": lambda it: (it.event.key or b"").decode("utf-8", "replace"),
+}
+
+
+def variables_of(event: Event, content: Content | None = None) -> EventVariables:
+    """The variables that filters and projections see. `content`: the result of `content_of`, if already computed.
 
     CEL's runtime cuts texts and bytes at a NUL. So U+FFFD replaces each NUL in texts, and `event.data` is left out if
     it is bytes with a NUL.
     """
-    parts = (event.body, event.key or b"", *chain.from_iterable((event.headers or {}).items()))
-    sizes = [part.encode() if isinstance(part, str) else part or b"" for part in parts]
-    if any(b"\0" in part for part in sizes) or (b"\\u0000" in event.body and _NUL.search(event.body)):
-        event, cloud = _without_nul(event), None
-    cloud = cloud or cloud_event_of(event)
-    variables = {
-        "event.data": cloud.data,
-        "event.id": cloud.id,
-        "event.source": cloud.source,
-        "event.type": cloud.type,
-        "event.subject": cloud.subject or "",
-        "event.time": _moment(cloud.time),
-        "event.extensions": cloud.extensions,
-        "event.headers": texts(event.headers or {}),
-        "event.tenant": event.tenant or "",
-        "event.topic": event.record.topic,
-        "event.partition": event.record.partition,
-        "event.offset": event.record.offset,
-        "event.key": (event.key or b"").decode("utf-8", "replace"),
-    }
-    if isinstance(cloud.data, bytes) and b"\0" in cloud.data:
-        del variables["event.data"]
-    return variables
+    if _has_nul(event):
+        event, content = _without_nul(event), None
+    return EventVariables(event, content or content_of(event))
+
+
+def _has_nul(event: Event) -> bool:
+    body, headers = event.body, event.headers
+    return (
+        b"\0" in body
+        or (b"\\u0000" in body and _NUL.search(body) is not None)
+        or (event.key is not None and b"\0" in event.key)
+        or (headers is not None and any("\0" in name or b"\0" in (each or b"") for name, each in headers.items()))
+    )
 
 
 def _without_nul(event: Event) -> Event:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from consumer.config.settings import SearchSettings
 from consumer.errors import NotFound, SettingsError, Tombstone, Undecodable
-from consumer.events.cloud_event import cloud_event_of, rfc3339, variables_of
+from consumer.events.cloud_event import cloud_event_of, content_of, rfc3339, variables_of
 from consumer.events.event import Event
 from consumer.expressions.expression import Expression, ExpressionFailed, compile_projection
 from consumer.intake.log_reader import LogReader
@@ -158,10 +158,11 @@ def _matched(event: Event, text: str, fields: Sequence[Expression]) -> str | Non
         return "webhook-id"
     if event.key is not None and event.key == text.encode():
         return "key"
-    cloud = cloud_event_of(event)
+    content = content_of(event)
+    cloud = cloud_event_of(event, content)
     if text == cloud.id:
         return "event id"
-    variables = variables_of(event, cloud) if fields else {}
+    variables = variables_of(event, content) if fields else {}
     for each in fields:
         try:
             value = each.value(variables)

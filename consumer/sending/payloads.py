@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import orjson
 
-from consumer.events.cloud_event import CloudEvent, cloud_event_of, variables_of
+from consumer.events.cloud_event import CloudEvent, Content, cloud_event_of, content_of, variables_of
 from consumer.events.event import Event
 from consumer.expressions.expression import Expression, ExpressionFailed
 from consumer.http.header_rules import is_value
@@ -67,12 +67,16 @@ class _Parsed:
         self._packed: dict[int, tuple[bytes, bytes]] = {}  # by the identity of the body
 
     @cached_property
+    def content(self) -> Content:
+        return content_of(self.event)
+
+    @cached_property
     def cloud(self) -> CloudEvent:
-        return cloud_event_of(self.event)
+        return cloud_event_of(self.event, self.content)
 
     @cached_property
     def variables(self) -> Mapping[str, object]:
-        return variables_of(self.event, self.cloud)
+        return variables_of(self.event, self.content)
 
     @cached_property
     def attributes(self) -> bytes:

@@ -165,15 +165,14 @@ def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:
         body = body.encode()
     elif body is not None and not isinstance(body, bytes):
         raise RequestException("only a body of bytes or text can be sent")
-    body, line = body or b"", place.line
-    if isinstance(request, SignedRequest) and request.target:
-        line = place.before + request.target + place.after
-    if isinstance(request, SignedRequest) and request.lines is not None:
-        own, lines = request.template.lines, request.lines
-        if request.authorization:
-            lines += request.authorization
-    else:
-        own, lines = b"", header_lines(request.headers)
+    body, line, own, lines = body or b"", place.line, b"", None
+    if isinstance(request, SignedRequest):
+        if request.target:
+            line = place.before + request.target + place.after
+        if request.lines is not None:
+            own, lines = request.template.lines, request.lines + request.authorization
+    if lines is None:
+        lines = header_lines(request.headers)
     return b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], line, own, lines, len(body)), body
 
 

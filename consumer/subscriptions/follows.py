@@ -20,6 +20,7 @@ from consumer.http.urls import check_target
 MOST_EXPRESSIONS = 20  # in a URL
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
+_DOTS = frozenset((".", ".."))
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?#]*")
 
 
@@ -36,10 +37,10 @@ class UrlTemplate(NamedTuple):
     def target(self, variables: Mapping[str, object]) -> str:
         """Path and query for an event's `variables`. Raises ExpressionFailed."""
         path = "".join([part if isinstance(part, str) else _segment(part, variables) for part in self.path])
-        if not {".", ".."}.isdisjoint(path.replace("%2e", ".").replace("%2E", ".").split("/")):
+        if ("." in path or "%2" in path) and not _DOTS.isdisjoint(re.sub("%2[eE]", ".", path).split("/")):
             raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
         if self.query:
-            texts = [part if isinstance(part, str) else quote(_text(part, variables), safe="") for part in self.query]
+            texts = [part if isinstance(part, str) else _quoted(_text(part, variables)) for part in self.query]
             path += "".join(texts)
         if len(path) > MOST_BYTES:
             raise ExpressionFailed(f"path and query have {len(path)} bytes; at most {MOST_BYTES} are sent")
@@ -176,7 +177,11 @@ def _segment(expression: Expression, variables: Mapping[str, object]) -> str:
     text = _text(expression, variables)
     if not text:
         raise ExpressionFailed(f"{expression.source} is empty, so the path would be another one")
-    return quote(text, safe="")
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return text if text.isalnum() and text.isascii() else quote(text, safe="")
 
 
 def _text(expression: Expression, variables: Mapping[str, object]) -> str:
