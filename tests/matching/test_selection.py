@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from consumer.events.cloud_event import variables_of
+from consumer.events.cloud_event import EventVariables, variables_of
 from consumer.events.event import Event
 from consumer.expressions.expression import compile_filter
 from consumer.matching.selection import (
@@ -104,7 +104,7 @@ def test_an_event_is_parsed_once_and_only_if_a_filter_needs_it(monkeypatch: pyte
     """A thousand filters parse it once. Topics alone do not parse it."""
     read: list[Event] = []
 
-    def noted(event: Event) -> dict[str, object]:
+    def noted(event: Event) -> EventVariables:
         read.append(event)
         return variables_of(event)
 
@@ -159,7 +159,7 @@ def test_parsing_the_event_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> No
     clock, processor = Clock(), Clock()
     budget = Budget(clock)
 
-    def slowly(event: Event) -> dict[str, object]:
+    def slowly(event: Event) -> EventVariables:
         processor.now += 1.0
         return variables_of(event)
 
