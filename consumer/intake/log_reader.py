@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -10,7 +10,11 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not said to be exported
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
+    AdminClient,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumer.config.settings import KafkaSettings
@@ -26,6 +30,12 @@ log = structlog.get_logger(__name__)
 
 _TIMEOUT = 10.0  # seconds for each request before reading begins; afterwards the reader waits for a broker
 _NEW_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}  # it is known in a moment
+_until_leaders_are_known = retry(
+    retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0].code() in _NEW_LEADER),
+    wait=wait_fixed(0.1),
+    stop=stop_after_delay(_TIMEOUT),
+    reraise=True,
+)
 FOREVER = 2**63 - 1  # the end of a span that is read as the log grows
 _IDLE = 5.0  # seconds without a message, after which the reader checks that the topics still exist
 _FIXED: dict[str, Any] = {
@@ -58,6 +68,21 @@ class Place(NamedTuple):
 
     offset: int
     timestamp: int | None = None
+
+
+@_until_leaders_are_known
+def offsets_at(consumer: Consumer, partitions: Collection[TopicPartition], moment: int) -> dict[TopicPartition, int]:
+    """Offsets at a time (ms); OFFSET_BEGINNING and OFFSET_END mean the ends of the log. Negative: no offset.
+
+    Raises KafkaException.
+    """
+    if not partitions:
+        return {}
+    answers = consumer.offsets_for_times([KafkaTopicPartition(*each, moment) for each in partitions], _TIMEOUT)
+    for answer in answers:
+        if (error := answer.error) is not None:
+            raise KafkaException(KafkaError(error.code(), f"{answer.topic}[{answer.partition}]: {error.str()}"))
+    return {(answer.topic, answer.partition): answer.offset for answer in answers}
 
 
 class LogReader:
@@ -175,15 +200,23 @@ class LogReader:
         admin = made(AdminClient, onlooker(self._kafka), self._kafka)  # unlike a Consumer, it is told timestamps
         stamped = OffsetSpec.for_timestamp(max(0, int(since * 1000)))
         asked = {KafkaTopicPartition(*partition): stamped for partition in partitions}
-        found = {}
+
+        @_until_leaders_are_known
+        def answers() -> dict[TopicPartition, ListOffsetsResultInfo]:
+            found = admin.list_offsets(asked, request_timeout=_TIMEOUT)
+            return {(place.topic, place.partition): answer.result() for place, answer in found.items()}
+
         try:
-            for place, answer in admin.list_offsets(asked, request_timeout=_TIMEOUT).items():
-                partition, first = (place.topic, place.partition), answer.result()
-                offset = first.offset if since > 0 and first.offset >= 0 else others[partition]
-                found[partition] = Place(offset, first.timestamp if first.offset >= 0 else None)
+            found = answers()
         except KafkaException as error:
             raise self._unavailable(error) from None
-        return found
+        return {
+            partition: Place(
+                first.offset if since > 0 and first.offset >= 0 else others[partition],
+                first.timestamp if first.offset >= 0 else None,
+            )
+            for partition, first in found.items()
+        }
 
     def start(self, spans: Iterable[Span]) -> None:
         """Begin to read these spans; call it again only when it is `done`."""
@@ -316,28 +349,11 @@ class LogReader:
         self._consumer.incremental_assign([KafkaTopicPartition(*partition, begin)])
 
     def offsets(self, partitions: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
-        """Offsets at a time (ms); OFFSET_BEGINNING and OFFSET_END mean the ends of the log. Negative: no offset."""
-        if not partitions:
-            return {}
+        """The result of `offsets_at`. Raises KafkaUnavailable if a partition's leader does not answer."""
         try:
-            answers = self._offsets_for_times([KafkaTopicPartition(*partition, moment) for partition in partitions])
+            return offsets_at(self._consumer, partitions, moment)
         except KafkaException as error:
             raise self._unavailable(error) from None
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaUnavailable(
-                    f"Kafka does not report the offsets of {answer.topic}[{answer.partition}]: {answer.error.str()}"
-                )
-        return {(answer.topic, answer.partition): answer.offset for answer in answers}
-
-    @retry(
-        retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0] in _NEW_LEADER),
-        wait=wait_fixed(0.1),
-        stop=stop_after_delay(_TIMEOUT),
-        reraise=True,
-    )
-    def _offsets_for_times(self, asked: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
-        return self._consumer.offsets_for_times(asked, _TIMEOUT)
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
         if not self._left:  # a record would be lost; while records are read, callbacks are served anyway

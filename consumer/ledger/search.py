@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    Select,
     bindparam,
     func,
     select,
@@ -236,16 +237,8 @@ def most_loaded(engine: Engine, number: int) -> list[int]:
 
     Reads the SAMPLE rows at each end of each open state. An exact answer would have to read every open row.
     """
-    ends = [
-        select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == state).order_by(order).limit(SAMPLE)
-        for state in OPEN
-        for order in (ParkedDelivery.id.asc(), ParkedDelivery.id.desc())
-    ]
-    rows = union_all(*(select(end.subquery()) for end in ends)).subquery()
-    each = rows.c.subscription_id
-    most = select(each).group_by(each).order_by(func.count().desc(), each).limit(number)
     with reading(engine) as connection:
-        return list(connection.execute(most).scalars())
+        return list(connection.execute(_most_loaded(number)).scalars())
 
 
 def loads(bind: Engine | Connection, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
@@ -317,6 +310,18 @@ def next_of(engine: Engine, ids: Collection[int]) -> float | None:
 def _binds(subscriptions: Collection[int]) -> dict[str, int]:
     """The binds of `_of_each`; the ones that are left keep an id that no subscription has."""
     return {f"b_{place}": each for place, each in enumerate(subscriptions)}
+
+
+@cache
+def _most_loaded(number: int) -> Select[Any]:
+    ends = [
+        select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == state).order_by(order).limit(SAMPLE)
+        for state in OPEN
+        for order in (ParkedDelivery.id.asc(), ParkedDelivery.id.desc())
+    ]
+    rows = union_all(*(select(end.subquery()) for end in ends)).subquery()
+    each = rows.c.subscription_id
+    return select(each).group_by(each).order_by(func.count().desc(), each).limit(number)
 
 
 @cache  # one with 64 subscriptions takes 20 ms to build and 200 ms to compile

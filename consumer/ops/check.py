@@ -149,7 +149,7 @@ def _kafka(values: Mapping[str, str]) -> Generator[Finding, None, _Log | None]:
     found = [_topic(topic, kafka, admin, cluster) for topic in topics]
     yield from (finding for finding, _ in found)
     if partitions := {partition for _, part in found for partition in part}:
-        yield _look("group", lambda: _group(kafka, admin, sorted(partitions)))
+        yield _look("group", lambda: _group(kafka, sorted(partitions)))
     untold = sorted(without(AclOperation.DESCRIBE_CONFIGS, {name for name, _ in partitions}, admin))
     for name in untold[:_MOST_IDS]:
         unknown = f"how long Kafka keeps the events of {name} is not known: {allow('DescribeConfigs', name)}"
@@ -248,9 +248,9 @@ def _there(wanted: str, cluster: ClusterMetadata) -> str:
     return f" (there is {', '.join(near)})" if near else ""
 
 
-def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
+def _group(kafka: KafkaSettings, partitions: Sequence[tuple[str, int]]) -> str:
     """The group's commits, and how many records a worker would send if it started now."""
-    found = lags(kafka, admin, partitions)
+    found = lags(kafka, partitions)
     committed = sum(each.committed is not None for each in found)
     waiting, overtaken = sum(each.records for each in found), sum(each.overtaken for each in found)
     known = f"has committed on {committed} of {_number(len(partitions), 'partition')}"

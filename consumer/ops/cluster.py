@@ -1,24 +1,25 @@
 """Asks a Kafka cluster, outside any group: for its topics, this user's rights, and the lag of a consumer group."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AclOperation,
     AdminClient,
     ClusterMetadata,
     ConfigResource,
-    OffsetSpec,
 )
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
+from consumer.intake.log_reader import offsets_at
 from consumer.intake.topics import consumes
-from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, explained, made, onlooker, remedy
+from consumer.kafka.client import IS_IT_UP, explained, made, onlooker, remedy
 
 TIMEOUT = 10.0  # seconds for each request
 _SOON = 3.0  # seconds for a broker to answer: an overview waits five in all
@@ -57,29 +58,19 @@ class Lag(NamedTuple):
         return max(0, self.first - self.start)
 
 
-def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicPartition]) -> list[Lag]:
+def lags(kafka: KafkaSettings, partitions: Collection[TopicPartition]) -> list[Lag]:
     """The lag of the group in each partition, in their order.
 
     Raises KafkaException if Kafka does not answer, and WebhooksError if the group may not be seen.
     """
-    ordered = sorted(set(partitions))
-    places = [KafkaTopicPartition(*partition) for partition in ordered]
-    committed = committed_offsets(kafka, ordered)
-    first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
-    end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
-    reset = (
-        first if kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"} else end
-    )
-    return [
-        Lag(*place, committed.get(place), first[place], end[place], committed.get(place, reset[place]))
-        for place in ordered
-    ]
+    with _onlooking(kafka) as (consumer, _):
+        return _lags(kafka, consumer, partitions)
 
 
 def committed_offsets(kafka: KafkaSettings, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
     """The offsets that the group has committed, without the partitions where it has none. Raises as `lags`."""
-    places = _committed(kafka, [KafkaTopicPartition(*partition) for partition in sorted(partitions)])
-    return {(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
+    with _onlooking(kafka) as (consumer, _):
+        return _committed(kafka, consumer, partitions)
 
 
 def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
@@ -87,12 +78,11 @@ def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
 
     Raises SettingsError, KafkaUnavailable or KafkaException.
     """
-    admin, cluster = connected(kafka, _SOON)
     consumed = consumes(kafka, topics)
-    partitions = [
-        (name, number) for name, topic in cluster.topics.items() if consumed(name) for number in topic.partitions
-    ]
-    return lags(kafka, admin, partitions) if partitions else []
+    with _onlooking(kafka) as (consumer, reasons):
+        found = _cluster(kafka, consumer, reasons, _SOON).topics.items()
+        partitions = [(name, number) for name, topic in found if consumed(name) for number in topic.partitions]
+        return _lags(kafka, consumer, partitions) if partitions else []
 
 
 def connected(kafka: KafkaSettings, seconds: float = TIMEOUT / 2) -> tuple[AdminClient, ClusterMetadata]:
@@ -100,15 +90,9 @@ def connected(kafka: KafkaSettings, seconds: float = TIMEOUT / 2) -> tuple[Admin
 
     Raises SettingsError for a property that librdkafka refuses, and KafkaUnavailable if no broker answers in time.
     """
-    detail: list[str] = []
-    config = {**onlooker(kafka), "error_cb": lambda error: detail.append(explained(error))}
-    admin = made(AdminClient, config, kafka)
-    try:
-        return admin, admin.list_topics(timeout=seconds)
-    except KafkaException:
-        admin.poll(0)
-        reason = f" ({detail[0]})" if detail else ""
-        raise KafkaUnavailable(f"no broker reachable at {kafka.bootstrap_servers}{reason}: {IS_IT_UP}") from None
+    reasons = list[str]()
+    admin = made(AdminClient, {**onlooker(kafka), "error_cb": lambda error: reasons.append(explained(error))}, kafka)
+    return admin, _cluster(kafka, admin, reasons, seconds)
 
 
 def without(operation: AclOperation, topics: Collection[str], admin: AdminClient) -> list[str]:
@@ -151,29 +135,67 @@ def broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str, 
     return {name: entry.value for name, entry in config.items()}
 
 
-def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
+@contextmanager
+def _onlooking(kafka: KafkaSettings) -> Iterator[tuple[Consumer, list[str]]]:
+    """A client that has the group's name and does not join it, and the reasons of its errors."""
+    reasons = list[str]()
+    config = {
+        **onlooker(kafka),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "error_cb": lambda error: reasons.append(explained(error)),
+    }
+    consumer = made(Consumer, config, kafka)
+    try:
+        yield consumer, reasons
+    finally:
+        consumer.close()
+
+
+def _cluster(
+    kafka: KafkaSettings, client: AdminClient | Consumer, reasons: list[str], seconds: float
+) -> ClusterMetadata:
+    try:
+        return client.list_topics(timeout=seconds)
+    except KafkaException:
+        client.poll(0)  # serves its errors
+        reason = f" ({reasons[0]})" if reasons else ""
+        raise KafkaUnavailable(f"no broker reachable at {kafka.bootstrap_servers}{reason}: {IS_IT_UP}") from None
+
+
+def _lags(kafka: KafkaSettings, consumer: Consumer, partitions: Collection[TopicPartition]) -> list[Lag]:
+    ordered = sorted(set(partitions))
+    committed = _committed(kafka, consumer, ordered)
+    first, end = offsets_at(consumer, ordered, OFFSET_BEGINNING), offsets_at(consumer, ordered, OFFSET_END)
+    begins = kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"}
+    reset = first if begins else end
+    return [
+        Lag(*place, committed.get(place), first[place], end[place], committed.get(place, reset[place]))
+        for place in ordered
+    ]
+
+
+def _committed(
+    kafka: KafkaSettings, consumer: Consumer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
     """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads.
 
     If the user may not describe the group, librdkafka retries until the time-out; `poll` returns the reason.
     """
-    consumer = Consumer(
-        {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
-    )
+    places = [KafkaTopicPartition(*partition) for partition in sorted(partitions)]
     end, patience = time.monotonic() + TIMEOUT * 0.9, _QUICK
-    try:
-        while True:
-            left = end - time.monotonic()
-            try:
-                return consumer.committed(places, timeout=max(_AGAIN, min(patience, left)))
-            except KafkaException as error:
-                _raise_refusal(consumer, kafka)
-                quick = patience < left and error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001 (its public name)
-                patience = TIMEOUT
-                if not quick and (error.args[0].code() not in _COORDINATOR_COMES or left <= _AGAIN):
-                    raise
-            time.sleep(_AGAIN)
-    finally:
-        consumer.close()
+    while True:
+        left = end - time.monotonic()
+        try:
+            found = consumer.committed(places, timeout=max(_AGAIN, min(patience, left)))
+            return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+        except KafkaException as error:
+            _raise_refusal(consumer, kafka)
+            quick = patience < left and error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001 (its public name)
+            patience = TIMEOUT
+            if not quick and (error.args[0].code() not in _COORDINATOR_COMES or left <= _AGAIN):
+                raise
+        time.sleep(_AGAIN)
 
 
 def _raise_refusal(consumer: Consumer, kafka: KafkaSettings) -> None:
@@ -181,8 +203,3 @@ def _raise_refusal(consumer: Consumer, kafka: KafkaSettings) -> None:
     error = message.error() if message is not None else None
     if error is not None and (advice := remedy(error, group=kafka.group_id)) is not None:
         raise WebhooksError(f"{error.str()}; {advice}")
-
-
-def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
-    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}

@@ -24,21 +24,26 @@ from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
 from tests.ledger.rows_kit import expire, make_event, parked
 
-EVERY_OPTION: dict[str, Any] = {
+BATCHES, FOLLOWING = {"batch_size", "batch_wait_ms"}, {"header_expressions", "pass_headers"}  # exclude each other
+EXAMPLES: dict[str, Any] = {
     name: field.examples[0]
     for name, field in SubscriptionPatch.model_fields.items()
     if field.examples and name not in {"url", "event_type", "event_types", "state", "reason"}
 }
+EVERY_OPTION, EVERY_FOLLOWING = (
+    {name: value for name, value in EXAMPLES.items() if name not in others} for others in (FOLLOWING, BATCHES)
+)
 
 
-def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -> None:
+@pytest.mark.parametrize("options", [EVERY_OPTION, EVERY_FOLLOWING])
+def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api, options: dict[str, Any]) -> None:
     """Creation and Location show the same, the latter with cursors; options left out have their defaults."""
-    answer = api.call("POST", "/subscriptions", NEW | EVERY_OPTION)
+    answer = api.call("POST", "/subscriptions", NEW | options)
     assert answer.status_code == 201
     shown = api.call("GET", answer.headers["location"].removeprefix("/v1"))
     assert shown.json() == {**answer.json(), "cursors": []}
     assert shown.headers["etag"] == answer.headers["etag"]
-    assert {name: shown.json()[name] for name in EVERY_OPTION} == EVERY_OPTION
+    assert {name: shown.json()[name] for name in options} == options
     plain = api.create()
     assert (plain["tenant"], plain["payload_format"], plain["topics"]) == ("*", "record", None)
     assert set(plain) == set(Shown.model_fields)
