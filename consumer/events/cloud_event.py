@@ -155,13 +155,12 @@ def variables_of(event: Event, content: Content | None = None) -> EventVariables
 
 
 def _has_nul(event: Event) -> bool:
-    body, headers = event.body, event.headers
-    return (
-        b"\0" in body
-        or (b"\\u0000" in body and _NUL.search(body) is not None)
-        or (event.key is not None and b"\0" in event.key)
-        or (headers is not None and any("\0" in name or b"\0" in (each or b"") for name, each in headers.items()))
-    )
+    body, key, headers = event.body, event.key, event.headers
+    if b"\0" in body or (key is not None and b"\0" in key):
+        return True
+    if headers is not None and (b"\0" in b"".join(filter(None, headers.values())) or "\0" in "".join(headers)):
+        return True
+    return b"\\u0000" in body and _NUL.search(body) is not None
 
 
 def _without_nul(event: Event) -> Event:

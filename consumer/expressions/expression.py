@@ -195,11 +195,11 @@ def _read(variables: Mapping[str, Any], paths: Iterable[Path]) -> tuple[dict[str
 
 
 def _field(variables: Mapping[str, object], path: Path) -> object:
-    value: Any = variables
-    for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+    value: Any = variables.get(path[0], _MISSING)
+    for name in path[1:]:
+        if not isinstance(value, dict):
             return _MISSING
-        value = value[name]
+        value = value.get(name, _MISSING)
     return value
 
 
