@@ -68,6 +68,7 @@ class Subscription(Base):
         CheckConstraint("http_version IN ('1.1', '2')", name="ck_webhook_subs_http"),
         CheckConstraint("method IN ('POST', 'PUT', 'PATCH', 'DELETE')", name="ck_webhook_subs_method"),
         CheckConstraint("starts IN (0, 1)", name="ck_webhook_subs_starts"),
+        CheckConstraint("report_answer IN ('false', 'true')", name="ck_webhook_subs_report"),
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
         *is_json_or_null("header_expressions", "ck_webhook_subs_computed"),
         *is_json_or_null("metadata", "ck_webhook_subs_metadata"),
@@ -192,6 +193,15 @@ class Subscription(Base):
     pass_headers: Mapped[str | None] = mapped_column(
         String(NAMES_LENGTH),
         comment="Record headers that go on, such as x-*,correlation-id. Null: none.",
+    )
+    report_answer: Mapped[str] = mapped_column(
+        String(5),
+        server_default=text("'false'"),
+        comment="true: the attempts topic gets each answer, with its body. false: it does not.",
+    )
+    answer_headers: Mapped[str | None] = mapped_column(
+        String(NAMES_LENGTH),
+        comment="Headers of reported answers, such as etag,x-*. Null: content-type.",
     )
     gzip_above: Mapped[int | None] = mapped_column(
         Integer, comment="Bodies of more bytes are sent gzip-compressed. Null: none is."

@@ -192,12 +192,12 @@ def warm_up(servers: str) -> None:
     consumer.close()
 
 
-def read_all(servers: str, topic: str) -> list[Message]:
-    """All records of a topic with one partition."""
+def read_all(servers: str, topic: str, partition: int = 0) -> list[Message]:
+    """All records of a partition."""
     consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
     try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)
+        consumer.assign([TopicPartition(topic, partition, 0)])
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
         return [message for _ in range(end) if (message := consumer.poll(10)) is not None]
     finally:
         consumer.close()

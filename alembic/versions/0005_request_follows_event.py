@@ -1,5 +1,7 @@
 """The request follows the event: its method, computed headers, and record headers that go on; another signature.
 
+Answers are reported on the attempts topic.
+
 No table is copied: the new columns have a default or may be null. Comments are those of the models.
 """
 
@@ -16,9 +18,10 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS, PAYLOADS = "webhook_subscriptions", "webhook_payloads"
-METHOD, COMPUTED = "ck_webhook_subs_method", "ck_webhook_subs_computed"
-TEXTS = ("pass_headers", "signature_template")
+METHOD, COMPUTED, REPORT = "ck_webhook_subs_method", "ck_webhook_subs_computed", "ck_webhook_subs_report"
+TEXTS = ("pass_headers", "signature_template", "answer_headers")
 METHODS = "method IN ('POST', 'PUT', 'PATCH', 'DELETE')"
+REPORTS = "report_answer IN ('false', 'true')"
 
 
 def upgrade() -> None:
@@ -26,18 +29,20 @@ def upgrade() -> None:
     if _on_sqlite():  # which adds no constraint without a copy of the table
         rules = f"CONSTRAINT {METHOD} CHECK ({METHODS})"
         op.execute(f"ALTER TABLE {SUBSCRIPTIONS} ADD COLUMN method VARCHAR(10) DEFAULT 'POST' NOT NULL {rules}")
+        rules = f"CONSTRAINT {REPORT} CHECK ({REPORTS})"
+        op.execute(f"ALTER TABLE {SUBSCRIPTIONS} ADD COLUMN report_answer VARCHAR(5) DEFAULT 'false' NOT NULL {rules}")
         rule = f"CONSTRAINT {COMPUTED} CHECK (header_expressions IS NULL OR json_valid(header_expressions))"
         op.execute(f"ALTER TABLE {SUBSCRIPTIONS} ADD COLUMN header_expressions VARCHAR(2000) {rule}")
     else:
-        post = sa.text("'POST'")
-        op.add_column(
-            SUBSCRIPTIONS,
-            sa.Column("method", sa.String(10), server_default=post, nullable=False, comment=_comment("method")),
-        )
+        for name, length, default in (("method", 10, "'POST'"), ("report_answer", 5, "'false'")):
+            usual, about = sa.text(default), _comment(name)
+            column = sa.Column(name, sa.String(length), server_default=usual, nullable=False, comment=about)
+            op.add_column(SUBSCRIPTIONS, column)
         op.add_column(
             SUBSCRIPTIONS, sa.Column("header_expressions", sa.String(2000), comment=_comment("header_expressions"))
         )
         op.create_check_constraint(METHOD, SUBSCRIPTIONS, METHODS)
+        op.create_check_constraint(REPORT, SUBSCRIPTIONS, REPORTS)
         op.create_check_constraint(COMPUTED, SUBSCRIPTIONS, "header_expressions IS JSON")
         op.alter_column(SUBSCRIPTIONS, "url", comment=_comment("url"), existing_type=sa.String(2048))
         about = Base.metadata.tables[PAYLOADS].columns["record_headers"].comment
@@ -49,9 +54,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop them. Requests are then the same for each event."""
     if not _on_sqlite():  # which drops a check with its column
-        op.drop_constraint(COMPUTED, SUBSCRIPTIONS, type_="check")
-        op.drop_constraint(METHOD, SUBSCRIPTIONS, type_="check")
-    for name in (*TEXTS, "header_expressions", "method"):
+        for rule in (COMPUTED, REPORT, METHOD):
+            op.drop_constraint(rule, SUBSCRIPTIONS, type_="check")
+    for name in (*TEXTS, "header_expressions", "report_answer", "method"):
         op.drop_column(SUBSCRIPTIONS, name)
 
 

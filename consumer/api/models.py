@@ -20,7 +20,7 @@ from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.event_types import MOST
-from consumer.subscriptions.options import OPTIONS
+from consumer.subscriptions.options import BOOLEAN, OPTIONS
 from consumer.subscriptions.secrets import Credential
 from consumer.subscriptions.subscribed import Mode, Subscribed
 from models import CursorReason
@@ -58,7 +58,8 @@ _KINDS = (
 def _option(name: str, **more: Any) -> Any:
     """The field of an option."""
     column, option = _COLUMNS[name], OPTIONS[name]
-    example = orjson.loads(option.example) if name in _OBJECTS else column.type.python_type(option.example)
+    is_json = name in _OBJECTS or option.choices == BOOLEAN
+    example = orjson.loads(option.example) if is_json else column.type.python_type(option.example)
     limit = {}
     if isinstance(column.type, String) and name not in _OBJECTS and not option.choices:
         limit = {"max_length": column.type.length}
@@ -71,6 +72,8 @@ def _kind(name: str) -> Any:
     if name in _OBJECTS:
         return Texts | None
     choices = OPTIONS[name].choices
+    if choices == BOOLEAN:
+        return bool | None
     if choices:
         return TypeAliasType(name.title().replace("_", ""), Literal[choices]) | None
     return _COLUMNS[name].type.python_type | None
@@ -243,9 +246,15 @@ def _texts_or_text(text: Any) -> Texts | str | None:
     return found if found is None or isinstance(found, dict) else str(text)
 
 
+def _boolean_or_text(text: Any) -> Any:
+    return text == "true" if text in BOOLEAN else text
+
+
 def _stored_option(name: str) -> tuple[Any, Any]:
     """The type and the field of an option as it is stored; one that plain SQL has written may be of another type."""
     kind: Any = Annotated[_COLUMNS[name].type.python_type | None, SkipValidation]
+    if OPTIONS[name].choices == BOOLEAN:
+        kind = Annotated[bool | str | None, BeforeValidator(_boolean_or_text)]
     if name in _OBJECTS:
         kind = Annotated[Texts | str | None, BeforeValidator(_texts_or_text)]
     return kind, _option(name, validation_alias=AliasPath("options", name))
@@ -369,7 +378,7 @@ def check_spelling(given: Mapping[str, Any]) -> None:
 
 def stored_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a body in the form of their columns."""
-    values = dict(given)
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
     for name in _OBJECTS:
         if (texts := values.get(name)) is not None:
             values[name] = orjson.dumps(texts).decode() if texts else None

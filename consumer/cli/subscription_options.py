@@ -39,6 +39,8 @@ _FLAGS = {
     "signature_header": ("--signature-header", _REQUEST, "NAME"),
     "signature_prefix": ("--signature-prefix", _REQUEST, "TEXT"),
     "signature_template": ("--signature-template", _REQUEST, "NAME"),
+    "report_answer": ("--report-answer", _REQUEST, "BOOLEAN"),
+    "answer_headers": ("--answer-header", _REQUEST, "NAME"),
     "gzip_above": ("--gzip-above", _REQUEST, "BYTES"),
     "http_version": ("--http-version", _REQUEST, "VERSION"),
     "timeout_seconds": ("--timeout", _REQUEST, "DURATION"),
@@ -62,6 +64,7 @@ _NOTATION: dict[str, tuple[Any, Any, str, str]] = {
         "'X-Order: data.id'",
     ),
     "pass_headers": (list[str], None, "Record headers that go on, * for any characters. May be repeated.", "'x-*'"),
+    "answer_headers": (list[str], None, "Headers of reported answers, * for any characters. May be repeated.", "'x-*'"),
     "timeout_seconds": (float, duration, "Limit of a whole exchange.", "5s"),
     "metadata": (list[str], None, "A label. May be repeated, up to 32 times.", "team=shop"),
 }
@@ -103,8 +106,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         given = {column: values.pop(column) for column in FLAGS}
         given = {column: value for column, value in given.items() if value is not None and value != []}
-        if "pass_headers" in given:
-            given["pass_headers"] = ",".join(given["pass_headers"])
+        for column in ("pass_headers", "answer_headers"):
+            if column in given:
+                given[column] = ",".join(given[column])
         for column in ("custom_headers", "header_expressions", "metadata"):
             if column in given:
                 given[column] = _object(given[column], flag_of(column))

@@ -3,6 +3,8 @@
 `response` is the start of the answer's body, for operators to read: it is untrusted, never logged, and None if empty.
 """
 
+import re
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -13,8 +15,10 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
+from consumer.sending.answer import BODY_LIMIT, LINE_LIMIT
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.trace import masked_start
+from consumer.subscriptions.options import UNREPORTED
 
 RESPONSE = 1000  # characters kept of an answer's body
 # Answers to a body whose encoding the receiver does not understand (RFC 9110, 15.5.16; RFC 7694)
@@ -118,6 +122,27 @@ def judge(
     if isinstance(result, EgressRefused | InvalidURL | InvalidSchema | MissingSchema):
         return Unsendable(_text(result))
     return Failed(_text(result))
+
+
+def reported(result: Response, names: re.Pattern[str], secrets: Sequence[str]) -> tuple[dict[str, str], str | bytes]:
+    """The headers of an answer whose names, in lower case, match, and its body: text, or bytes if it is not UTF-8.
+
+    Secrets that it echoes are masked.
+    """
+    headers = {
+        lower: masked_start(value, secrets, LINE_LIMIT)
+        for name, value in result.headers.items()
+        if names.match(lower := name.lower()) and lower not in UNREPORTED
+    }
+    body = result.content or b""
+    try:
+        text = getincrementaldecoder("utf-8")().decode(
+            body, final=len(body) < BODY_LIMIT
+        )  # it may be cut in a character
+    except UnicodeDecodeError:
+        text = body.decode("latin-1")
+        return headers, masked_start(text, secrets, BODY_LIMIT).encode("latin-1")
+    return headers, masked_start(text, secrets, BODY_LIMIT)
 
 
 def is_compressed(request: object) -> bool:

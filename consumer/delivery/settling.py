@@ -42,6 +42,7 @@ Clock = Callable[[], float]
 # Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
 AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
 # Calls its argument once Kafka has the attempts that were reported so far, or does not take them.
+AnswerReport = Callable[[Delivery, Response, Sequence[str], float, float], None]
 OnceReported = Callable[[Callable[[], object]], None]
 
 
@@ -67,13 +68,15 @@ class Settling:
         operations_topic: str,
         owns: Callable[[TopicPartition], bool],
         report: AttemptReport | None = None,
+        report_answer: AnswerReport | None = None,
         once_reported: OnceReported = at_once,
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
         """`owns`: whether this worker sends the deliveries of a partition, and is not giving it up.
 
-        `report`, if given, gets each attempt of each delivery; it must not raise. `once_reported` delays what follows a
+        `report`, if given, gets each attempt of each delivery, and `report_answer` each answer that a subscription
+        wants reported; they must not raise. `once_reported` delays what follows a
         success until its report cannot be lost.
         """
         self._lanes = lanes
@@ -85,7 +88,7 @@ class Settling:
         self._in_memory = in_memory
         self._operations_topic = operations_topic
         self._owns = owns
-        self._report, self.once_reported = report, once_reported
+        self._report, self._report_answer, self.once_reported = report, report_answer, once_reported
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
@@ -101,13 +104,16 @@ class Settling:
         took = moment - delivery.started_at
         lane = delivery.lane
         endpoint = lane.endpoint
-        outcome = judge(result, now, endpoint.final_statuses, partial(secrets_of, delivery, result))
+        secrets = partial(secrets_of, delivery, result)
+        outcome = judge(result, now, endpoint.final_statuses, secrets)
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
+        if endpoint.answer_headers is not None and self._report_answer is not None and isinstance(result, Response):
+            self._report_answer(delivery, result, secrets(), now, took)
         deliveries = delivery.split()
         of_lane = _is_of_lane(delivery)  # else the result says nothing about the lane's present receiver
         if of_lane:

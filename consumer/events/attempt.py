@@ -1,12 +1,17 @@
 """An attempt at a delivery as a record of the attempts topic: a structured CloudEvent in JSON. Pure."""
 
+from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import UnionType
 from typing import NamedTuple
 
 import orjson
 
+from consumer.events.event import Event
+
 ATTEMPTED = "delivery.attempted"  # the CloudEvents type
+ANSWERED = "delivery.answered"  # of an answer that a subscription has reported, whole
 DELIVERED = "delivered"  # the outcome of an attempt that has not failed
 EXHAUSTED = "exhausted"  # of one after which its delivery was given up
 WRITTEN_WITHIN = 60.0  # seconds after an attempt until its record is written, or its worker gives it up
@@ -37,6 +42,21 @@ class Attempt(NamedTuple):
     response: str | None
 
 
+class ReportedAnswer(NamedTuple):
+    """The answer to the attempt number `attempt`, as for Attempt. `headers` have names in lower case.
+
+    `body` has at most 64 KiB: text, or bytes if it is not UTF-8. It is untrusted.
+    """
+
+    at: float
+    subscription_id: int
+    attempt: int
+    status: int
+    seconds: float
+    headers: Mapping[str, str]
+    body: str | bytes
+
+
 # The fields of a record's `data` and their types; those that may be None are left out then, but for `status`.
 _DATA: dict[str, type | UnionType] = {**Attempt.__annotations__}
 del _DATA["at"]
@@ -50,16 +70,37 @@ def key_of(subscription_id: int) -> bytes:
 def render(attempt: Attempt, source: str, identity: str) -> bytes:
     """The record of an attempt. `identity` is the CloudEvents id."""
     data = {name: each for name, each in zip(_DATA, attempt[1:], strict=True) if each is not None or name == "status"}
+    return _record(ATTEMPTED, attempt, data, source, identity)
+
+
+def render_answer(answer: ReportedAnswer, event: Event, source: str, identity: str) -> bytes:
+    """The record of an answer to an attempt with this event; `identity` as for `render`."""
+    body = answer.body
+    data = {
+        "subscription_id": answer.subscription_id,
+        "webhook_id": event.webhook_id,
+        "event_type": event.type,
+        **({} if event.tenant is None else {"tenant": event.tenant}),
+        **event.record._asdict(),
+        "attempt": answer.attempt,
+        "status": answer.status,
+        "headers": answer.headers,
+        **({"body": body} if isinstance(body, str) else {"body_base64": b64encode(body).decode("ascii")}),
+    }
+    return _record(ANSWERED, answer, data, source, identity)
+
+
+def _record(kind: str, it: Attempt | ReportedAnswer, data: Mapping[str, object], source: str, identity: str) -> bytes:
     return orjson.dumps(
         {
             "specversion": "1.0",
             "id": identity,
             "source": source,
-            "type": ATTEMPTED,
-            "time": datetime.fromtimestamp(attempt.at, UTC),
-            "subject": f"subscriptions/{attempt.subscription_id}",
+            "type": kind,
+            "time": datetime.fromtimestamp(it.at, UTC),
+            "subject": f"subscriptions/{it.subscription_id}",
             "datacontenttype": "application/json",
-            "data": {**data, "seconds": round(attempt.seconds, 4)},
+            "data": {**data, "seconds": round(it.seconds, 4)},
         },
         option=orjson.OPT_UTC_Z,
     )

@@ -4,7 +4,8 @@ No name or value may end a line or change the message framing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fnmatch import translate
 
 from requests.exceptions import InvalidHeader
 
@@ -54,6 +55,20 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a valid header name")
     if name.lower() in _OURS:
         raise ValueError(f"a subscription may not set {name}")
+
+
+def parse_names(text: str, check: Callable[[str], None] = check_name) -> re.Pattern[str]:
+    """Names of headers, comma-separated; `*` stands for any characters. The pattern matches names in lower case.
+
+    `check` raises ValueError for a whole name that may not be used. Raises ValueError.
+    """
+    names = [name.strip().lower() for name in text.split(",")]
+    for name in names:
+        if not is_name(name):
+            raise ValueError(f"has {name!r}, which matches no header")
+        if "*" not in name:
+            check(name)
+    return re.compile("|".join(map(translate, names)))
 
 
 def header_lines(headers: Mapping[str, str | bytes]) -> bytes:

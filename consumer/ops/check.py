@@ -5,6 +5,7 @@ Every check is limited in time, and depends on others as little as possible, so 
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,7 @@ from consumer.ops.bounded import reason_of, within
 from consumer.ops.cluster import TIMEOUT, broker_config, connected, knows_kip_848, lags, without
 from consumer.ops.dead_letters import HOUR, written
 from consumer.subscriptions import health, repository, secrets, tls
+from consumer.subscriptions.subscribed import Subscribed
 
 _MOST = 50_000  # subscriptions, or secrets, that are checked: 3 s
 _SOON = timedelta(days=30)  # a certificate that expires sooner is a finding
@@ -206,7 +208,7 @@ def _database(values: Mapping[str, str], log: _Log | None = None) -> Iterator[Fi
     yield (tables := _look("tables", lambda: _tables(engine)))
     if tables.ok:
         vault = Vault(settings.encryption_keys)
-        yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
+        yield _look("subscriptions", lambda: _subscriptions(engine, vault, values))
         yield _look("receivers", lambda: _receivers(engine))
         yield _look("backlogs", lambda: _backlogs(engine, datetime.now(UTC), log))
         yield _look("secrets", lambda: _secrets(engine, vault))
@@ -291,38 +293,49 @@ def _tables(engine: Engine) -> str:
     return f"up to date at {revision.current}"
 
 
-def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
+def _subscriptions(engine: Engine, vault: Vault, values: Mapping[str, str]) -> str:
+    settings = load(RuleSettings, values)
     enabled = repository.count_enabled(engine)
     waiting = [each.subscription_id for each in health.paused(engine, _MOST_LISTED + 1)]
     paused = f"; paused: {_first(waiting)}: {_RESUME}" if waiting else ""
     if not enabled and not paused:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
-    looked_at = broken = warned = 0
-    unverified: list[int] = []
+    looked_at, concerned = 0, defaultdict[str, list[int]](list)
     named: dict[str, list[int]] = {}  # URLs whose host names are to be resolved, with the ids of their subscriptions
     policy, rules = policy_of(settings), rules_of(settings)
     for item in islice(repository.walk(engine, vault, state="enabled", rules=rules), _MOST):
         looked_at += 1
-        broken += item.broken
-        if settings.require_verification and not item.verified:
-            unverified.append(item.id)
-        warned += not item.broken and any(problem.option == "secret" for problem in item.problems)
+        for concern in _concerns(item, settings, values):
+            concerned[concern].append(item.id)
         if not item.broken and (item.url in named or len(named) < _MOST_URLS):
             named.setdefault(item.url, []).append(item.id)
     of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
     text = f"{enabled:,} enabled{paused}"
-    if broken:
-        text += f"; {broken:,} {of_them} broken: {_LIST}"
-    if unverified:
+    if broken := concerned["broken"]:
+        text += f"; {len(broken):,} {of_them} broken: {_LIST}"
+    if unverified := concerned["unverified"]:
         text += f"; not verified: {_ids(unverified)}: {_VERIFY}"
-    if warned:
-        text += f"; {warned:,} {of_them} sign with WEBHOOK_SECRET and should not: {_LIST}, then {_ROTATE}"
+    if shared := concerned["shared secret"]:
+        text += f"; {len(shared):,} {of_them} sign with WEBHOOK_SECRET and should not: {_LIST}, then {_ROTATE}"
+    if unreported := concerned["unreported"]:
+        text += f"; the answers to {_ids(unreported)} are not reported: set KAFKA_ATTEMPTS_TOPIC"
     judged = judge_names(policy, named) if policy is not None else {}
     refused = {url: name.refused for url, name in judged.items() if name.refused is not None}
     if refused:
         ids = sorted(number for url in refused for number in named[url])
         text += f"; nothing can be sent to {_ids(ids)}; their deliveries are stored: {next(iter(refused.values()))}"
     return text
+
+
+def _concerns(item: Subscribed, settings: RuleSettings, values: Mapping[str, str]) -> Iterator[str]:
+    if item.broken:
+        yield "broken"
+    elif any(problem.option == "secret" for problem in item.problems):
+        yield "shared secret"
+    if settings.require_verification and not item.verified:
+        yield "unverified"
+    if item.options["report_answer"] == "true" and not values.get("KAFKA_ATTEMPTS_TOPIC"):
+        yield "unreported"
 
 
 def _receivers(engine: Engine) -> str:

@@ -1,5 +1,6 @@
 """The endpoint of a subscription: the values that matching and sending need."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -47,6 +48,7 @@ class Endpoint:
     which the receiver has given permission, sent with each request; None: it was not asked. `paused`: nothing is sent,
     and its events are owed. `starts`: it began in the past, and cursors cover its first events. `follows`: the parts of
     the request that follow the event; None: there are none. `signature_template`: another signature; None: none.
+    `answer_headers` matches the names of headers in reports of answers, in lower case; None: answers are not reported.
     """
 
     subscription_id: int
@@ -78,6 +80,7 @@ class Endpoint:
     method: Method = "POST"
     follows: Follows | None = None
     signature_template: SignatureTemplate | None = None
+    answer_headers: re.Pattern[str] | None = None
 
     @property
     def evaluates(self) -> bool:

@@ -1,5 +1,6 @@
 """Reads a subscription's rows into an Endpoint, in the same way for new events, stored deliveries and listings."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -34,6 +35,7 @@ ENDPOINT_COLUMNS = (
 )
 _OPTIONS_START = 5
 _OPTIONS_END = _OPTIONS_START + len(_WRITTEN)
+_CONTENT_TYPE = re.compile("content-type$")
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
 HAS_HTTP2 = find_spec("h2") is not None
 _NEEDS_EXTRA = 'HTTP/2 needs packages that are not installed here (pip install "kafka-webhooks[http2]")'
@@ -164,6 +166,7 @@ def endpoint_of(
         method=meant["method"],
         follows=follows_of(meant),
         signature_template=meant["signature_template"],
+        answer_headers=_answer_headers(meant),
     )
     return endpoint, tuple(problems)
 
@@ -195,6 +198,12 @@ def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdent
     except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
         return None, [OptionProblem("tls", reason_of(error), Effect.STORED)]
     return identity, [] if why is None else [OptionProblem("tls", why, Effect.SENT)]
+
+
+def _answer_headers(meant: Mapping[str, Any]) -> re.Pattern[str] | None:
+    if meant["report_answer"] != "true" or meant["batch_size"] is not None:
+        return None
+    return meant["answer_headers"] or _CONTENT_TYPE
 
 
 def _fault(problems: Sequence[OptionProblem]) -> str | None:

@@ -7,14 +7,13 @@ No value of an event can change the host, add a header or end a line: in a URL e
 import re
 from base64 import b64encode
 from collections.abc import Container, Iterator, Mapping
-from fnmatch import translate
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from consumer.expressions.expression import Expression, ExpressionFailed
-from consumer.http.header_rules import check_name, is_free, is_name, is_value
+from consumer.http.header_rules import check_name, is_free, is_value, parse_names
 from consumer.http.urls import check_target
 
 MOST_EXPRESSIONS = 20  # in a URL
@@ -161,16 +160,14 @@ def compile_text(source: str) -> Expression:
 
 
 def parse_passed(text: str) -> re.Pattern[str]:
-    """Names of record headers, comma-separated; `*` stands for any characters. Raises ValueError."""
-    names = [name.strip().lower() for name in text.split(",")]
-    for name in names:
-        if "*" not in name:
-            check_name(name)
-            if not is_free(name):
-                raise ValueError(f"names {name}, a credential; store it in webhook_secrets")
-        elif not is_name(name):
-            raise ValueError(f"has {name!r}, which matches no header")
-    return re.compile("|".join(map(translate, names)))
+    """Compile the names of record headers that go on. Raises ValueError."""
+    return parse_names(text, _check_passed)
+
+
+def _check_passed(name: str) -> None:
+    check_name(name)
+    if not is_free(name):
+        raise ValueError(f"names {name}, a credential; store it in webhook_secrets")
 
 
 def _segment(expression: Expression, variables: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ Subscriptions come from plain SQL, the command line and the API. The command lin
 (`completed`); for rows written by SQL, `endpoint_row` reports the problems and their effects. `read` parses all three.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -33,6 +34,8 @@ LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # the range of the columns: NUMB
 MOST_IN_FLIGHT = 1_000_000
 LARGEST_BODY = 100 * 2**20  # bytes; the largest gzip_above, beyond any body
 MOST_LABELS = 32  # members of metadata
+UNREPORTED = frozenset(("set-cookie", "set-cookie2"))  # of an answer: a session's secret
+BOOLEAN = ("false", "true")  # in the database, as Oracle before 23ai has no such type
 OFF = "none"  # as the name of the hex signature's header, turns that signature off
 COLUMN_BYTES = 4000  # the limit of a VARCHAR2, for any declared number of characters
 _COLUMNS = Subscription.__table__.columns
@@ -138,6 +141,16 @@ def parse_hex_header(text: str) -> str | None:
     return text
 
 
+def parse_answer_headers(text: str) -> re.Pattern[str]:
+    """Compile the names of the headers of answers that are reported. Raises ValueError."""
+    return header_rules.parse_names(text, _check_reported)
+
+
+def _check_reported(name: str) -> None:
+    if name in UNREPORTED:
+        raise ValueError(f"names {name}, a credential, which is not reported")
+
+
 def parse_prefix(text: str) -> str:
     """The prefix of the hex digits. Raises ValueError."""
     if not header_rules.is_value(text) or text != text.lstrip():
@@ -213,6 +226,7 @@ _check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
 _signature = lru_cache(1000)(parse_signature_template)
 _computed, _passed = lru_cache(1000)(parse_header_expressions), lru_cache(1000)(parse_passed)
+_answered = lru_cache(1000)(parse_answer_headers)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
 OPTIONS: Mapping[str, Option] = {
@@ -232,6 +246,8 @@ OPTIONS: Mapping[str, Option] = {
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
     "signature_template": Option(_text(_signature), Effect.STORED, "stripe"),
+    "report_answer": _one_of(BOOLEAN, Effect.DEFAULT, "true", "false"),
+    "answer_headers": Option(_text(_answered), Effect.DEFAULT, "etag,x-*"),
     "gzip_above": Option(_whole(0, LARGEST_BODY, " bytes"), Effect.DEFAULT, "1024"),
     "http_version": _one_of(("1.1", "2"), Effect.DEFAULT, "2", "1.1"),
     "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
@@ -294,6 +310,11 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
             if meant[column] is not None:
                 what = "its expressions need" if column == "url" else "needs"
                 yield OptionProblem(column, f"{what} one event for each request; unset batch_size", Effect.STORED)
+        if meant["report_answer"] == "true":
+            why = "needs one event for each request; unset batch_size"
+            yield OptionProblem("report_answer", why, Effect.UNUSED)
+    if meant["answer_headers"] is not None and meant["report_answer"] != "true":
+        yield OptionProblem("answer_headers", "needs report_answer, which is not true", Effect.UNUSED)
     yield from _header_conflicts(meant)
 
 

@@ -5,15 +5,16 @@ replicas have its attempt, and no crash loses it. Deliveries go on without this 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from requests import Response
 
 from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery
-from consumer.delivery.outcome import Delivered, Outcome
-from consumer.events.attempt import WRITTEN_WITHIN, Attempt, key_of, render
+from consumer.delivery.outcome import Delivered, Outcome, reported
+from consumer.events.attempt import WRITTEN_WITHIN, Attempt, ReportedAnswer, key_of, render, render_answer
 from consumer.kafka.client import client_properties, made
 from consumer.ledger.rows import escaped
 from consumer.loop.part import Part
@@ -124,6 +125,26 @@ class AttemptLog(Part):
             )
             value = render(attempt, self._source, f"{self._prefix}-{number}")
             self._fills.producer.produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
+        except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
+            self._drop(failure)
+
+    def report_answer(
+        self, delivery: Delivery, result: Response, secrets: Sequence[str], at: float, seconds: float
+    ) -> None:
+        """Write the answer to an attempt, under the event's key; call it before the attempt is counted.
+
+        `secrets`, which the answer may echo, are masked. Drops the answer as `report`, and never raises.
+        """
+        event, endpoint = delivery.event, delivery.lane.endpoint
+        self._number = number = self._number + 1
+        try:
+            assert endpoint.answer_headers is not None  # noqa: S101 (for the type checker: else it is not called)
+            headers, body = reported(result, endpoint.answer_headers, secrets)
+            attempt, status = delivery.attempts + 1, result.status_code
+            answer = ReportedAnswer(at, endpoint.subscription_id, attempt, status, seconds, headers, body)
+            value = render_answer(answer, event, self._source, f"{self._prefix}-{number}")
+            key = event.key or event.webhook_id.encode("ascii")  # all records without a key would go to one partition
+            self._fills.producer.produce(self._topic, value, key, headers=_CONTENT_TYPE)
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
             self._drop(failure)
 

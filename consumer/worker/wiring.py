@@ -196,6 +196,7 @@ class WorkerParts:
             operations_topic=kafka.operations_topic,
             owns=self.ownership.owns,
             report=None if self.attempt_log is None else self.attempt_log.report,
+            report_answer=None if self.attempt_log is None else self.attempt_log.report_answer,
             once_reported=at_once if self.attempt_log is None else self.attempt_log.once_written,
             clock=clock,
             monotonic=monotonic,

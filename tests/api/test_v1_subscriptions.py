@@ -24,7 +24,8 @@ from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
 from tests.ledger.rows_kit import expire, make_event, parked
 
-BATCHES, FOLLOWING = {"batch_size", "batch_wait_ms"}, {"header_expressions", "pass_headers"}  # exclude each other
+BATCHES = {"batch_size", "batch_wait_ms"}
+FOLLOWING = {"header_expressions", "pass_headers", "report_answer", "answer_headers"}  # not with these
 EXAMPLES: dict[str, Any] = {
     name: field.examples[0]
     for name, field in SubscriptionPatch.model_fields.items()

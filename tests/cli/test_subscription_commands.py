@@ -46,12 +46,14 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argumen
 ALONE: dict[str, tuple[Sequence[str], Any]] = {  # the same, of columns that do not go with batches
     "header_expressions": (["X-A: data.id", "X-B=headers['b']"], """{"X-A": "data.id", "X-B": "headers['b']"}"""),
     "pass_headers": (["x-*", "correlation-id"], "x-*,correlation-id"),
+    "report_answer": (["true"], "true"),
+    "answer_headers": (["etag", "x-*"], "etag,x-*"),
 }
 ALL_FLAGS, FLAGS_ALONE = (
     [word for column, (words, _) in named.items() for each in words for word in (flag_of(column), each)]
     for named in (WORDS, ALONE)
 )
-STORED = {column: value for column, (_, value) in WORDS.items()} | dict.fromkeys(ALONE)
+STORED = {column: value for column, (_, value) in WORDS.items()} | {column: OPTIONS[column].default for column in ALONE}
 
 
 def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:

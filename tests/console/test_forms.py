@@ -42,12 +42,15 @@ def save(browser: Browser, number: int, **changes: str) -> str:
     return browser.post(path, data=texts(browser.get(path).text) | changes).text
 
 
+FOLLOWING = ("header_expressions", "pass_headers", "report_answer", "answer_headers")  # not with batches
+
+
 def test_the_form_has_each_option_when_a_subscription_is_added_and_when_it_is_changed(
     engine: Engine, console: OPENS
 ) -> None:
     """A form that is sent as it came changes nothing; confidential values are not in it, and stay."""
     browser = console("all")
-    apart = {"batch_wait_ms", "header_expressions", "pass_headers"}  # the last two do not go with batches
+    apart = {"batch_wait_ms", *FOLLOWING}
     examples = {name: option.example for name, option in OPTIONS.items() if name not in apart}
     examples["custom_headers"] = '{"X-Origin": "confidential"}'
     assert OPTIONS.keys() <= texts(browser.get("/subscriptions/new").text).keys()
@@ -62,7 +65,7 @@ def test_the_form_has_each_option_when_a_subscription_is_added_and_when_it_is_ch
     assert SAID["changed"].text in save(browser, before.id, rate_limit="2.5", batch_size="", event_filter="true")
     changed: dict[str, object] = {"rate_limit": 2.5, "batch_size": None, "event_filter": "true"}
     assert only(engine).options == {**before.options, **changed}
-    follows = {name: OPTIONS[name].example for name in ("header_expressions", "pass_headers")}
+    follows = {name: OPTIONS[name].example for name in FOLLOWING}
     assert SAID["changed"].text in save(browser, before.id, **follows)
     assert only(engine).options == {**before.options, **changed, **follows}
     told = [
@@ -70,7 +73,7 @@ def test_the_form_has_each_option_when_a_subscription_is_added_and_when_it_is_ch
     ]
     assert told[1:] == [
         ("subscription.changed", "console:all", ["event_filter", "batch_size", "rate_limit"]),
-        ("subscription.changed", "console:all", ["header_expressions", "pass_headers"]),
+        ("subscription.changed", "console:all", [*FOLLOWING]),
     ]
 
 

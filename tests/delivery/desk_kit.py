@@ -48,6 +48,7 @@ class Desk(Store):
             operations_topic="operations",
             owns=lambda topic_partition: topic_partition not in self.revoked,
             report=self._report,
+            report_answer=lambda delivery, result, *_: self.answers.append((delivery.attempts + 1, result.status_code)),
             clock=self.clock,
             monotonic=self.monotonic,
         )
@@ -55,6 +56,8 @@ class Desk(Store):
         self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
         # Offset, attempts, status, outcome of the delivery, end time and seconds of each attempt.
         self.reported: list[tuple[int, int, int | None, str, float, float]] = []
+
+        self.answers: list[tuple[int, int]] = []  # attempt and status of each answer that was reported
 
     def _report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
         offset = delivery.event.record.offset

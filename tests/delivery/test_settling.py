@@ -1,6 +1,7 @@
 """The steps after an attempt, for every outcome and both origins: when a record is settled, and the row's contents."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,18 @@ def test_a_strange_timestamp_does_not_spoil_the_latency(desk: Desk, timestamp: i
     desk.end(desk.open(delivery), response(200))
     latency = desk.metrics.delivery_latency_seconds
     assert (latency.total, sum(latency.counts), desk.settled) == (0.0, counted, [0])
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_each_answer_is_reported_if_the_subscription_wants_it(desk: Desk, *, wants: bool) -> None:
+    """Of failures and of successes; an attempt without an answer has none."""
+    if wants:
+        desk.endpoint = replace(desk.endpoint, answer_headers=re.compile("content-type"))
+    delivery = desk.start()
+    desk.end(delivery, response(503))
+    desk.end(desk.go_on(delivery, SHORT), response(200))
+    desk.end(desk.start(offset=1), ConnectTimeout("slow"))
+    assert desk.answers == ([(1, 503), (2, 200)] if wants else [])
 
 
 @pytest.mark.parametrize("result", [response(503), response(404), ConnectTimeout("slow")], ids=repr)

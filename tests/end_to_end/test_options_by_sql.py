@@ -9,14 +9,16 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import stripe
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 
+from consumer.events.attempt import ANSWERED
 from consumer.subscriptions.options import OPTIONS
 from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import SECRET, Deployment
 from tests.end_to_end.webhook_receiver import Answer, Request, always
-from tests.kafka_kit import Kafka, unique
+from tests.kafka_kit import Kafka, read_all, unique
 from tests.waiting import eventually
 
 OWN = "whsec_" + b64encode(b"own" * 11).decode()
@@ -31,6 +33,7 @@ EVENTS: dict[str, tuple[str, dict[str, Any], Sequence[tuple[str, bytes | None]]]
     "paid": ("invoice.paid", {}, PAID),
     "elsewhere": ("order.created", {"amount": 1}, ()),  # on a second topic
 }
+TRACE = "t-1"  # a header of each record
 ORDERS = {"dear", "cheap", "elsewhere"}
 FILLER = "x" * 500  # so that compressed bodies are smaller
 BODIES = {label: {"type": kind, "label": label, "filler": FILLER, **more} for label, (kind, more, _) in EVENTS.items()}
@@ -89,6 +92,14 @@ ASKED = {
             request.headers["x-team"] == "orders" and request.headers["x-hub-signature-256"].startswith("sha256=")
         ),
     ),
+    "following": Asked(
+        "order.created",
+        ORDERS,
+        {"method": "PUT", "header_expressions": '{"X-Label": "data.label"}', "pass_headers": "x-*"},
+        lambda request, body: (request.headers["x-label"], request.headers["x-trace"]) == (body["label"], TRACE),
+    ),
+    "stripe": Asked("order.created", ORDERS, {"signature_template": "stripe"}, lambda request, _: by_stripe(request)),
+    "answered": Asked("order.created", ORDERS, {"report_answer": "true", "answer_headers": "x-*"}),
     "compressed": Asked(
         "order.created", ORDERS, {"gzip_above": 0}, lambda request, _: request.headers["content-encoding"] == "gzip"
     ),
@@ -112,11 +123,17 @@ def test_each_subscription_gets_what_it_asked_for(deployment: Deployment) -> Non
     ids = {name: _subscribe(deployment, name, second) for name in ASKED}
     deployment.receiver.rules["/timeout"] = always(Answer(200, delay=2))
     deployment.receiver.rules["/final"] = always(Answer(422))
-    worker = deployment.start(KAFKA_TOPICS=f"{deployment.topic},{second}", WEBHOOK_ENCRYPTION_KEY=ENCRYPTION_KEY)
+    deployment.receiver.rules["/answered"] = always(Answer(200, header="X-Reply: 7", body='{"taken": true}'))
+    attempts = Kafka(deployment.servers, real=True).topic(unique("attempts"), partitions=4)
+    worker = deployment.start(
+        KAFKA_TOPICS=f"{deployment.topic},{second}",
+        WEBHOOK_ENCRYPTION_KEY=ENCRYPTION_KEY,
+        KAFKA_ATTEMPTS_TOPIC=attempts,
+    )
     first = deployment.topic
     for label, (_, _, headers) in EVENTS.items():
         deployment.topic = second if label == "elsewhere" else first
-        deployment.write(json.dumps(BODIES[label]).encode(), headers=headers)
+        deployment.write(json.dumps(BODIES[label]).encode(), headers=[*headers, ("x-trace", TRACE.encode())])
     deployment.topic = first
     deployment.flush()
     eventually(lambda: not [name for name, asked in ASKED.items() if asked.gets - _received(deployment, name).keys()])
@@ -126,12 +143,33 @@ def test_each_subscription_gets_what_it_asked_for(deployment: Deployment) -> Non
         received = _received(deployment, name)
         assert received.keys() == asked.gets, name
         assert all(asked.form(request, body) for request, body in received.values()), name
+    _answers_are_reported(Kafka(deployment.servers, real=True), attempts, ids["answered"])
     rows = {(row.subscription_id, row.status, row.last_status) for row in deployment.rows()}
     assert rows == {
         (ids["broken"], "parked", None),
         (ids["timeout"], "parked", None),
         (ids["final"], "exhausted", 422),
     }
+
+
+def _answers_are_reported(kafka: Kafka, topic: str, subscription: int) -> None:
+    """Each answer that the subscription got is in a record with the event's key, and nobody else's is."""
+    found = []
+    for partition in range(4):
+        for message in read_all(kafka.servers, topic, partition):
+            record = json.loads(message.value() or b"")
+            if record["type"] == ANSWERED:
+                assert message.key() == b"key"
+                found.append(record["data"])
+    assert {each["subscription_id"] for each in found} == {subscription}
+    assert len({each["webhook_id"] for each in found}) == len(found) == len(ORDERS)
+    assert all(
+        (each["status"], each["headers"], each["body"]) == (200, {"x-reply": "7"}, '{"taken": true}') for each in found
+    )
+
+
+def by_stripe(request: Request) -> bool:
+    return bool(stripe.WebhookSignature.verify_header(request.body, request.headers["stripe-signature"], SECRET))
 
 
 def _subscribe(deployment: Deployment, name: str, second_topic: str) -> int:

@@ -298,3 +298,6 @@ def test_refused_addresses_and_shared_secrets_are_listed(engine: Engine) -> None
     asked = said(WEBHOOK_REQUIRE_VERIFICATION="true", WEBHOOK_ORIGIN="events.example.com")
     assert "; not verified: 1 subscription (5): kafka-webhooks subscriptions verify ID; " in asked
     assert "not verified" not in said()
+    repository.add(engine, URL, "a", report_answer="true")
+    assert "; the answers to 1 subscription (7) are not reported: set KAFKA_ATTEMPTS_TOPIC" in said()
+    assert "not reported" not in said(KAFKA_ATTEMPTS_TOPIC="webhooks.attempts")

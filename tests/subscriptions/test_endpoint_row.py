@@ -21,7 +21,7 @@ from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
 from consumer.subscriptions.follows import Follows, compile_text, parse_passed, url_template
-from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS, Effect, OptionProblem
+from consumer.subscriptions.options import DESCRIPTIVE, OPTIONS, Effect, OptionProblem, parse_answer_headers
 from consumer.subscriptions.signature_template import PRESETS
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
@@ -43,6 +43,7 @@ BROKEN = {
     "custom_headers": '{"Host": "a"}',
     "header_expressions": '{"X-A": "data."}',
     "pass_headers": "x-*,host",
+    "answer_headers": "x-*,set-cookie",
     "signature_header": "no header",
     "signature_template": "stripes",
     "signature_prefix": " x",
@@ -57,6 +58,7 @@ CHECKED = {  # refused by the database
     "gzip_above": -1,
     "http_version": "3",
     "method": "GET",
+    "report_answer": "yes",
     "batch_size": 0,
     "batch_wait_ms": 60_001,
     "ordering": "topic",
@@ -109,7 +111,12 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         "retry_schedule": "1s,1m",
         "final_statuses": "400",
     }
-    alone: dict[str, Any] = {"header_expressions": '{"X-Id": "data.id"}', "pass_headers": "x-*"}  # not with batches
+    alone: dict[str, Any] = {  # not with batches
+        "header_expressions": '{"X-Id": "data.id"}',
+        "pass_headers": "x-*",
+        "report_answer": "true",
+        "answer_headers": "etag",
+    }
     assert asked.keys() | alone.keys() == OPTIONS.keys() - {"url", "event_type", *DESCRIPTIVE}
     repository.add(engine, URL, "order.*", **asked)
     assert read(engine)[1] == (
@@ -139,7 +146,10 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
     )
     repository.add(engine, f"{URL}/{{data.id}}", "order.*", **alone)
     follows = Follows(url_template(f"{URL}/{{data.id}}"), (("X-Id", compile_text("data.id")),), parse_passed("x-*"))
-    assert read(engine)[2] == (Endpoint(2, f"{URL}/{{data.id}}", (b"default",), follows=follows), ())
+    assert read(engine)[2] == (
+        Endpoint(2, f"{URL}/{{data.id}}", (b"default",), follows=follows, answer_headers=parse_answer_headers("etag")),
+        (),
+    )
 
 
 def test_http2_needs_an_extra(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +193,7 @@ def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) ->
 
 def test_what_follows_an_event_has_one_event_a_request(engine: Engine) -> None:
     """So not with batches. A computed header has a name of its own."""
-    given: dict[str, Any] = {"header_expressions": '{"x-a": "data.id"}', "pass_headers": "x-*"}
+    given: dict[str, Any] = {"header_expressions": '{"x-a": "data.id"}', "pass_headers": "x-*", "report_answer": "true"}
     with engine.begin() as connection:
         connection.execute(text(PLAIN))
         connection.execute(update(Subscription).values(url=f"{URL}/{{data.id}}", batch_size=5, **given))
@@ -192,8 +202,12 @@ def test_what_follows_an_event_has_one_event_a_request(engine: Engine) -> None:
         ("url", Effect.STORED),
         ("header_expressions", Effect.STORED),
         ("pass_headers", Effect.STORED),
+        ("report_answer", Effect.UNUSED),
     ]
+    assert endpoint.answer_headers is None
     assert "its expressions need one event for each request; unset batch_size" in str(endpoint.fault)
+    with pytest.raises(InvalidSubscription, match="needs report_answer, which is not true"):
+        repository.add(engine, URL, "a", answer_headers="etag")
     with pytest.raises(InvalidSubscription, match="custom_headers has x-a too"):
         repository.add(engine, URL, "a", custom_headers='{"X-A": "1"}', **given)
 

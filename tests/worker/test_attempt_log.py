@@ -1,7 +1,9 @@
 """The writer of the attempt history: the records on its topic, and that no failure of it affects the worker."""
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -11,8 +13,10 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery, Lane, OpenRecord
 from consumer.delivery.outcome import Delivered, Failed, Outcome, judge
-from consumer.events.attempt import parse
+from consumer.events.attempt import ANSWERED, parse
+from consumer.sending.answer import BODY_LIMIT
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.options import parse_answer_headers
 from consumer.worker import attempt_log
 from consumer.worker.attempt_log import RESPONSE, AttemptLog
 from tests.delivery.desk_kit import response
@@ -77,6 +81,54 @@ def test_an_attempt_is_a_record_with_the_subscription_as_key(kafka: Kafka, open_
     assert (failure.outcome, failure.status, failure.error) == ("parked", 500, "status 500")
     assert failure.response == r"sorry\x1b\xe9"
     assert len({orjson.loads(message.value() or b"")["id"] for message in messages.values()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "member", "written"),
+    [
+        (b'{"ok": "s3cret"}', "body", '{"ok": "(not shown)"}'),
+        ("\u00e9".encode() * (BODY_LIMIT // 2 - 1) + b"x" + "\u00e9".encode()[:1], "body", "\u00e9" * 32767 + "x"),
+        (b"\xff\0s3cret", "body_base64", b64encode(b"\xff\0(not shown)").decode()),
+        (None, "body", ""),
+    ],
+)
+def test_a_reported_answer_is_a_record_with_the_key_of_the_event(
+    kafka: Kafka, open_log: Open, body: bytes | None, member: str, written: str
+) -> None:
+    """Status, the listed headers and the whole body, as text if it is UTF-8; credentials that it echoes are masked."""
+    settings, topic = kafka.settings(group="a group"), kafka.topic(partitions=4)
+    log, answer = open_log(settings, topic), response(503, X_Reply="s3cret", Server="x", Set_Cookie="sid=1")
+    answer._content = body
+    for key in (b"customer-7", None, b""):
+        made = delivery(attempts=1)
+        made.event = made.event._replace(key=key)
+        made.lane.endpoint = replace(made.lane.endpoint, answer_headers=parse_answer_headers("x-*,s*"))
+        log.report_answer(made, answer, ["s3cret"], NOW, 0.25)
+    messages = kafka.read(topic, 3)
+    event = make_event(0)
+    assert sorted(message.key() or b"" for message in messages) == [b"customer-7", *[event.webhook_id.encode()] * 2]
+    record = orjson.loads(messages[0].value() or b"")
+    assert (record["type"], record["source"], record["subject"]) == (ANSWERED, settings.event_source, "subscriptions/7")
+    assert record["data"] == {
+        "subscription_id": 7,
+        "webhook_id": event.webhook_id,
+        "event_type": event.type,
+        **event.record._asdict(),
+        "attempt": 2,
+        "status": 503,
+        "seconds": 0.25,
+        "headers": {"x-reply": "(not shown)", "server": "x"},
+        member: written,
+    }
+    assert parse(messages[0].value(), settings.event_source) is None
+
+
+def test_an_answer_that_cannot_be_reported_is_counted(kafka: Kafka, open_log: Open) -> None:
+    """The delivery goes on."""
+    log, made = open_log(kafka.settings(), kafka.topic()), delivery()
+    with capture_logs():
+        log.report_answer(made, response(200), [], float("inf"), 0.1)
+    assert log.dropped == 1
 
 
 def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_log: Open) -> None:
