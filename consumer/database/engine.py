@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -185,6 +185,14 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
             context.invalidate_pool_on_disconnect = False
             if context.is_pre_ping and "DPY-4024" not in str(error):  # a check that hangs says that the server does
                 raise sa.exc.DisconnectionError(str(error))  # the pool renews this session alone
+
+    @event.listens_for(engine, "invalidate")
+    def roll_back(connection: Any, _: object, __: object) -> None:
+        # The driver closes a connection with a rollback first. If that fails, it says nothing and leaves the socket
+        # open, and the session keeps its locks until this process ends. It fails once if a call's answer came just
+        # when its time was up: the server answers the driver's break too, with ORA-01013 to the next call.
+        with suppress(Exception):
+            connection.rollback()
 
     return engine
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.processes import free_port
 from tests.waiting import eventually
 
 SLEEP = "begin dbms_session.sleep(20); end;"
+AT_ONCE = "begin null; end;"  # the emulator sees no break before it has answered
 CLOSED = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={closed}))"
 BOTH = CLOSED + OPEN
 FORMS = {
@@ -132,6 +134,31 @@ def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.
     assert str(unavailable(caught.value)).startswith("DPY-4024: call timeout of 300 ms exceeded")
     assert session_of(engine) != session
     engine.dispose()
+
+
+def is_late(call: Call) -> bool:
+    """For `inject`: the answer comes after 1.4 seconds."""
+    if call.sql == AT_ONCE:
+        time.sleep(1.4)
+    return call.sql == AT_ONCE
+
+
+def test_a_call_that_is_answered_when_its_time_is_up_leaves_no_lock(oracle: OracleEmulator) -> None:
+    """The driver's break comes behind the answer. The session ends nevertheless, and not only with the process."""
+    engine = make(oracle.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (id NUMBER(19) PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO t (id) VALUES (1)")
+    oracle.inject(is_late)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM t")
+        connection.connection.dbapi_connection.call_timeout = 1000  # type: ignore[union-attr]  # it is open
+        with pytest.raises(DBAPIError, match=r"DPY-4024|previous socket timeout"):
+            connection.exec_driver_sql(AT_ONCE)
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT id FROM t FOR UPDATE WAIT 5").scalar() == 1
+    engine.dispose()
+    eventually(lambda: not oracle.clients)
 
 
 @pytest.mark.parametrize("when", ["in a statement", "while it is idle"])
