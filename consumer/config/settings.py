@@ -12,12 +12,13 @@ from pydantic import SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
-from consumer.config.group import Group, installed, secret_names, setting, variables
+from consumer.config.group import Group, secret_names, setting, variables
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import SearchSettings as SearchSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
+from consumer.config.schema_settings import SchemaSettings as SchemaSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.types import (
     AuthPlugins,
     BootstrapServers,
@@ -30,11 +31,9 @@ from consumer.config.types import (
     Networks,
     OAuthCallback,
     Proxy,
-    RegistryUrl,
     SchemaName,
     SigningSecrets,
     TenantName,
-    Token,
     TopicName,
     Topics,
     Waits,
@@ -44,8 +43,6 @@ NO_ORIGIN = (
     "WEBHOOK_ORIGIN is not set: receivers are asked for permission in its name. "
     "Set it to a DNS name of this deployment, such as events.example.com"
 )
-_OF_SCHEMAS = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "google.type", "grpc_tools")
-_REGISTRY_CLIENTS = ("httpx2", "httpx")  # confluent-kafka takes either
 
 
 class ConsumerGroupSettings(Group):
@@ -146,45 +143,6 @@ class TopicSettings(Group):
     """The topics that a worker consumes."""
 
     topics: Topics = setting("KAFKA_TOPICS", ..., "Topics, comma-separated; `^` starts a pattern.", "orders,users")
-
-
-class SchemaSettings(Group):
-    """The registry of the schemas of Avro, Protobuf and JSON Schema records."""
-
-    url: RegistryUrl | None = setting(
-        "SCHEMA_REGISTRY_URL",
-        None,
-        "Schema registry, or several, comma-separated; if set, records in Confluent's wire format are "
-        "decoded to JSON. Needs the extra `schemas`.",
-        "https://schema-registry:8081",
-    )
-    user: str | None = setting(
-        "SCHEMA_REGISTRY_USER", None, "User, or API key, for basic authentication at the registry.", "webhooks"
-    )
-    password: Token | None = setting(
-        "SCHEMA_REGISTRY_PASSWORD", None, "Password, or API secret, of that user.", "the-password-of-that-user"
-    )
-    ca_file: str | None = setting(
-        "SCHEMA_REGISTRY_CA_FILE",
-        None,
-        "Certificates (PEM) of the authorities that the registry's certificate may be from, instead of the "
-        "public ones.",
-        "/etc/ssl/company-ca.pem",
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.url is None:
-            return self
-        if (self.user is None) != (self.password is None):
-            given, missing = ("USER", "PASSWORD") if self.password is None else ("PASSWORD", "USER")
-            raise ValueError(f"SCHEMA_REGISTRY_{given} is set without SCHEMA_REGISTRY_{missing}. Set both, or neither")
-        if not (installed(*_OF_SCHEMAS) and any(map(installed, _REGISTRY_CLIENTS))):
-            raise ValueError(
-                "SCHEMA_REGISTRY_URL is set, but the packages that read schemas are not installed. "
-                'Install them (pip install "kafka-webhooks[schemas]"), or unset SCHEMA_REGISTRY_URL'
-            )
-        return self
 
 
 class DatabaseSettings(Group):
