@@ -78,7 +78,7 @@ class LoopAdapter(BaseAdapter):
         )
         self._most = max_connections
         self._pool = Pool(max_connections)
-        self._tokens = Tokens(self._fetch_token, self._authorized, poller.post, clock)
+        self._tokens = Tokens(self.fetch, self._authorized, poller.post, clock)
         self._sharing: Sharing | None = None  # made for the first request by HTTP/2
         self._open: dict[Transfer, None] = {}
         self._closed = False
@@ -114,6 +114,13 @@ class LoopAdapter(BaseAdapter):
             self.cancel(transfer)
             raise
         return transfer
+
+    def fetch(self, request: PreparedRequest, identity: TlsIdentity | None, callback: Callable[[Result], None]) -> None:
+        """Start sending a request for a token, whose time limit is the adapter's own."""
+        now = self._clock()
+        transfer = Transfer(request, callback, now, self._timeout, identity)
+        self._open[transfer] = None
+        self._contained(transfer, self._start)(transfer, now)
 
     def cancel(self, transfer: Transfer) -> None:
         """Drop a transfer in any state: its callback does not run. The connection it uses is closed."""
@@ -222,14 +229,6 @@ class LoopAdapter(BaseAdapter):
         elif isinstance(transfer.request, SignedRequest):
             transfer.request.authorize(found)
             self._start(transfer, self._clock())
-
-    def _fetch_token(
-        self, request: PreparedRequest, identity: TlsIdentity | None, callback: Callable[[Result], None]
-    ) -> None:
-        now = self._clock()
-        transfer = Transfer(request, callback, now, self._timeout, identity)
-        self._open[transfer] = None
-        self._contained(transfer, self._start)(transfer, now)
 
     # Opening a connection.
 

@@ -20,7 +20,7 @@ _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 
 _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
 _AHEAD = 0.8  # of a token's life, after which the next request starts a renewal; the old token serves meanwhile
 _MARGIN = 10.0  # seconds before its expiry from which a token is not used: it must be valid when the receiver reads it
-_FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
+FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _PAUSES = (1.0, 30.0)  # seconds between two fetches, after one that failed: the first, the longest
 _CODES = frozenset(  # errors that may be shown (RFC 6749, 4.1.2.1 and 5.2; RFC 8707): others may echo the secret
     (
@@ -120,7 +120,7 @@ class Tokens:
             return False
         token = grant.state.token
         if token is not None and token.text == grant.token:
-            if self._clock() - token.fetched_at < _FRESH:
+            if self._clock() - token.fetched_at < FRESH:
                 return False
             grant.state.token = None
         grant.renewed = True
