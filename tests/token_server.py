@@ -20,7 +20,8 @@ from urllib.parse import parse_qs
 class Tokens:
     """Issues tokens to clients. `clients` maps a client's id to its secret; the id is the token's subject.
 
-    `seconds` is the life of a token issued from now on. While `down`, the server answers 503. `issued` counts tokens.
+    `seconds` is the life of a token issued from now on. While `down`, the server answers 503. `issued` counts tokens;
+    `newest` is the last one.
     """
 
     def __init__(self, clients: dict[str, str]) -> None:
@@ -28,6 +29,7 @@ class Tokens:
         self.seconds = 3600.0
         self.down = False
         self.issued = 0
+        self.newest = ""
         self.port = 0
 
     def issue(self, subject: str) -> str:
@@ -35,7 +37,8 @@ class Tokens:
         self.issued += 1
         now = time.time()
         claims = {"sub": subject, "iat": now, "exp": now + self.seconds, "jti": uuid.uuid4().hex}
-        return f"{_encoded({'alg': 'none'})}.{_encoded(claims)}."
+        self.newest = f"{_encoded({'alg': 'none'})}.{_encoded(claims)}."
+        return self.newest
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from consumer.crypto.credentials import PluginFactory, Plugins
 from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
 from consumer.events.event import in_calendar
-from consumer.http.urls import parse_proxy, parse_target
+from consumer.http.urls import check_target, parse_proxy, parse_target
 
 Network = IPv4Network | IPv6Network
 TokenOf = Callable[[str | None], tuple[Any, ...]]  # librdkafka's oauth_cb: gives a token and its end in unix seconds
@@ -178,6 +178,16 @@ def _registry_url(text: str) -> str:
     return text
 
 
+def _token_url(text: str) -> str:
+    if "@" in text:
+        raise ValueError("holds a user or a password; set SCHEMA_REGISTRY_CLIENT_ID and SCHEMA_REGISTRY_CLIENT_SECRET")
+    check_target(text)
+    target = parse_target(text)
+    if target.scheme != "https" and not is_loopback(target.host):
+        raise ValueError("must start with https://, since it gets the client's secret; http:// is for loopback")
+    return text
+
+
 def _proxy(url: str) -> str:
     if url:
         parse_proxy(url)
@@ -328,6 +338,8 @@ Proxy = Annotated[str, AfterValidator(_proxy)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
+HeaderValue = Annotated[str, _named(r"[!-~]{1,1000}", "value of a header (visible ASCII, at most 1000 characters)")]
 OAuthCallback = Annotated[TokenOf, PlainValidator(_callback)]
 DatabaseTokens = Annotated[DatabaseTokenOf, PlainValidator(_callback)]
 AuthPlugins = Annotated[Plugins, PlainValidator(_plugins)]

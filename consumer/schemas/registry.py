@@ -1,9 +1,11 @@
 """Asks the schema registry, with confluent-kafka's client. Blocking; the only module that imports that client."""
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -12,9 +14,10 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from consumer.config.settings import SchemaSettings
-from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
+from consumer.errors import NotAuthorized, RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
 from consumer.schemas.protobuf import protobuf_decoder
+from consumer.schemas.registry_access import AccessTokens, authorization, client_certificate, token_key
 from consumer.schemas.wire_format import Decode, Framed, SchemaId
 
 NOT_FOUND = 404
@@ -31,20 +34,23 @@ T = TypeVar("T")
 class Registry:
     """The schemas of a registry. Several threads may ask at once."""
 
-    def __init__(self, settings: SchemaSettings) -> None:
-        """SettingsError: the file of certificates cannot be used."""
+    def __init__(self, settings: SchemaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        """SettingsError: a file of certificates or of a key cannot be used."""
         url = settings.url or ""
         hosts = [urlsplit(each.strip()).netloc for each in url.split(",")]
         self._place = f"schema registry at {', '.join(hosts)}"
         config: dict[str, object] = {"url": url, "timeout": TIMEOUT, "max.retries": 0}
-        if settings.user is not None and settings.password is not None:
-            config["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
+        config |= client_certificate(settings)
         if settings.ca_file is not None:
             config["ssl.ca.location"] = settings.ca_file
         try:
-            self._client = SchemaRegistryClient(config)
+            key = token_key(settings)
+            self._tokens = None if key is None else AccessTokens(key, TIMEOUT, clock)
+            self._client = SchemaRegistryClient(config | authorization(settings, self._tokens))
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"SCHEMA_REGISTRY_CA_FILE: {settings.ca_file} cannot be used: {error}") from None
+        kinds = {"BEARER_TOKEN": settings.bearer_token, "CLIENT_ID, SCHEMA_REGISTRY_SCOPE": settings.token_url}
+        self._checked = next((each for each, given in kinds.items() if given), "USER, SCHEMA_REGISTRY_PASSWORD")
 
     def decoder(self, schema_id: SchemaId) -> Decode:
         """The function that makes JSON of payloads of a schema.
@@ -102,11 +108,26 @@ class Registry:
 
     def _ask(self, schema_id: SchemaId, question: Callable[[], T]) -> T:
         try:
-            return question()
+            return self._renewing(question)
         except SchemaRegistryError as error:
             raise self._meant(schema_id, error) from None
+        except NotAuthorized as error:
+            raise RegistryUnavailable(
+                f"{self._place} cannot be asked: {error}; check SCHEMA_REGISTRY_TOKEN_URL, SCHEMA_REGISTRY_CLIENT_ID, "
+                "SCHEMA_REGISTRY_CLIENT_SECRET"
+            ) from None
         except Exception as error:  # noqa: BLE001 (the errors of the client and its HTTP library are not documented)
             raise RegistryUnavailable(f"{self._place} does not answer: {self._reason(error)}") from None
+
+    def _renewing(self, question: Callable[[], T]) -> T:
+        """The answer; a 401 may be the fault of an old access token, so one more request has a new token."""
+        try:
+            return question()
+        except SchemaRegistryError as error:
+            if self._tokens is None or error.http_status_code != HTTPStatus.UNAUTHORIZED:
+                raise
+            self._tokens.refused()
+            return question()
 
     def _meant(self, schema_id: SchemaId, error: SchemaRegistryError) -> Undecodable | RegistryUnavailable:
         status, code = error.http_status_code, error.error_code
@@ -117,7 +138,7 @@ class Registry:
         answer = f"{self._place} answers {status}"
         if status in _REFUSED:
             return RegistryUnavailable(
-                f"{answer}: check SCHEMA_REGISTRY_USER, SCHEMA_REGISTRY_PASSWORD, and that this user may read schemas"
+                f"{answer}: check SCHEMA_REGISTRY_{self._checked}, and that this user may read schemas"
             )
         if status == NOT_FOUND:
             if not isinstance(schema_id, int):
@@ -133,6 +154,8 @@ class Registry:
     def _reason(self, error: Exception) -> str:
         text = f"{type(error).__name__}: {error}"[:_TEXT_LENGTH]
         advice = "SCHEMA_REGISTRY_CA_FILE" if "CERTIFICATE" in text.upper() else "SCHEMA_REGISTRY_URL"
+        if " ALERT " in text.upper().replace("_", " "):  # the registry's own refusal
+            advice = "SCHEMA_REGISTRY_CERTIFICATE_FILE"
         return f"{' '.join(text.split())}; check {advice}"
 
 

@@ -95,6 +95,10 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
         (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "registry:8081", ""),
         (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "http://good,https://us:hidden@registry", ""),
         (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "https://us:12#hidden@registry", ""),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_TOKEN_URL", "https://us:hidden@id/token", "_CLIENT_SECRET"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_TOKEN_URL", "http://hidden.example/token", "https://"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_BEARER_TOKEN", "hidden\nx: y", "visible ASCII"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_LOGICAL_CLUSTER", "lsrc\nx: y", "visible ASCII"),
         (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:x@hidden@collector:4318", ""),
         (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:12/hidden@collector:4318", ""),
         (settings.ApiSettings, "API_TOKEN", "two words", ""),
@@ -266,6 +270,9 @@ def test_no_secret_is_in_a_representation() -> None:
         "KAFKA_SASL_PASSWORD": "hidden",
         "WEBHOOK_PROXY": "http://user:hidden@proxy:1",
         "SCHEMA_REGISTRY_PASSWORD": "hidden",
+        "SCHEMA_REGISTRY_BEARER_TOKEN": "hidden",
+        "SCHEMA_REGISTRY_CLIENT_SECRET": "hidden",
+        "SCHEMA_REGISTRY_KEY_PASSWORD": "hidden",
         "API_TOKEN": "hidden",
     }
     shown = repr(load_worker(values)) + repr(load(settings.ApiSettings, values))
@@ -280,6 +287,25 @@ def test_a_registry_needs_user_and_password_or_neither() -> None:
         line = refusal(settings.SchemaSettings, **registry, **{f"SCHEMA_REGISTRY_{there}": "hidden"})
         assert line.startswith(f"SCHEMA_REGISTRY_{there} is set without SCHEMA_REGISTRY_{missing}.")
         assert load(settings.SchemaSettings, {f"SCHEMA_REGISTRY_{there}": "x"}).url is None
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("USER PASSWORD BEARER_TOKEN", "SCHEMA_REGISTRY_USER and SCHEMA_REGISTRY_BEARER_TOKEN are set, .* Unset"),
+        ("BEARER_TOKEN TOKEN_URL CLIENT_ID CLIENT_SECRET", "SCHEMA_REGISTRY_BEARER_TOKEN and .*_TOKEN_URL are set, "),
+        ("TOKEN_URL CLIENT_ID", "SCHEMA_REGISTRY_CLIENT_ID is set without SCHEMA_REGISTRY_CLIENT_SECRET. Set both"),
+        ("BEARER_TOKEN SCOPE", "SCHEMA_REGISTRY_SCOPE is set without SCHEMA_REGISTRY_TOKEN_URL. "),
+        ("USER PASSWORD IDENTITY_POOL_ID", ".*_POOL_ID is set without SCHEMA_REGISTRY_BEARER_TOKEN or .*_TOKEN_URL. "),
+        ("KEY_FILE", "SCHEMA_REGISTRY_KEY_FILE is set without SCHEMA_REGISTRY_CERTIFICATE_FILE. "),
+    ],
+)
+def test_credentials_of_a_registry_fit_together(given: str, says: str) -> None:
+    """One line names those that contradict each other, or the one that is missing. None shows a secret."""
+    values = {f"SCHEMA_REGISTRY_{name}": "https://hidden/" for name in ("URL", *given.split())}
+    line = refusal(settings.SchemaSettings, **values)
+    assert re.match(says, line)
+    assert "hidden" not in line
 
 
 def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
@@ -312,6 +338,9 @@ SECRETS: dict[str, type[Any]] = {
     "DATABASE_URL": settings.DatabaseSettings,
     "DATABASE_WALLET_PASSWORD": settings.DatabaseSettings,
     "SCHEMA_REGISTRY_PASSWORD": settings.SchemaSettings,
+    "SCHEMA_REGISTRY_BEARER_TOKEN": settings.SchemaSettings,
+    "SCHEMA_REGISTRY_CLIENT_SECRET": settings.SchemaSettings,
+    "SCHEMA_REGISTRY_KEY_PASSWORD": settings.SchemaSettings,
     "WEBHOOK_ENCRYPTION_KEY": settings.DatabaseSettings,
     "WEBHOOK_SECRET": settings.SigningSettings,
 }

@@ -1,5 +1,6 @@
 """A schema registry for each test, and its clients."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -22,7 +23,7 @@ def client_of() -> Iterator[Callable[..., Registry]]:
     """Makes clients of a registry with these settings besides its URL, and closes them in the end."""
     with ExitStack() as stack:
 
-        def client(registry: SchemaRegistry, **settings: Any) -> Registry:
-            return stack.enter_context(closing(Registry(registry.settings(**settings))))
+        def client(registry: SchemaRegistry, clock: Callable[[], float] = time.monotonic, **settings: Any) -> Registry:
+            return stack.enter_context(closing(Registry(registry.settings(**settings), clock)))
 
         yield client

@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import time
 import uuid
 from base64 import b64encode
@@ -22,10 +23,11 @@ Answer = tuple[int, Any]
 class SchemaRegistry:
     """`down`: connections close without an answer. `slow`: seconds before each answer. `status`: of all answers.
 
-    `guids`: whether it knows them.
+    `guids`: whether it knows them. `authorization`: the header that requests must have, if any. `tls`: it is reached by
+    https.
     """
 
-    def __init__(self, user: str = "", password: str = "") -> None:
+    def __init__(self, user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.schemas: list[dict[str, Any]] = []
         self.subjects: dict[str, list[int]] = {}
         self.asked: list[str] = []  # paths of GET requests
@@ -33,7 +35,9 @@ class SchemaRegistry:
         self.slow = 0.0
         self.status = 0
         self.guids = True
-        self._authorization = "Basic " + b64encode(f"{user}:{password}".encode()).decode() if user else ""
+        self.headers: dict[str, str] = {}  # of the last request; names in lower case
+        self.answer_headers: dict[str, str] = {}
+        self.authorization = "Basic " + b64encode(f"{user}:{password}".encode()).decode() if user else ""
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,10 +56,12 @@ class SchemaRegistry:
                 if registry.down:
                     self.close_connection = True
                     return
+                registry.headers = {name.lower(): value for name, value in self.headers.items()}
                 status, answer = registry.answer(self.path, body, self.headers.get("authorization", ""))
                 text = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(status)
-                self.send_header("content-length", str(len(text)))
+                for name, value in {"content-length": str(len(text)), **registry.answer_headers}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(text)
 
@@ -63,14 +69,16 @@ class SchemaRegistry:
                 """Log nothing, to keep the test's output clean."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
 
     def settings(self, **more: Any) -> SchemaSettings:
         """The settings of a client that uses it."""
-        if isinstance(password := more.pop("password", None), str):
-            more["password"] = SecretStr(password)
+        for name in {"password", "bearer_token", "client_secret", "key_password"} & more.keys():
+            more[name] = SecretStr(more[name])
         return SchemaSettings(**{"url": self.url, **more})
 
     def close(self) -> None:
@@ -98,7 +106,7 @@ class SchemaRegistry:
         """The registry's answer to a request."""
         parts = urlsplit(target)
         path = unquote(parts.path)
-        if authorization != self._authorization and self._authorization:
+        if authorization != self.authorization and self.authorization:
             return 401, {"error_code": 401, "message": "Unauthorized"}
         if self.status:
             return self.status, "<html>no registry</html>" if self.status == 404 else {"message": "not today"}
@@ -134,9 +142,9 @@ class SchemaRegistry:
 
 
 @contextmanager
-def schema_registry(user: str = "", password: str = "") -> Iterator[SchemaRegistry]:
+def schema_registry(user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> Iterator[SchemaRegistry]:
     """A registry that is closed in the end."""
-    registry = SchemaRegistry(user, password)
+    registry = SchemaRegistry(user, password, tls)
     try:
         yield registry
     finally:

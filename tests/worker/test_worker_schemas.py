@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from consumer.schemas.registry import Registry
 from tests.records import in_front
 from tests.schemas.orders import as_json, serializers
 from tests.schemas.registry_server import SchemaRegistry
+from tests.secure_broker import Certificates
+from tests.token_server import token_server
 from tests.waiting import eventually
 from tests.worker.test_worker import Rig
 from tests.worker.test_worker import rig as rig  # noqa: PLC0414 (a fixture)
@@ -91,6 +94,27 @@ def test_partitions_that_leave_while_waiting_are_left_unchanged(
     rig.stop()
     assert [json.loads(request.body)["id"] for request in rig.receiver.requests] == [1, 2, 3]
     assert rig.committed() == 3
+
+
+def test_records_wait_for_a_token_server_that_is_down(
+    rig: Rig, registry: SchemaRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No record is dead-lettered: /readyz gives the reason, and all arrive once the server gives tokens."""
+    pki = Certificates(tmp_path)
+    rig.subscribe("/one", "order.paid")
+    rig.write(*orders(registry, 1, 2))
+    with token_server({"webhooks": "s"}, pki.server_tls()) as tokens:
+        tokens.down = True
+        url, files = f"https://127.0.0.1:{tokens.port}/token", {"ca_file": str(pki.authority)}
+        settings = registry.settings(token_url=url, client_id="webhooks", client_secret="s", **files)
+        with closing(Registry(settings)) as client:
+            rig.load_schema = client.decoder
+            rig.start(monkeypatch)
+            assert "no access token from 127.0.0.1" in reason_of(rig)
+            tokens.down = False
+            eventually(lambda: len(rig.receiver.requests) == 2)
+            rig.stop()
+    assert rig.committed() == 2
 
 
 def test_check_uses_the_registry(registry: SchemaRegistry) -> None:
