@@ -102,7 +102,8 @@ def masked_start(text: str, secrets: Sequence[str], most: int) -> str:
     text = text[: most + max(map(len, secrets), default=0)]
     for secret in secrets:
         text = text.replace(secret, _HIDDEN * len(secret))  # as long, so that the end of the start stays in place
-    return _RUNS.sub(MASK, text[:most])[:most]
+    text = text[:most]
+    return _RUNS.sub(MASK, text)[:most] if _HIDDEN in text else text
 
 
 class Certificate(NamedTuple):
