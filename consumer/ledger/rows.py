@@ -254,7 +254,9 @@ def _headers(text: str) -> dict[str, bytes | None] | None:
         return None
     headers: dict[str, bytes | None] = {}
     for name, value in found.items():
-        if isinstance(value, str):
+        if value is None:
+            headers[name] = None
+        elif isinstance(value, str):
             headers[name] = value.encode()
         elif isinstance(value, dict) and isinstance(octets := value.get("base64"), str):
             with suppress(ValueError):  # edited by hand
@@ -263,10 +265,9 @@ def _headers(text: str) -> dict[str, bytes | None] | None:
 
 
 def stored_headers(headers: Mapping[str, bytes | None]) -> str:
-    """The headers that have a value as a JSON object, as `event_of` reads it: texts, and `base64` of other bytes."""
-    as_text = texts(headers)
-    others = {name: value for name, value in headers.items() if value is not None and name not in as_text}
-    return json.dumps(as_text | {name: {"base64": b64encode(each).decode()} for name, each in others.items()})
+    """The headers as a JSON object, as `event_of` reads it: texts, nulls, and `base64` of other bytes."""
+    octets = {name: each and {"base64": b64encode(each).decode()} for name, each in headers.items()}
+    return json.dumps({**octets, **texts(headers)})  # in their order; an empty value is a text
 
 
 def pair_of(row: AnyRow) -> OrderingKey | None:
