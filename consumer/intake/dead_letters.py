@@ -1,6 +1,7 @@
 """Dead letters: records that cannot become deliveries, written unchanged to a topic of their own.
 
-Only headers that begin with `dead-letter-` are replaced. `worker.polling` sends what `decode` refuses.
+Only headers that begin with `dead-letter-` are replaced. `worker.polling` sends what `decode` refuses. `Letters` writes
+events that were given up too.
 
 A record counts as stored only when all in-sync replicas have it. Until then it stays in memory and is sent again with
 back-off. Its offset does not move, so nothing is lost while the topic is missing, full or unreachable.
@@ -40,8 +41,9 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclass(slots=True, eq=False)
 class _Letter:
-    """A dead letter that is not stored yet. `size` is an index into `_SIZES`: how much of the record is sent."""
+    """A letter that is not stored yet. `size` is an index into `_SIZES`: how much of the record is sent."""
 
+    prefix: str
     record: Record
     headers: Headers
     on_stored: Callable[[], None]
@@ -52,14 +54,16 @@ class _Letter:
 _Content = tuple[bytes | None, bytes | None, Headers]
 
 
-class DeadLetters(Part):
-    """Sends dead letters; used by one thread."""
+class Letters(Part):
+    """Writes records to a topic, with headers of ours, which begin with a `prefix`; used by one thread."""
 
-    def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, topic: str, purpose: Purpose, prefix: str, clock: Callable[[], float]
+    ) -> None:
         """Raises SettingsError if librdkafka refuses a setting. Omits unknown properties; Source has warned of them."""
-        self._group = kafka.group_id
         self._clock = clock
-        self._topic = AcknowledgedTopic(kafka, kafka.dead_letter_topic, _PURPOSE, _DEFAULTS, clock)
+        self._prefix = prefix
+        self._topic = AcknowledgedTopic(kafka, topic, purpose, _DEFAULTS, clock)
         self._sent: dict[int, _Letter] = {}
         self._waiting: list[tuple[float, int, _Letter]] = []
         self._numbers = count()
@@ -67,12 +71,12 @@ class DeadLetters(Part):
 
     @property
     def pending(self) -> int:
-        """How many dead letters are not acknowledged. They are in memory, so callers of `send` keep this bounded."""
+        """How many letters are not acknowledged. They are in memory, so callers of `write` keep this bounded."""
         return len(self._sent) + len(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Whether dead letters are pending."""
+        """Whether letters are pending."""
         return self.pending > 0
 
     def holds(self, topic_partitions: Collection[TopicPartition]) -> bool:
@@ -87,13 +91,13 @@ class DeadLetters(Part):
 
     @property
     def fault(self) -> str | None:
-        """Why dead letters do not get through, and what to do; None while they do."""
+        """Why letters do not get through, and what to do; None while they do."""
         return self._topic.fault
 
-    def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
-        """Dead-letter `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have the record."""
+    def write(self, record: Record, headers: Headers, on_stored: Callable[[], None]) -> None:
+        """Write `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have the record."""
         self._bytes += record.size
-        self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
+        self._produce(_Letter(self._prefix, record, headers, on_stored))
 
     def poll(self, now: float) -> None:
         """Serve acknowledgements and send due retries. Errors of an `on_stored` propagate."""
@@ -113,7 +117,7 @@ class DeadLetters(Part):
             self._produce(letter)
 
     def close(self) -> None:
-        """Drop pending dead letters: their offsets are not committed, so the partitions' next owners send them."""
+        """Drop pending letters: they are still owed, and another worker sends them."""
         self._topic.close()
         self._sent.clear()
         self._waiting.clear()
@@ -151,6 +155,19 @@ class DeadLetters(Part):
         wait = seconds_after(letter.failures, *BACK_OFF)
         heapq.heappush(self._waiting, (self._clock() + wait, next(self._numbers), letter))
 
+
+class DeadLetters(Letters):
+    """Sends dead letters."""
+
+    def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """SettingsError: librdkafka refuses a setting."""
+        super().__init__(kafka, kafka.dead_letter_topic, _PURPOSE, OURS, clock)
+        self._group = kafka.group_id
+
+    def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
+        """Dead-letter `record`, as `write` does. Its offset moves once it is stored."""
+        self.write(record, self._describe(record, reason, detail), on_stored)
+
     def _describe(self, record: Record, reason: str, detail: str) -> Headers:
         return [
             ("dead-letter-topic", record.partition.topic.encode()),
@@ -170,7 +187,7 @@ def _whole(letter: _Letter) -> _Content:
     headers = letter.record.headers
     original = () if headers is None or isinstance(headers, Unreadable) else headers
     # Without a producer's `dead-letter-size`, say, which would make a whole record look cut.
-    kept = [each for each in original if not each[0].startswith(OURS)]
+    kept = [each for each in original if not each[0].startswith(letter.prefix)]
     return letter.record.key, letter.record.value, kept + letter.headers
 
 
@@ -184,8 +201,8 @@ def _bare(letter: _Letter) -> _Content:
 
 
 def _measures(letter: _Letter) -> Headers:
-    value = letter.record.value or b""
-    return [("dead-letter-size", b"%d" % len(value)), ("dead-letter-sha256", sha256(value).hexdigest().encode())]
+    value, digest = letter.record.value or b"", sha256(letter.record.value or b"").hexdigest()
+    return [(f"{letter.prefix}size", b"%d" % len(value)), (f"{letter.prefix}sha256", digest.encode())]
 
 
 # Tried in this order: the next form follows when the topic or librdkafka calls one too large.

@@ -72,7 +72,11 @@ def test_dead_letter_headers_and_reasons() -> None:
     """All headers and reasons of a dead letter, and no others, are documented."""
     table = {name: says for names, says in rows("docs/operations.md", "Dead letters") for name in code(names)}
     letters = (ROOT / "consumer/intake/dead_letters.py").read_text()
-    assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
+    measures = re.findall(r'\{letter\.prefix\}([a-z0-9]+)"', letters)
+    assert set(table) == {
+        *re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters),
+        *(f"dead-letter-{each}" for each in measures),
+    }
     undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', SOURCE))
     undecodable |= set(re.findall(r'Unreadable\("(\w+)"', (ROOT / "consumer/intake/record.py").read_text()))
     assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}
