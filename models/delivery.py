@@ -83,7 +83,7 @@ class Payload(Base):
     body: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Value of the record. Null: empty.")
     tenant: Mapped[str | None] = mapped_column(String(TENANT_LENGTH), comment="Tenant of the event. Null: none.")
     record_headers: Mapped[str | None] = mapped_column(
-        Text, comment="Headers of the record, as a JSON object: texts, and objects with base64. Null: none."
+        Text, comment="Headers of the record, as a JSON object: texts, nulls, and objects with base64. Null: none."
     )
 
 
@@ -121,6 +121,8 @@ class ParkedDelivery(Base):
             "ix_webhook_deliveries_order",
             *("group_id", "status", "topic", "partition_no", "order_key", "subscription_id", "record_offset"),
         ),
+        # Null in most rows, which Oracle leaves out: what the exhausted topic lacks is found without a search.
+        Index("ix_webhook_deliveries_given_up", "unpublished_by"),
         {
             "sqlite_autoincrement": True,
             "comment": "Deliveries that left memory: owed, given up, or delivered from here.",
@@ -186,6 +188,10 @@ class ParkedDelivery(Base):
     last_response: Mapped[str | None] = mapped_column(
         String(RESPONSE_LENGTH),
         comment="Start of the last failed answer, escaped to ASCII. Untrusted: the receiver wrote it.",
+    )
+    unpublished_by: Mapped[str | None] = mapped_column(
+        String(GROUP_LENGTH),
+        comment="Its group, from when it is given up until KAFKA_EXHAUSTED_TOPIC has its event. Null: else.",
     )
 
 

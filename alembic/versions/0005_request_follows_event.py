@@ -1,7 +1,6 @@
 """The request follows the event: its method, computed headers, and record headers that go on; another signature.
 
-Answers are reported on the attempts topic.
-
+Answers are reported on the attempts topic. Deliveries that were given up wait for the exhausted topic: all that there are wait now.
 No table is copied: the new columns have a default or may be null. Comments are those of the models.
 """
 
@@ -17,7 +16,8 @@ down_revision: str | None = "0004"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
-SUBSCRIPTIONS, PAYLOADS = "webhook_subscriptions", "webhook_payloads"
+SUBSCRIPTIONS, PAYLOADS, DELIVERIES = "webhook_subscriptions", "webhook_payloads", "webhook_deliveries"
+GIVEN_UP = "ix_webhook_deliveries_given_up"
 METHOD, COMPUTED, REPORT = "ck_webhook_subs_method", "ck_webhook_subs_computed", "ck_webhook_subs_report"
 TEXTS = ("pass_headers", "signature_template", "answer_headers")
 METHODS = "method IN ('POST', 'PUT', 'PATCH', 'DELETE')"
@@ -49,10 +49,16 @@ def upgrade() -> None:
         op.alter_column(PAYLOADS, "record_headers", comment=about, existing_type=sa.Text())
     for name in TEXTS:
         op.add_column(SUBSCRIPTIONS, sa.Column(name, sa.String(1000), comment=_comment(name)))
+    about = Base.metadata.tables[DELIVERIES].columns["unpublished_by"].comment
+    op.add_column(DELIVERIES, sa.Column("unpublished_by", sa.String(255), comment=about))
+    op.create_index(GIVEN_UP, DELIVERIES, ("unpublished_by",))
+    op.execute(f"UPDATE {DELIVERIES} SET unpublished_by = group_id WHERE status = 'exhausted'")  # noqa: S608 (a constant)
 
 
 def downgrade() -> None:
     """Drop them. Requests are then the same for each event."""
+    op.drop_index(GIVEN_UP, DELIVERIES)
+    op.drop_column(DELIVERIES, "unpublished_by")
     if not _on_sqlite():  # which drops a check with its column
         for rule in (COMPUTED, REPORT, METHOD):
             op.drop_constraint(rule, SUBSCRIPTIONS, type_="check")

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     exists,
     insert,
     or_,
@@ -150,6 +151,7 @@ _MAKE_DUE = (
         next_attempt_at=_NOW,
         schedule_start=ParkedDelivery.attempt,
         updated_at=_NOW,
+        unpublished_by=None,
     )
 )
 _theirs, _copy = aliased(ParkedDelivery), aliased(Payload)
@@ -168,7 +170,11 @@ _COPY_PAYLOAD = insert(Payload).from_select(
 _MOVE = (
     update(ParkedDelivery)
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.group_id == bind(ParkedDelivery.group_id))
-    .values(group_id=_TO, updated_at=bindparam("b_now", type_=ParkedDelivery.updated_at.type))
+    .values(
+        group_id=_TO,
+        updated_at=bindparam("b_now", type_=ParkedDelivery.updated_at.type),
+        unpublished_by=case((ParkedDelivery.unpublished_by.is_not(None), _TO)),
+    )
 )
 _owner = aliased(Subscription)
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
 from consumer.database.charset import refuse, shortcoming
-from consumer.database.statements import any_of, pieces, pieces_of
+from consumer.database.statements import AnyRow, any_of, pieces, pieces_of
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox
@@ -42,6 +42,8 @@ from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
+_Key = tuple[RecordId, int, int]  # record, subscription, replay: what identifies a delivery
+
 BATCH_BYTES = 16 * 2**20
 UNWANTED = "not sent: the filter does not want it"
 
@@ -56,6 +58,7 @@ _DELIVERY = (
     ParkedDelivery.filter_pending,
     ParkedDelivery.created_at,
     ParkedDelivery.updated_at,
+    ParkedDelivery.unpublished_by,
     *ATTEMPTS,
 )
 # VALUES, not SELECT: a body over 4,000 bytes is bound as LONG, which Oracle takes in VALUES only (ORA-01461).
@@ -93,7 +96,11 @@ _MADE = {
 _SCHEDULE = bindparam("b_schedule_start", type_=ParkedDelivery.schedule_start.type)
 _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
 _RESCHEDULE = update(ParkedDelivery).where(*_SAME).values(_MADE)
-_GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(ParkedDelivery.status)})
+_GIVE_UP = (
+    update(ParkedDelivery)
+    .where(*_SAME)
+    .values(_MADE | {"status": bind(ParkedDelivery.status), "unpublished_by": ParkedDelivery.group_id})
+)
 _DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
 _UNWANTED = (  # counts no attempt, so the attempt count does not reveal a repetition
     update(ParkedDelivery)
@@ -144,8 +151,12 @@ def check(engine: Engine, event: Event) -> None:
 
 def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
     """Each delivery once, in an order common to all processes: two of them with the same rows do not deadlock."""
-    unique = {(row.event.record, row.subscription_id, row.replay): row for row in reversed(rows)}
+    unique = {_key_of(row): row for row in reversed(rows)}
     return [unique[key] for key in sorted(unique)]
+
+
+def _key_of(row: NewDelivery) -> _Key:
+    return row.event.record, row.subscription_id, row.replay
 
 
 def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], now: float) -> None:
@@ -207,10 +218,21 @@ def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[in
 
 def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[OperationalEvent]:
     """The operational events of rows that are stored as exhausted with the same number of attempts."""
-    stored = set()
+    stored = {(*key, row.attempt) for key, row in exhausted(connection, group, rows).items()}
+    return [row.operation for row in rows if row.operation and (*_key_of(row), row.attempt) in stored]
+
+
+def exhausted(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> dict[_Key, AnyRow]:
+    """The rows (id, attempt) of those deliveries, which are `in_order`, that are stored as exhausted."""
+    wanted = set(map(_key_of, rows))
+    stored: dict[_Key, AnyRow] = {}
     for (topic, partition), here in groupby(rows, lambda row: row.event.record.topic_partition):
         statement = select(
-            *RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay, ParkedDelivery.attempt
+            ParkedDelivery.id,
+            *RECORD,
+            ParkedDelivery.subscription_id,
+            ParkedDelivery.replay,
+            ParkedDelivery.attempt,
         ).where(
             ParkedDelivery.group_id == group,
             ParkedDelivery.topic == topic,
@@ -218,13 +240,8 @@ def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) 
             any_of(ParkedDelivery.record_offset.expression, sorted({row.event.record.offset for row in here})),
             ParkedDelivery.status == Status.EXHAUSTED,
         )
-        for row in connection.execute(statement):
-            stored.add((record_of(row), row.subscription_id, row.replay, row.attempt))
-    return [
-        row.operation
-        for row in rows
-        if row.operation and (row.event.record, row.subscription_id, row.replay, row.attempt) in stored
-    ]
+        stored |= {(record_of(row), row.subscription_id, row.replay): row for row in connection.execute(statement)}
+    return {key: row for key, row in stored.items() if key in wanted}
 
 
 def _batches(rows: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
@@ -283,6 +300,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_filter_pending": int(row.filter_pending),
             "b_created_at": time_of(now),
             "b_updated_at": time_of(now),
+            "b_unpublished_by": group if row.status == "exhausted" else None,
             "b_attempt": row.attempt,
             "b_schedule_start": row.schedule_start,
             "b_first_attempt_at": time_of(first.at) if first else None,

@@ -250,18 +250,27 @@ def by_no_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((condition, _YES)) == _YES
 
 
-def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
-    """All groups' rows in these states that last changed before a time (unix seconds), in steps of `by_id`."""
+def ended_before(
+    engine: Engine, statuses: Collection[Status], before: float, published_by: str | None = None
+) -> Iterator[list[AnyRow]]:
+    """All groups' rows in these states that last changed before a time (unix seconds), in steps of `by_id`.
+
+    `published_by`: only rows of this group that do not wait for the exhausted topic.
+    """
+    theirs = ParkedDelivery.group_id == published_by, ParkedDelivery.unpublished_by.is_(None)
     return by_id(
         engine,
         select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).order_by(ParkedDelivery.id),
         ParkedDelivery.status.in_(sorted(statuses)),
         ParkedDelivery.updated_at < time_of(before),
+        *(() if published_by is None else theirs),
     )
 
 
-def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[Purged]:
-    """Delete deliveries that ended before a time (unix seconds), and payloads left unused.
+def purge(
+    engine: Engine, statuses: Collection[Status], before: float, published_by: str | None = None
+) -> Iterator[Purged]:
+    """Delete deliveries that ended before a time (unix seconds), and payloads left unused; as in `ended_before`.
 
     `statuses` are EXHAUSTED, DELIVERED, or both; an open status raises ValueError. Yields after each transaction; an
     interrupted purge has deleted whole steps, and another call goes on. The rows also tell a restarted worker which
@@ -269,7 +278,7 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
     """
     if owed := set(statuses) & set(OPEN):
         raise ValueError(f"open deliveries cannot be purged: {', '.join(sorted(owed))}")
-    for rows in ended_before(engine, statuses, before):
+    for rows in ended_before(engine, statuses, before, published_by):
         yield in_transaction(engine, partial(_purge, rows=rows)) if rows else Purged(0, 0)
 
 
@@ -331,7 +340,13 @@ _RESUME = _changed(
     status=Status.PARKED,
     next_attempt_at=bindparam("b_now", type_=ParkedDelivery.next_attempt_at.type),
 )
-_EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
+_EXHAUST = _changed(
+    *OPEN,
+    status=Status.EXHAUSTED,
+    last_error=REMOVED,
+    next_attempt_at=None,
+    unpublished_by=ParkedDelivery.group_id,
+)
 
 
 def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:

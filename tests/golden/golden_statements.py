@@ -25,6 +25,7 @@ from consumer.ledger import (
     backlogs,
     cursors,
     due,
+    given_up,
     marks,
     ordering,
     outbox,
@@ -186,7 +187,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Insert payloads, an array.",
             "Workers, hot: insert the deliveries that are not stored yet, an array.",
         ),
-        "ledger.store._announced": ("Which of these rows are stored as exhausted, and need an operational event?",),
+        "ledger.store.exhausted": (
+            "Which of these rows are stored as exhausted, need an operational event, or are sent from the topic?",
+        ),
         "ledger.store._record": (
             "Failed attempts that are retried, an array.",
             "Failed last attempts, an array.",
@@ -320,9 +323,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The same, of a topic and a tenant.",
             "A replay: its rows of a step by state.",
             "A replay: the due times of its rows in a step.",
-            "`purge`: the rows of a step that ended long ago.",
+            "`purge`, WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago; the latter: that the topic has.",
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
+        "ledger.given_up.unpublished": ("The leader: rows that the exhausted topic lacks.",),
+        "ledger.given_up.note_published": ("The exhausted topic has these rows, an array.",),
         "ledger.upkeep.purge_replays": (
             "Delete replays that ended long ago.",
             "Delete the cursors of deleted replays.",
@@ -336,6 +341,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The rows of a step that can be sent again.",
             "Make them due, an array.",
             "The same, of an event type and a tenant.",
+        ),
+        "ledger.given_up._restore": (
+            "`redeliver --from-topic`: the order of these subscriptions, if they exist.",
+            "The exhausted topic has the rows that are stored again, an array.",
         ),
         "ledger.ordering.ahead": ("One delivery: the first open one of its ordering key, if that precedes it.",),
         "ledger.admin.of_record": ("Who got an event: the stored deliveries of its record.",),
@@ -686,6 +695,7 @@ def _command(engine: Engine) -> None:
     search.of_replay(engine, replay, 1)
     search.next_of_replay(engine, replay)
     search.next_of(engine, [1, 2])
+    given_up.restore(engine, GROUP, [ordered(70, 1, status="exhausted", next_attempt_at=None)], T)
     list(admin.adopt(engine, GROUP, "another", T))
     backlogs.count(engine, GROUP)
     backlogs.topics(engine)
@@ -715,6 +725,8 @@ def _keep(engine: Engine) -> None:
     outbox.expire(engine, group, 0.0)
     repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
+    given_up.note_published(engine, given_up.unpublished(engine, group, 10))
+    list(given_up.purge(engine, group, T))
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
     upkeep.replays_ended_before(engine, T)
     upkeep.purge_replays(engine, T)

@@ -170,7 +170,9 @@ def test_stored_deliveries_are_sent_after_the_migration(old: Engine, upgrade: Up
     """Rows of a replay are due; the held ones of a disabled subscription are, too, once it is enabled."""
     number = replay(old)
     run(old, SUBSCRIPTION.format(0))
+    run(old, "ALTER TABLE webhook_deliveries ADD unpublished_by VARCHAR(255)")  # what stores rows now has it
     park(old, parked(make_event(1), 1), parked(make_event(2), 1, replay=number, attempt=0), parked(make_event(3), 2))
+    run(old, "ALTER TABLE webhook_deliveries DROP COLUMN unpublished_by")
     run(old, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = 2")
     upgrade(old)
     upkeep.reconcile(old, 1000.0)

@@ -240,7 +240,7 @@ ORDER BY
 -- ledger.admin._redeliver
 -- Make them due, an array.
 -- A call has only the requested conditions.
-UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
+UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt, unpublished_by = :unpublished_by
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -320,6 +320,23 @@ WHERE
   END = 1
 ORDER BY
   webhook_deliveries.id
+;
+
+-- ledger.given_up._restore
+-- `redeliver --from-topic`: the order of these subscriptions, if they exist.
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.ordering
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+;
+
+-- ledger.given_up._restore
+-- The exhausted topic has the rows that are stored again, an array.
+UPDATE webhook_deliveries SET unpublished_by = :unpublished_by
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
 
 -- ledger.ordering.ahead
@@ -708,7 +725,9 @@ WHERE
 
 -- ledger.admin._adopt
 -- Move the rows, an array.
-UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now
+UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now, unpublished_by = CASE WHEN (
+  webhook_deliveries.unpublished_by IS NOT NULL
+) THEN :b_to END
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.group_id = :b_group_id
 ;

@@ -76,6 +76,7 @@ INSERT INTO webhook_deliveries (
   filter_pending,
   created_at,
   updated_at,
+  unpublished_by,
   attempt,
   schedule_start,
   first_attempt_at,
@@ -101,15 +102,16 @@ SELECT
   :b_filter_pending AS anon_12,
   :b_created_at AS anon_13,
   :b_updated_at AS anon_14,
-  :b_attempt AS anon_15,
-  :b_schedule_start AS anon_16,
-  :b_first_attempt_at AS anon_17,
-  :b_first_error AS anon_18,
-  :b_first_status AS anon_19,
-  :b_last_attempt_at AS anon_20,
-  :b_last_error AS anon_21,
-  :b_last_status AS anon_22,
-  :b_last_response_0 || :b_last_response_1 AS anon_23
+  :b_unpublished_by AS anon_15,
+  :b_attempt AS anon_16,
+  :b_schedule_start AS anon_17,
+  :b_first_attempt_at AS anon_18,
+  :b_first_error AS anon_19,
+  :b_first_status AS anon_20,
+  :b_last_attempt_at AS anon_21,
+  :b_last_error AS anon_22,
+  :b_last_status AS anon_23,
+  :b_last_response_0 || :b_last_response_1 AS anon_24
 FROM DUAL
 WHERE
   NOT (
@@ -129,9 +131,10 @@ WHERE
   )
 ;
 
--- ledger.store._announced
--- Which of these rows are stored as exhausted, and need an operational event?
+-- ledger.store.exhausted
+-- Which of these rows are stored as exhausted, need an operational event, or are sent from the topic?
 SELECT
+  webhook_deliveries.id,
   webhook_deliveries.group_id,
   webhook_deliveries.topic,
   webhook_deliveries.partition_no,
@@ -200,7 +203,7 @@ END, first_error = CASE
   ELSE webhook_deliveries.first_error
 END, last_attempt_at = :b_last_attempt_at, last_response = (
   :b_last_response_0 || :b_last_response_1
-)
+), unpublished_by = webhook_deliveries.group_id
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt

@@ -81,7 +81,7 @@ WHERE
 
 -- ledger.upkeep._follow
 -- Exhaust rows of removed subscriptions, an array.
-UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP), unpublished_by = webhook_deliveries.group_id
 WHERE
   webhook_deliveries.id = :b_id
   AND (
@@ -513,7 +513,7 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- `purge`: the rows of a step that ended long ago.
+-- `purge`, WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago; the latter: that the topic has.
 -- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
@@ -526,10 +526,16 @@ SELECT
 FROM webhook_deliveries
 WHERE
   CASE WHEN (
-    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+    webhook_deliveries.status IN (:status_1_1)
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.updated_at < :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.unpublished_by IS NULL
   ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
@@ -541,6 +547,31 @@ ORDER BY
 DELETE FROM webhook_deliveries
 WHERE
   webhook_deliveries.status = :b_status AND webhook_deliveries.id = :b_id
+;
+
+-- ledger.given_up.unpublished
+-- The leader: rows that the exhausted topic lacks.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.unpublished_by = :unpublished_by_1
+    AND CASE WHEN (
+      webhook_deliveries.status = :status_1
+    ) THEN 1 END = 1
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.given_up.note_published
+-- The exhausted topic has these rows, an array.
+UPDATE webhook_deliveries SET unpublished_by = :unpublished_by
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
 
 -- ledger.upkeep.purge_replays

@@ -443,7 +443,7 @@ COMMENT ON COLUMN webhook_payloads.tenant IS 'Tenant of the event. Null: none.'
 
 /
 
-COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, and objects with base64. Null: none.'
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, nulls, and objects with base64. Null: none.'
 
 /
 
@@ -1236,7 +1236,7 @@ COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to send. Visible ASCII. It
 
 /
 
-COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, and objects with base64. Null: none.'
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, nulls, and objects with base64. Null: none.'
 
 /
 
@@ -1245,6 +1245,30 @@ ALTER TABLE webhook_subscriptions ADD pass_headers VARCHAR2(1000 CHAR)
 /
 
 COMMENT ON COLUMN webhook_subscriptions.pass_headers IS 'Record headers that go on, such as x-*,correlation-id. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD signature_template VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_template IS 'Another signature: stripe, github, shopify, slack, paddle, or a JSON object. Null: none.'
+
+/
+
+ALTER TABLE webhook_deliveries ADD unpublished_by VARCHAR2(255 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_deliveries.unpublished_by IS 'Its group, from when it is given up until KAFKA_EXHAUSTED_TOPIC has its event. Null: else.'
+
+/
+
+CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by)
+
+/
+
+UPDATE webhook_deliveries SET unpublished_by = group_id WHERE status = 'exhausted'
 
 /
 

@@ -21,6 +21,7 @@ SELECT
   anon_1.pass_headers,
   anon_1.signature_header,
   anon_1.signature_prefix,
+  anon_1.signature_template,
   anon_1.gzip_above,
   anon_1.http_version,
   anon_1.timeout_seconds,
@@ -56,6 +57,7 @@ FROM (
     webhook_subscriptions.pass_headers AS pass_headers,
     webhook_subscriptions.signature_header AS signature_header,
     webhook_subscriptions.signature_prefix AS signature_prefix,
+    webhook_subscriptions.signature_template AS signature_template,
     webhook_subscriptions.gzip_above AS gzip_above,
     webhook_subscriptions.http_version AS http_version,
     webhook_subscriptions.timeout_seconds AS timeout_seconds,
@@ -101,6 +103,7 @@ FROM (
     webhook_subscriptions.pass_headers AS pass_headers,
     webhook_subscriptions.signature_header AS signature_header,
     webhook_subscriptions.signature_prefix AS signature_prefix,
+    webhook_subscriptions.signature_template AS signature_template,
     webhook_subscriptions.gzip_above AS gzip_above,
     webhook_subscriptions.http_version AS http_version,
     webhook_subscriptions.timeout_seconds AS timeout_seconds,
@@ -159,6 +162,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
@@ -214,6 +218,7 @@ INSERT INTO webhook_subscriptions (
   batch_wait_ms,
   signature_header,
   signature_prefix,
+  signature_template,
   custom_headers,
   method,
   header_expressions,
@@ -245,6 +250,7 @@ VALUES
     :batch_wait_ms,
     :signature_header,
     :signature_prefix,
+    :signature_template,
     :custom_headers,
     :method,
     :header_expressions,
@@ -305,6 +311,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
@@ -345,7 +352,7 @@ UPDATE webhook_subscriptions SET url = (
   :event_filter_0_1 || :event_filter_1_1
 ), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
   :projection_0_1 || :projection_1_1
-), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
+), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, signature_template = :signature_template, custom_headers = (
   :custom_headers_0_1 || :custom_headers_1_1
 ), method = :method, header_expressions = (
   :header_expressions_0_1 || :header_expressions_1_1
@@ -793,6 +800,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
@@ -856,6 +864,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
@@ -934,6 +943,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
@@ -1013,6 +1023,7 @@ SELECT
   webhook_subscriptions.pass_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.signature_template,
   webhook_subscriptions.gzip_above,
   webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,

@@ -1,0 +1,95 @@
+"""Deliveries that were given up, on their way to the exhausted topic, and back from it.
+
+A row that becomes exhausted names its group in `unpublished_by`, in the same statement, until the topic has its event.
+So a crash repeats a record of the topic and loses none, and what waits for the topic costs no memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection, Engine, bindparam, select, update
+
+from consumer.database.engine import reading
+from consumer.database.errors import is_outage, translated
+from consumer.database.statements import any_of
+from consumer.ledger import admin, store, upkeep
+from consumer.ledger.admin import StoredDetail
+from consumer.ledger.rows import NewDelivery, OrderingKey, in_transaction, order_key
+from consumer.ledger.upkeep import Purged, by_no_index
+from models import ParkedDelivery, Status, Subscription
+
+log = structlog.get_logger(__name__)
+
+BATCH_BYTES = 16 * 2**20
+_PUBLISHED = (
+    update(ParkedDelivery)
+    .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
+    .values(unpublished_by=None)
+)
+
+
+def unpublished(engine: Engine, group: str, most: int) -> list[StoredDetail]:
+    """Some deliveries of a group that were given up and that the topic lacks: `most` rows, or BATCH_BYTES of them.
+
+    Each is read alone, so that one that cannot be read, which is logged, does not stop the others.
+    """
+    exhausted = by_no_index(ParkedDelivery.status == Status.EXHAUSTED)
+    with reading(engine) as connection:
+        waiting = select(ParkedDelivery.id).where(ParkedDelivery.unpublished_by == group, exhausted).limit(most)
+        ids = connection.scalars(waiting).all()
+    found: list[StoredDetail] = []
+    size = 0
+    for each in ids:
+        try:
+            detail = admin.detail(engine, each)
+        except Exception as error:
+            if is_outage(translated(error)):
+                raise
+            log.exception("a delivery that was given up cannot be read, nor published", row=each)
+            continue
+        if detail is not None:  # else it was purged meanwhile
+            found.append(detail)
+            size += detail.event.size
+        if size >= BATCH_BYTES:
+            break
+    return found
+
+
+def note_published(engine: Engine, details: Sequence[StoredDetail]) -> None:
+    """The topic has these; a row that has been tried again since, and given up again, goes on waiting."""
+    with engine.begin() as connection:
+        binds = [{"b_id": each.id, "b_attempt": each.attempt} for each, _ in details]
+        connection.execute(_PUBLISHED, sorted(binds, key=lambda each: each["b_id"]))
+
+
+def purge(engine: Engine, group: str, before: float) -> Iterator[Purged]:
+    """Delete a group's deliveries that were given up before a time and that the topic has, as `upkeep.purge` does."""
+    return upkeep.purge(engine, [Status.EXHAUSTED], before, group)
+
+
+def restore(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> list[int]:
+    """The ids of those of the topic's deliveries that are stored as exhausted, once the missing ones are stored again.
+
+    One that has a row in any state is left as it is, and so is one of a removed subscription.
+    """
+    return in_transaction(engine, partial(_restore, group=group, rows=store.in_order(rows), now=now))
+
+
+def _restore(connection: Connection, *, group: str, rows: Sequence[NewDelivery], now: float) -> list[int]:
+    theirs = any_of(Subscription.id.expression, sorted({row.subscription_id for row in rows}))
+    there = connection.execute(select(Subscription.id, Subscription.ordering).where(theirs))
+    ordering = {row.id: row.ordering for row in there}
+    missing = [_with_key(row, ordering[row.subscription_id]) for row in rows if row.subscription_id in ordering]
+    store.insert_new(connection, group, missing, now)
+    found = sorted((row.id, row.attempt) for row in store.exhausted(connection, group, rows).values())
+    if found:  # the topic has them
+        connection.execute(_PUBLISHED, [{"b_id": row, "b_attempt": attempt} for row, attempt in found])
+    return [row for row, _ in found]
+
+
+def _with_key(row: NewDelivery, ordering: str) -> NewDelivery:
+    key, place = row.event.key, (row.subscription_id, *row.event.record.topic_partition)
+    if ordering != "key" or key is None:
+        return row
+    return row._replace(ordering_key=OrderingKey(*place, order_key(key, row.replay)))
