@@ -77,6 +77,21 @@ class KafkaSettings(ConsumerGroupSettings):
         "Topic for the attempt history, a record for each attempt; none: no history.",
         "webhooks.attempts",
     )
+    exhausted_topic: TopicName | None = setting(
+        "KAFKA_EXHAUSTED_TOPIC",
+        None,
+        "Topic for the events of deliveries that were given up, a record for each delivery; none: the database alone "
+        "has them.",
+        "webhooks.exhausted",
+    )
+    keep_exhausted: Duration | None = setting(
+        "WEBHOOK_KEEP_EXHAUSTED",
+        None,
+        "How long a delivery that was given up stays in the database once `KAFKA_EXHAUSTED_TOPIC` has it, a day at "
+        "least; none: for ever.",
+        "30d",
+        ge=86_400,  # a younger row may be the only record that its delivery is settled
+    )
     mappings_file: str | None = setting(
         "KAFKA_MAPPINGS_FILE",
         None,
@@ -104,15 +119,25 @@ class KafkaSettings(ConsumerGroupSettings):
     def _topics_differ(self) -> Self:
         topics = {
             "KAFKA_ATTEMPTS_TOPIC": self.attempts_topic,
+            "KAFKA_EXHAUSTED_TOPIC": self.exhausted_topic,
             "KAFKA_OPERATIONS_TOPIC": self.operations_topic,
             "KAFKA_DEAD_LETTER_TOPIC": self.dead_letter_topic,
         }
         for (one, topic), (other, same) in combinations(topics.items(), 2):
-            if topic == same:
+            if topic is not None and topic == same:
                 raise ValueError(
                     f"{one} and {other} are both {topic}. Name two topics: operational events can be subscribed to; "
-                    "dead letters and the attempt history are never consumed"
+                    "dead letters, the attempt history and events that were given up are never consumed"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _topic_precedes_purge(self) -> Self:
+        if self.keep_exhausted is not None and self.exhausted_topic is None:
+            raise ValueError(
+                "WEBHOOK_KEEP_EXHAUSTED is set without KAFKA_EXHAUSTED_TOPIC: it deletes deliveries that were given "
+                "up, and their rows would be the only copy. Set that too, or unset WEBHOOK_KEEP_EXHAUSTED"
+            )
         return self
 
     @model_validator(mode="after")
@@ -135,8 +160,9 @@ class KafkaSettings(ConsumerGroupSettings):
     @property
     def never_consumed(self) -> dict[str, str]:
         """The topics that are written and that no worker consumes, each with its kind."""
-        history = {self.attempts_topic: "attempts topic"} if self.attempts_topic else {}
-        return {self.dead_letter_topic: "dead-letter topic", **history}
+        others = {self.attempts_topic: "attempts topic", self.exhausted_topic: "exhausted topic"}
+        named = {topic: kind for topic, kind in others.items() if topic is not None}
+        return {self.dead_letter_topic: "dead-letter topic", **named}
 
 
 class TopicSettings(Group):

@@ -161,6 +161,8 @@ def _kafka(values: Mapping[str, str]) -> Generator[Finding, None, _Log | None]:
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
     if (history := kafka.attempts_topic) is not None:
         yield _look("attempts topic", lambda: _written_topic(history, admin, cluster))
+    if (given_up := kafka.exhausted_topic) is not None:
+        yield _look("exhausted topic", lambda: _written_topic(given_up, admin, cluster))
     ignored = {name for name in cluster.topics if not consumed(name)}
     return _Log(kafka.group_id, ignored, untold) if topics else None
 

@@ -123,6 +123,7 @@ class Readings(NamedTuple):
     behind: int = 0
     backlog_seconds_left: Mapping[tuple[str, int, int], float] = MappingProxyType({})  # by due key
     backlog_lost: int = 0  # offsets that Kafka no longer had
+    unpublished: int = 0  # deliveries that were given up
 
 
 # Name, text, and the field of `Readings`.
@@ -146,6 +147,7 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("webhooks_parked", "Deliveries of the group that wait in the database.", (), "parked"),
     ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", (), "breaker_open"),
     ("webhooks_set_aside", "Deliveries that the database refuses.", (), "set_aside"),
+    ("webhooks_exhausted_unpublished", "Given up, and not acknowledged by the exhausted topic.", (), "unpublished"),
     ("webhooks_expressions_left_out", _LEFT_OUT, (), "expressions_left_out"),
     ("webhooks_subscriptions_paused", "Subscriptions that were paused since every attempt failed.", (), "paused"),
     ("webhooks_subscriptions_failing", "Subscriptions of which every attempt fails.", (), "failing"),

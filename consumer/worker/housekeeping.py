@@ -4,7 +4,7 @@ Each job has its own back-off, and the others go on: a locked row in one partiti
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -18,8 +18,9 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import Backoff, ThreadJob
 from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
-from consumer.ledger import assigned, cursors, marks, ordering, outbox, pauses, replays, upkeep
+from consumer.ledger import assigned, cursors, given_up, marks, ordering, outbox, pauses, replays, upkeep
 from consumer.ledger.cursors import KeptCursor
+from consumer.ledger.upkeep import Purged
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 from consumer.worker.ownership import NO_LOG
@@ -31,6 +32,7 @@ PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
 RECONCILE = "rows of changed subscriptions"
 LOOK_AT_CERTIFICATES = 3600.0  # seconds between two checks
+PURGE_EVERY = 3600.0  # seconds between two passes over all rows
 MOST_CERTIFICATES = 20  # the first to expire
 BEFORE_ALL = -1  # no partition has a lower number
 
@@ -77,9 +79,13 @@ class Housekeeping(Part):
         give_up: Callable[[Sequence[KeptCursor], str], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        keep: float | None = None,
     ) -> None:
-        """`give_up` deletes cursors whose topic is gone, and reports what they owed."""
-        self._engine, self._group = engine, group
+        """`give_up` deletes cursors whose topic is gone, and reports what they owed.
+
+        `keep`: seconds after which rows are deleted that are exhausted and published; None: never.
+        """
+        self._engine, self._group, self._keep = engine, group, keep
         self._give_up = give_up
         self._gone: dict[TopicPartition, list[KeptCursor]] = {}  # set by the database thread
         self._clock, self._monotonic = clock, monotonic
@@ -92,7 +98,7 @@ class Housekeeping(Part):
         self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
         self.paused = 0  # likewise
         self._now_paused = 0  # of the count that is under way
-        self._next_look = monotonic()
+        self._next_look = self._next_purge = monotonic()
         self._refused: dict[int, str] = {}  # by subscription, in the pass that is under way; on the database thread
         self._unchanged: str | None = None  # why the last pass could not change some rows
         self._slices = ThreadJob[None](thread.submit, "could not tidy the stored deliveries", monotonic)
@@ -146,6 +152,9 @@ class Housekeeping(Part):
                 self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
                 self._job("count of paused subscriptions", self._count_paused, self._paused_counted),
             ]
+            if self._keep is not None and self._monotonic() >= self._next_purge:
+                purge = partial(self._purge, self._clock() - self._keep)
+                jobs.append(self._job("old exhausted rows", purge, self._purged))
             if self._monotonic() >= self._next_look:
                 jobs.append(self._job("certificates that expire", self._look_at_certificates, self._looked))
         if here:
@@ -245,6 +254,14 @@ class Housekeeping(Part):
         if dropped:
             log.error("operational events were dropped: Kafka stored none of them for a week", number=dropped)
         return dropped or None
+
+    def _purge(self, before: float, steps: Iterator[Purged] | None) -> Iterator[Purged] | None:
+        if steps is None:
+            steps = given_up.purge(self._engine, self._group, before)
+        return None if next(steps, None) is None else steps
+
+    def _purged(self) -> None:
+        self._next_purge = self._monotonic() + PURGE_EVERY
 
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)

@@ -50,6 +50,7 @@ from consumer.worker.catch_up import CatchUp
 from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.dispatch import Dispatch
+from consumer.worker.exhausted_relay import ExhaustedRelay, exhausted_topic
 from consumer.worker.feeder import Feeder
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.losses import Losses
@@ -121,7 +122,7 @@ class WorkerParts:
         # Clients of Kafka. The last one joins the group.
         self.dead_letters = DeadLetters(kafka)
         self.attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
-        operations = operations_topic(kafka)
+        operations, given_up = operations_topic(kafka), exhausted_topic(kafka)
         self.topics = ClusterView(kafka, names)
         self.topic_watch = TopicWatch(kafka, post, self.topics.learn, self.topics.consumed, clock=monotonic)
         self.source = Source(
@@ -163,8 +164,11 @@ class WorkerParts:
             )
 
         # Stored deliveries, and operational events.
-        self.relay = OutboxRelay(
-            engine, upkeep, group, operations, kafka.event_source, self.ownership.leads, clock=monotonic
+        self.relay, self.exhausted_relay = (
+            OutboxRelay(engine, upkeep, group, operations, kafka.event_source, self.ownership.leads, clock=monotonic),
+            None
+            if given_up is None
+            else ExhaustedRelay(engine, upkeep, group, given_up, self.ownership.leads, monotonic),
         )
         self.notes = Notes(engine, upkeep, monotonic, self.relay.wake)
         refusals = Refusals(
@@ -299,7 +303,9 @@ class WorkerParts:
             monotonic=monotonic,
             drain=delivery.drain,
         )
-        self.housekeeping = Housekeeping(engine, upkeep, group, self.losses.give_up, clock=clock, monotonic=monotonic)
+        self.housekeeping = Housekeeping(
+            engine, upkeep, group, self.losses.give_up, clock=clock, monotonic=monotonic, keep=kafka.keep_exhausted
+        )
         self.maintenance = Maintenance(
             self.source,
             self.topics,
@@ -338,6 +344,7 @@ class WorkerParts:
                 monotonic,
             ),
             self.relay,
+            self.exhausted_relay,
             self.housekeeping,
             self.maintenance,
             self.topic_watch,

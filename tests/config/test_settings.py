@@ -216,7 +216,7 @@ def test_every_example_is_valid(group: type[Any], monkeypatch: pytest.MonkeyPatc
     for name in ("msk_tokens", "iam_tokens"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(token=len))
     oauth = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISMS": "OAUTHBEARER"}
-    least = {**LEAST, **oauth, "WEBHOOK_ORIGIN": "events.example.com"}
+    least = {**LEAST, **oauth, "WEBHOOK_ORIGIN": "events.example.com", "KAFKA_EXHAUSTED_TOPIC": "given-up"}
     for field in group.model_fields.values():
         for example in field.examples:
             text = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU=" if example.startswith('"$(') else example
@@ -250,15 +250,22 @@ def test_other_kafka_variables_become_properties() -> None:
 
 def test_topics_that_are_written_differ() -> None:
     """Operational events may be consumed, dead letters and attempts never. The attempt history is off unless named."""
-    names = ["KAFKA_ATTEMPTS_TOPIC", "KAFKA_OPERATIONS_TOPIC", "KAFKA_DEAD_LETTER_TOPIC"]
+    names = ["KAFKA_ATTEMPTS_TOPIC", "KAFKA_EXHAUSTED_TOPIC", "KAFKA_OPERATIONS_TOPIC", "KAFKA_DEAD_LETTER_TOPIC"]
     for one, other in combinations(names, 2):
         line = refusal(settings.KafkaSettings, **{one: "same", other: "same"})
         assert line.startswith(f"{one} and {other} are both same.")
     assert load(settings.KafkaSettings, LEAST).attempts_topic is None
-    assert load(settings.KafkaSettings, {**LEAST, names[0]: "a"}).never_consumed.keys() == {
-        "a",
-        "webhooks.dead-letters",
+    assert load(settings.KafkaSettings, {**LEAST, names[0]: "a", names[1]: "b"}).never_consumed.keys() == {
+        *("a", "b", "webhooks.dead-letters"),
     }
+
+
+def test_rows_are_deleted_only_where_the_topic_keeps_the_events() -> None:
+    """Without KAFKA_EXHAUSTED_TOPIC they are the only copy; a day is the least."""
+    assert "the only copy" in refusal(settings.KafkaSettings, WEBHOOK_KEEP_EXHAUSTED="30d")
+    named = {"KAFKA_EXHAUSTED_TOPIC": "b"}
+    assert load(settings.KafkaSettings, {**LEAST, **named, "WEBHOOK_KEEP_EXHAUSTED": "1d"}).keep_exhausted == 86400
+    assert "WEBHOOK_KEEP_EXHAUSTED" in refusal(settings.KafkaSettings, **named, WEBHOOK_KEEP_EXHAUSTED="1h")
 
 
 def test_no_secret_is_in_a_representation() -> None:

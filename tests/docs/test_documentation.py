@@ -80,6 +80,9 @@ def test_dead_letter_headers_and_reasons() -> None:
     undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', SOURCE))
     undecodable |= set(re.findall(r'Unreadable\("(\w+)"', (ROOT / "consumer/intake/record.py").read_text()))
     assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}
+    told = re.findall(r'^ +"([a-z-]+)": ', (ROOT / "consumer/intake/exhausted.py").read_text(), re.MULTILINE)
+    documented = [name for names, _ in rows("docs/operations.md", "Events that were given up") for name in code(names)]
+    assert set(documented) == {f"exhausted-{each}" for each in (*RecordId._fields, *told, *measures)}
 
 
 def test_tables() -> None:

@@ -32,7 +32,9 @@ from tests.waiting import eventually
 def settings(**properties: str) -> KafkaSettings:
     """Settings of a cluster that gets no requests."""
     kafka = Kafka("nowhere:9092", real=False)
-    return kafka.settings(dead_letters="dead", **properties).model_copy(update={"attempts_topic": "attempts"})
+    return kafka.settings(dead_letters="dead", **properties).model_copy(
+        update={"attempts_topic": "attempts", "exhausted_topic": "given-up"}
+    )
 
 
 def topics(*names: str) -> ClusterView:
@@ -58,6 +60,7 @@ def topics(*names: str) -> ClusterView:
         (["^t[[:digit:]]+$"], "t42", "classic", True),
         (["^t[[:digit:]]+$"], "tx", "classic", False),
         (["^.*"], "dead", "classic", False),
+        (["^.*"], "given-up", "classic", False),
         (["dead"], "dead", "classic", False),
         (["^.*"], "attempts", "classic", False),
         (["^attempts"], "attempts", "consumer", False),

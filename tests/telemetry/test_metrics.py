@@ -35,6 +35,7 @@ FULL = Readings(
     behind=4,
     backlog_seconds_left={("t", 0, 7): 60.5},
     backlog_lost=23,
+    unpublished=8,
 )
 SAMPLES = r"""
 counter webhooks_events_total{outcome="matched"} 1.0
@@ -57,6 +58,7 @@ gauge webhooks_in_flight 10.0
 gauge webhooks_parked 11.0
 gauge webhooks_breaker_open 12.0
 gauge webhooks_set_aside 3.0
+gauge webhooks_exhausted_unpublished 8.0
 gauge webhooks_expressions_left_out 2.0
 counter webhooks_commits_total 13.0
 counter webhooks_connections_opened_total 14.0

@@ -12,7 +12,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.database.job import BACK_OFF
 from consumer.errors import DatabaseTooSlow
-from consumer.ledger import cursors, ordering, outbox, store, upkeep
+from consumer.ledger import cursors, given_up, ordering, outbox, store, upkeep
 from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, in_transaction
 from consumer.subscriptions import repository, tls
@@ -29,7 +29,7 @@ Place = tuple[str, int]
 class House:
     """Housekeeping on a real database. Answers are handled when the test says so."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keep: float | None = None) -> None:
         self.engine, self.store = engine, Store(engine)
         self.given_up: list[int] = []  # the subscriptions of cursors
         self.keeping = Housekeeping(
@@ -39,6 +39,7 @@ class House:
             lambda lost, _reason: self.given_up.extend(each.due_key[2] for each in lost),
             self.store.clock,
             self.store.monotonic,
+            keep,
         )
         self.counted: list[int] = []
         self.stored: list[tuple[str, int]] = []
@@ -110,6 +111,24 @@ def test_everything_is_done_once(house: House) -> None:
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.poll(0.0)
     assert house.store.posted.empty()
+
+
+def test_old_exhausted_rows_are_deleted_once_the_topic_has_them(engine: Engine) -> None:
+    """Once an hour; without WEBHOOK_KEEP_EXHAUSTED none is."""
+    house, forever = House(engine, keep=100.0), House(engine)
+    given_up_at = house.store.clock() - 101.0
+    rows = [parked(make_event(offset), 1, status="exhausted", next_attempt_at=None) for offset in range(3)]
+    store.park(engine, GROUP, rows, given_up_at)
+    given_up.note_published(engine, given_up.unpublished(engine, GROUP, 2))
+    forever.begin()
+    assert len(states(engine)) == 3
+    house.begin()
+    assert states(engine) == {2: "exhausted"}, "the topic lacks one"
+    given_up.note_published(engine, given_up.unpublished(engine, GROUP, 1))
+    house.begin()
+    assert states(engine) == {2: "exhausted"}, "within the hour"
+    for each in (house, forever):
+        assert each.store.thread.close(20)
 
 
 def test_finished_cursors_are_deleted_once_their_offsets_are_committed(house: House) -> None:
