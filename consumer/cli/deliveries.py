@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,14 +25,16 @@ from consumer.cli.console import (
     time_text,
 )
 from consumer.cli.deployment import deployment, open_database
-from consumer.cli.progress import progress_bar, until_signal
+from consumer.cli.progress import Waiting, progress_bar, until_signal
 from consumer.cli.watching import watch
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.http.urls import redact_url
 from consumer.ledger import admin, backlogs, search, upkeep
-from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDelivery
+from consumer.ledger.rows import NewDelivery
+from consumer.ops import exhausted
 from consumer.ops.changes import Changes, command_line_actor
 from consumer.ops.waiting import waits_for
 from consumer.subscriptions import repository
@@ -152,6 +154,9 @@ def redeliver(
     event_type: TypeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
+    from_topic: Annotated[
+        bool, typer.Option("--from-topic", help="Read them from KAFKA_EXHAUSTED_TOPIC: also those with no row left.")
+    ] = False,
     yes: YesOption = False,
     no_wait: NoWaitOption = False,
 ) -> None:
@@ -161,6 +166,9 @@ def redeliver(
     and the workers send them with their original ids and bodies, while the command shows the progress. Ctrl-C ends the
     marking after the current batch, or else only the display.
 
+    --from-topic sends those that were given up in the last week, or since --since, and are neither waiting nor
+    delivered. It marks what it has sent for a week and leaves it out then.
+
     Exit status 1 if any delivery is given up again or is held, or if none could be marked.
 
     \b
@@ -168,17 +176,23 @@ def redeliver(
       kafka-webhooks deliveries redeliver 1234 1235
       kafka-webhooks deliveries redeliver --subscription 7 --since 3d --yes
       kafka-webhooks deliveries redeliver --status exhausted --status parked --event-type user.created --no-wait
+      kafka-webhooks deliveries redeliver --from-topic --subscription 7 --since 30d
     """
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
         raise typer.BadParameter("name ids or choose by options, not both", param_hint="ID")
-    if not delivery_ids and all(each is None for each in filters):
+    if from_topic and (delivery_ids or status):
+        raise typer.BadParameter("takes no ids and no --status", param_hint="--from-topic")
+    if not from_topic and not delivery_ids and all(each is None for each in filters):
         raise typer.BadParameter("name ids, or choose by options, such as --status exhausted", param_hint="ID")
     if any(each in {Status.BLOCKED, Status.DELIVERED} for each in status or ()):
         raise typer.BadParameter(
             "blocked deliveries are sent in their turn, delivered ones not again; choose exhausted, parked or held",
             param_hint="--status",
         )
+    if from_topic:
+        _redeliver_from_topic(subscription, event_type, since, until, yes=yes, no_wait=no_wait)
+        return
     engine = open_database()
     if delivery_ids:
         chosen = DeliveryQuery(ids=sorted(set(delivery_ids)))
@@ -190,12 +204,39 @@ def redeliver(
             typer.echo("no such deliveries are stored", err=True)
             return
         confirm(f"Redeliver {bounded(total, 'delivery')}?", yes=yes)
-    marked = _mark(engine, chosen, total)
+    marked = _mark(Changes(deployment(engine), command_line_actor()).redeliver(chosen), total)
     if delivery_ids and len(marked) < total:
         missing = ", ".join(str(each) for each in sorted(set(delivery_ids) - set(marked))[:10])
         typer.echo(
             f"not sent again: {missing} (not stored, delivered, blocked, or of a removed subscription)", err=True
         )
+    _follow(engine, marked, no_wait=no_wait)
+
+
+def _redeliver_from_topic(
+    subscription: int | None, event_type: str | None, since: str | None, until: str | None, *, yes: bool, no_wait: bool
+) -> None:
+    now, kafka, engine = time.time(), load(KafkaSettings), open_database()
+    begin, end = moment(since or "7d", now, "--since"), now if until is None else moment(until, now, "--until")
+    by_user = Changes(deployment(engine), command_line_actor())
+
+    def is_wanted(each: NewDelivery) -> bool:
+        return subscription in {None, each.subscription_id} and event_type in {None, each.event.type}
+
+    with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
+        total = sum(map(len, exhausted.search(kafka, by_user.deployment, begin, end, is_wanted)))
+    if not total:
+        typer.echo("the topic has no such deliveries, or they were sent again from there before", err=True)
+        return
+    confirm(f"Redeliver {number(total, 'delivery')}, except what waits already?", yes=yes)
+    batches = exhausted.search(kafka, by_user.deployment, begin, end, is_wanted)
+    marked = _mark(exhausted.redeliver(by_user, kafka, batches), total)
+    if not marked:
+        typer.echo("not sent again: they wait already, were delivered, or are of a removed subscription", err=True)
+    _follow(engine, marked, no_wait=no_wait)
+
+
+def _follow(engine: Engine, marked: "array[int]", *, no_wait: bool) -> None:
     if not marked:
         raise typer.Exit(1)
     if not no_wait:
@@ -264,10 +305,9 @@ def _selection(
     )
 
 
-def _mark(engine: Engine, selection: DeliveryQuery, total: int) -> "array[int]":
+def _mark(batches: Iterator[RedeliveryStep], total: int) -> "array[int]":
     marked = array("q")  # eight bytes per id: there may be millions
     skipped = held = 0
-    batches = Changes(deployment(engine), command_line_actor()).redeliver(selection)
     with progress_bar(total if total <= MOST_COUNTED else None) as draw:
         for batch in until_signal(batches, "those due now are sent, the rest is unchanged"):
             marked.extend(batch.ids)

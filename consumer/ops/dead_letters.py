@@ -128,7 +128,7 @@ def search(
         spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, until)
         first = min((span.begin for span in spans), default=0)
         marked = marks.published(deployment.engine, deployment.group, kafka.dead_letter_topic, first)
-        for record in chain.from_iterable(_read(reader, spans)):
+        for record in chain.from_iterable(read(reader, spans)):
             letter = _letter_of(record)
             if letter is None or not wanted(letter):
                 continue
@@ -158,7 +158,7 @@ def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]
     spans = [Span(topic, partition, min(found), max(found) + 1) for partition, found in offsets.items()]
     publisher = Publisher(kafka)
     with LogReader(kafka, name="tail") as reader:
-        for records in _read(reader, spans):
+        for records in read(reader, spans):
             found = [(record, letter) for record in records if (letter := _letter_of(record)) is not None]
             wanted = [each for each in found if (each[1].partition, each[1].offset) in chosen]
             answers = publisher.publish([_original(*each) for each in wanted])
@@ -177,7 +177,7 @@ def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]
                     raise answer
 
 
-def _read(reader: LogReader, spans: Sequence[Span]) -> Iterator[list[Record]]:
+def read(reader: LogReader, spans: Sequence[Span]) -> Iterator[list[Record]]:
     """The records of the spans, in batches that fit into memory. KafkaUnavailable if no broker can be reached."""
     reader.start(spans)
     while not reader.done:

@@ -143,6 +143,32 @@ def test_exhausted_deliveries_are_sent_again(deployment: Deployment, command_lin
     deployment.assert_true_to_what_was_published()
 
 
+def test_exhausted_deliveries_are_sent_again_from_their_topic(
+    deployment: Deployment, command_line: CommandLine
+) -> None:
+    """Also after their rows are deleted, with their ids and bodies; a second time sends none of them."""
+    deployment.subscribe("a", "/", final_statuses="422", ordering="key")
+    deployment.receiver.rules["/"] = always(Answer(422))
+    topic = {"KAFKA_EXHAUSTED_TOPIC": f"given-up-{deployment.topic}"}
+    deployment.start(**topic)
+    deployment.publish(["a"] * 40, keys=KEYS)
+    there = "SELECT COUNT(*) FROM webhook_deliveries WHERE status = 'exhausted' AND unpublished_by IS NULL"
+    eventually(lambda: deployment.sql(there) == [(40,)])
+    for table in ("webhook_deliveries", "webhook_payloads"):
+        deployment.sql(f"DELETE FROM {table}")  # noqa: S608 (constants)
+    del deployment.receiver.rules["/"]
+    command = ["deliveries", "redeliver", "--from-topic", "--since", "1h", "--subscription", "1", "--yes"]
+    status, output, errors = command_line.run(*command, **topic)
+    assert (status, output) == (0, "40 deliveries due now; the workers send them\n40 delivered\n"), errors
+    status, output, errors = command_line.run(*command, **topic)
+    assert (status, output) == (0, "")
+    assert "they were sent again from there before" in errors
+    assert command_line.run(*command)[0] == 2, "without the topic's name"
+    assert not deployment.missing()
+    assert not deployment.duplicates()
+    deployment.assert_true_to_what_was_published()
+
+
 def test_a_group_that_was_renamed_takes_its_deliveries_over(deployment: Deployment, command_line: CommandLine) -> None:
     """The new group's workers send them once, though it reads the topic from its beginning."""
     deployment.subscribe("a", "/")
