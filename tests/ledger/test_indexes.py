@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, assigned, cursors, due, marks, pauses, search, store, upkeep
+from consumer.ledger import admin, assigned, cursors, due, given_up, marks, pauses, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -99,6 +99,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
         (lambda engine: list(upkeep.purge(engine, (Status.DELIVERED,), 1e10)), "SEARCH "),
+        (lambda engine: given_up.unpublished(engine, GROUP, 9), "ix_webhook_deliveries_given_up (unpublished_by=?)"),
         (
             lambda engine: search.loads(engine, [1], 10),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",
