@@ -189,8 +189,10 @@ class Worker:
         parts.ownership.close()
         parts.housekeeping.close()
         parts.handover.stop(partitions)
-        end = self._monotonic() + STORE_DRAIN
-        while parts.notes.writable and self._monotonic() < end:
+        end, relay = self._monotonic() + STORE_DRAIN, parts.exhausted_relay
+        while self._monotonic() < end and (
+            parts.notes.writable or (relay is not None and relay.busy and relay.fault is None)
+        ):
             self.turn(0.01)
         parts.source.commit_now(partitions)
         self._closing = True

@@ -1,6 +1,7 @@
 """Giving partitions up: the worker waits for their own writes, so that the last commit covers them. Others go on."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine
@@ -36,6 +37,19 @@ def give_up(deployment: Deployment, number: int) -> None:
         world.transport.answer(0, result("hopeless"))
         world.turn()
     assert world.worker.parts.parking.backlog == 2
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [(None, 2.0), ("exhausted topic: it is down", 0.0)])
+def test_a_stop_waits_for_the_exhausted_topic_unless_it_is_down(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, fault: str | None, seconds: float
+) -> None:
+    """So no restart in a calm time writes a record twice. In an outage the record stays owed."""
+    world, relay = deployment.world, SimpleNamespace(busy=True, fault=fault)
+    monkeypatch.setattr(world.worker.parts, "exhausted_relay", relay)
+    begin = world.now
+    after(2.0, deployment, lambda: setattr(relay, "busy", False))
+    world.stop()
+    assert world.now - begin == pytest.approx(seconds, abs=0.1)
 
 
 def test_a_revoke_does_not_wait_for_dead_letters_of_other_partitions(deployment: Deployment) -> None:
