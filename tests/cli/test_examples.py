@@ -29,6 +29,7 @@ NOT_ALONE = {
     "verify",
     "--verify",
     "--from",
+    "--from-topic",
 }  # except these, which need a receiver, or Kafka
 CHOICES = {"--algorithm"}  # the help shows them
 UNATTENDED = {"remove": ["--yes"], "redeliver": ["--yes", "--no-wait"]}
