@@ -1,7 +1,7 @@
 """The request follows the event: its method, computed headers, and record headers that go on; another signature.
 
-Answers are reported on the attempts topic. Deliveries that were given up wait for the exhausted topic: all that there are wait now.
-No table is copied: the new columns have a default or may be null. Comments are those of the models.
+Answers are reported on the attempts topic. Deliveries that were given up wait for the exhausted topic, those that there
+are too. No table is copied: the new columns have a default or may be null. Comments are those of the models.
 """
 
 from collections.abc import Sequence

@@ -1216,6 +1216,14 @@ COMMENT ON COLUMN webhook_subscriptions.method IS 'POST, PUT, PATCH or DELETE.'
 
 /
 
+ALTER TABLE webhook_subscriptions ADD report_answer VARCHAR2(5 CHAR) DEFAULT 'false' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.report_answer IS 'true: the attempts topic gets each answer, with its body. false: it does not.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD header_expressions VARCHAR2(2000 CHAR)
 
 /
@@ -1225,6 +1233,10 @@ COMMENT ON COLUMN webhook_subscriptions.header_expressions IS 'Request headers w
 /
 
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_report CHECK (report_answer IN ('false', 'true'))
 
 /
 
@@ -1253,6 +1265,14 @@ ALTER TABLE webhook_subscriptions ADD signature_template VARCHAR2(1000 CHAR)
 /
 
 COMMENT ON COLUMN webhook_subscriptions.signature_template IS 'Another signature: stripe, github, shopify, slack, paddle, or a JSON object. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD answer_headers VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.answer_headers IS 'Headers of reported answers, such as etag,x-*. Null: content-type.'
 
 /
 
