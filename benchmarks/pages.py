@@ -7,6 +7,7 @@ this process, of which the client takes a millisecond. DATABASE is a SQLite file
 not exist. It needs a Kafka (java 17 and maven), which the pages of events read.
 """
 
+import gc
 import statistics
 import sys
 import tempfile
@@ -149,6 +150,7 @@ def _server(engine: sa.Engine, kafka: KafkaSettings) -> Iterator[str]:
     backing = Backing(deployment, history=history, look=look, kafka=kafka, log=Log(kafka, [ORDERS]))
     listener = listen("127.0.0.1", 0)
     server = BackgroundServer(with_console(create_app(backing, tokens), backing, tokens), listener, "pages")
+    gc.freeze()  # as the command does
     yield f"http://127.0.0.1:{server.port}"
     server.close()
     history.close()

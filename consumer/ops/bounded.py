@@ -1,8 +1,9 @@
-"""Runs a blocking call in a thread of its own, so that the caller waits for a limited time."""
+"""Runs blocking calls in a thread of their own, so that the caller waits for a limited time."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
 from confluent_kafka import KafkaException
@@ -14,34 +15,37 @@ from consumer.errors import Unavailable, WebhooksError
 T = TypeVar("T")
 
 
-def begin(job: Callable[[], T]) -> Callable[[float], T]:
-    """Start `job` in a thread. The returned function waits for its result, and returns it or raises its error.
+def begin(*jobs: Callable[[], T]) -> list[Callable[[float], T]]:
+    """Start `jobs` in a thread, one after the other.
 
-    It raises Unavailable if the job takes longer than the given seconds; the thread then ends with the job.
+    Each has a function, which waits for its result, and returns it or raises its error. It raises Unavailable if that
+    takes longer than the given seconds; the thread then ends with the jobs.
     """
-    done: Future[T] = Future()
+    results = [Future[T]() for _ in jobs]
 
     def work() -> None:
-        try:
-            done.set_result(job())
-        except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
-            done.set_exception(error)
-
-    def wait(seconds: float) -> T:
-        try:
-            return done.result(seconds)
-        except TimeoutError:
-            if done.done():  # the job's own
-                raise
-            raise Unavailable(f"no answer within {round(seconds, 1):g} s") from None
+        for job, done in zip(jobs, results, strict=True):
+            try:
+                done.set_result(job())
+            except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
+                done.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return wait
+    return [partial(_result, done) for done in results]
 
 
 def within(job: Callable[[], T], seconds: float) -> T:
     """The result of `job`, as `begin` gives it."""
-    return begin(job)(seconds)
+    return begin(job)[0](seconds)
+
+
+def _result(done: Future[T], seconds: float) -> T:
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():  # the job's own
+            raise
+        raise Unavailable(f"no answer within {round(seconds, 1):g} s") from None
 
 
 def reason_of(error: Exception) -> str | None:
