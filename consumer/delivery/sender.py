@@ -101,7 +101,7 @@ class Sender(Part):
                 self._send(delivery, prepared, now, timestamp)
             else:
                 self._send_batch(delivery, prepared, now, timestamp)
-            renders = endpoint.batch is not None or endpoint.evaluates
+            renders = endpoint.batch is not None or endpoint.renders
             if (renders or endpoint.gzip_above is not None) and self._monotonic() - now >= RENDERING:
                 return
 
@@ -113,15 +113,16 @@ class Sender(Part):
 
     @contextmanager
     def _charged(self, lane: Lane, event: Event) -> Iterator[None]:
-        """Charge the CPU time of expressions to their subscription, without that of parsing the event.
+        """Charge the CPU time of expressions and of passed headers to their subscription, not that of parsing.
 
         If it is over its budget, the lane's deliveries are stored, and sent after the pause.
         """
         endpoint = lane.endpoint
-        if not endpoint.evaluates:
+        if not endpoint.renders:
             yield
             return
-        variables_for(event)
+        if endpoint.evaluates:
+            variables_for(event)
         began, was_over = time.thread_time(), self._budget.is_over(endpoint.subscription_id)
         try:
             yield
@@ -151,7 +152,7 @@ class Sender(Part):
         span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
         traceparent = None if span is None else span.traceparent
         try:
-            if not endpoint.evaluates:
+            if not endpoint.renders:
                 request = build(template, endpoint, event, timestamp, traceparent)
             else:
                 with self._charged(delivery.lane, event):

@@ -83,6 +83,11 @@ class Endpoint:
     answer_headers: re.Pattern[str] | None = None
 
     @property
+    def renders(self) -> bool:
+        """To build a request may take a while: an expression is evaluated, or record headers go on."""
+        return self.projection is not None or self.follows is not None
+
+    @property
     def evaluates(self) -> bool:
         """An expression is evaluated to build a request."""
         return self.projection is not None or (self.follows is not None and self.follows.evaluates)

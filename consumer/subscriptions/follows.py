@@ -17,6 +17,7 @@ from consumer.http.header_rules import check_name, is_free, is_value, parse_name
 from consumer.http.urls import check_target
 
 MOST_EXPRESSIONS = 20  # in a URL
+MOST_HEADERS = 1000  # of a record of which some go on: to look at so many takes some milliseconds
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
 _DOTS = frozenset((".", ".."))
@@ -35,15 +36,16 @@ class UrlTemplate(NamedTuple):
 
     def target(self, variables: Mapping[str, object]) -> str:
         """Path and query for an event's `variables`. Raises ExpressionFailed."""
-        path = "".join([part if isinstance(part, str) else _segment(part, variables) for part in self.path])
-        if ("." in path or "%2" in path) and not _DOTS.isdisjoint(re.sub("%2[eE]", ".", path).split("/")):
+        target = ""
+        for part in self.path:
+            target += part if isinstance(part, str) else _segment(part, variables)
+            _check_size(target, "path and query have")
+        if ("." in target or "%2" in target) and _has_dots(target):
             raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
-        if self.query:
-            texts = [part if isinstance(part, str) else _quoted(_text(part, variables)) for part in self.query]
-            path += "".join(texts)
-        if len(path) > MOST_BYTES:
-            raise ExpressionFailed(f"path and query have {len(path)} bytes; at most {MOST_BYTES} are sent")
-        return path
+        for part in self.query:
+            target += part if isinstance(part, str) else _quoted(_text(part, variables))
+            _check_size(target, "path and query have")
+        return target
 
 
 class Follows(NamedTuple):
@@ -72,18 +74,20 @@ class Follows(NamedTuple):
 
         A record header goes on unless its name, in lower case, is `taken`, belongs to the sender, or is a credential's.
         """
-        found = []
+        lines = ""
         for name, expression in self.computed:
             text = _text(expression, variables)
             if not is_value(text) or text != text.strip():
                 raise ExpressionFailed(f"the value of {name} may hold visible ASCII only, and spaces inside")
-            found.append(f"{name}: {text}\r\n")
+            lines += f"{name}: {text}\r\n"
+            _check_size(lines, "the header lines have")
         if self.passed is not None and headers:
-            found += _passed(self.passed, headers, taken)
-        lines = "".join(found).encode("ascii")
-        if len(lines) > MOST_BYTES:
-            raise ExpressionFailed(f"the header lines have {len(lines)} bytes; at most {MOST_BYTES} are sent")
-        return lines
+            if len(headers) > MOST_HEADERS:
+                raise ExpressionFailed(f"the record has {len(headers)} headers; they go on if it has {MOST_HEADERS}")
+            for line in _passed(self.passed, headers, taken):
+                lines += line
+                _check_size(lines, "the header lines have")
+        return lines.encode("ascii")
 
 
 def follows_of(meant: Mapping[str, Any]) -> Follows | None:
@@ -96,22 +100,38 @@ def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken:
     seen: set[str] = set()
     for name, value in headers.items():
         lower = name.lower()
-        if value is not None and passed.match(lower) and lower not in seen and lower not in taken and is_free(lower):
+        if (
+            value is not None
+            and name.isascii()  # the Kelvin sign is a k in lower case
+            and passed.match(lower)
+            and lower not in seen
+            and lower not in taken
+            and is_free(lower)
+        ):
+            if len(value) > MOST_BYTES:
+                raise ExpressionFailed(f"the record's header {name:.100} has {len(value)} bytes; {MOST_BYTES} are sent")
             seen.add(lower)
             text = value.decode("latin-1")
             plain = is_value(text) and text == text.strip()
             yield f"{name}: {text if plain else b64encode(value).decode('ascii')}\r\n"
 
 
-@lru_cache(65_536)
 def url_template(url: str) -> UrlTemplate | None:
     """The template of a URL; None if it has no expression. Raises ValueError, whose text quotes no password.
 
     An expression stands in braces, without spaces or backslashes; `%7B` and `%7D` are braces of the URL itself.
     """
+    return None if _is_plain(url) else _template(url)
+
+
+@lru_cache(65_536)
+def _is_plain(url: str) -> bool:
     check_target(url)
-    if "{" not in url and "}" not in url:
-        return None
+    return "{" not in url and "}" not in url
+
+
+@lru_cache(128)  # one may have a quarter of a megabyte; `compile_text` keeps what is slow to make
+def _template(url: str) -> UrlTemplate:
     origin = _ORIGIN.match(url)
     if origin is None or "{" in origin[0] or "}" in origin[0]:
         raise ValueError("may have expressions in its path and query only: scheme, host and port are fixed")
@@ -121,6 +141,8 @@ def url_template(url: str) -> UrlTemplate | None:
         raise ValueError("has a fragment, which is never sent; remove it")
     if sum(isinstance(part, Expression) for part in parts) > MOST_EXPRESSIONS:
         raise ValueError(f"has more than {MOST_EXPRESSIONS} expressions")
+    if _has_dots("".join(part if isinstance(part, str) else "x" for part in parts).partition("?")[0]):
+        raise ValueError("has a segment . or .. in its path, which leads to another path; leave it out")
     for place, part in enumerate(parts):
         if isinstance(part, str) and "?" in part:
             path, _, query = part.partition("?")
@@ -177,6 +199,16 @@ def _segment(expression: Expression, variables: Mapping[str, object]) -> str:
     return _quoted(text)
 
 
+def _has_dots(path: str) -> bool:
+    """Whether a segment is `.` or `..`, also percent-encoded (RFC 3986, section 5.2.4)."""
+    return not _DOTS.isdisjoint(re.sub("%2[eE]", ".", path).split("/"))
+
+
+def _check_size(text: str, whose: str) -> None:
+    if len(text) > MOST_BYTES:
+        raise ExpressionFailed(f"{whose} more than {MOST_BYTES} bytes, which many servers refuse")
+
+
 def _quoted(text: str) -> str:
     return text if text.isalnum() and text.isascii() else quote(text, safe="")
 
@@ -185,6 +217,7 @@ def _text(expression: Expression, variables: Mapping[str, object]) -> str:
     """The value as text. Raises ExpressionFailed for a value that is neither a text, a number nor a boolean."""
     value = expression.value(variables)
     if isinstance(value, str):
+        _check_size(value, f"{expression.source} has")
         return value
     if isinstance(value, bool):
         return "true" if value else "false"

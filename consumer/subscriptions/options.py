@@ -225,7 +225,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 _check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
 _signature = lru_cache(1000)(parse_signature_template)
-_computed, _passed = lru_cache(1000)(parse_header_expressions), lru_cache(1000)(parse_passed)
+_computed, _passed = lru_cache(128)(parse_header_expressions), lru_cache(1000)(parse_passed)
 _answered = lru_cache(1000)(parse_answer_headers)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 

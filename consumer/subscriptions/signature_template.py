@@ -67,8 +67,9 @@ def parse_signature_template(text: str) -> SignatureTemplate:
 
 
 def _checked(template: SignatureTemplate) -> SignatureTemplate:
-    for name in template.headers:
+    for name in filter(None, (template.header, template.timestamp_header)):
         check_name(name)
+    for name in template.headers:
         if not is_free(name) or name == "user-agent":
             raise ValueError(f"names {name}, which already has another purpose")
     if len(set(template.headers)) != len(template.headers):

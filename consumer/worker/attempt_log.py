@@ -22,6 +22,7 @@ from consumer.loop.part import Part
 log = structlog.get_logger(__name__)
 
 RESPONSE = 256  # characters of an answer, escaped to ASCII
+ANSWERS = 2 * 2**20  # bytes of answers in a round; the rest of a producer's memory is for attempts
 FLUSH = 1.0  # seconds at the end for records to be acknowledged
 POLL_EVERY = 0.01  # seconds: librdkafka counts a record as queued until its answer is served
 SAY_EVERY = 60.0  # seconds between two lines in the log
@@ -56,6 +57,7 @@ class _Round:
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
         self.then: list[Callable[[], object]] = []
+        self.answers = 0  # bytes
 
     def end(self) -> None:
         then, self.then = self.then, []
@@ -143,8 +145,12 @@ class AttemptLog(Part):
             attempt, status = delivery.attempts + 1, result.status_code
             answer = ReportedAnswer(at, endpoint.subscription_id, attempt, status, seconds, headers, body)
             value = render_answer(answer, event, self._source, f"{self._prefix}-{number}")
+            if (size := self._fills.answers + len(value)) > ANSWERS:
+                self._drop(BufferError("more answers than may wait for Kafka"))
+                return
             key = event.key or event.webhook_id.encode("ascii")  # all records without a key would go to one partition
             self._fills.producer.produce(self._topic, value, key, headers=_CONTENT_TYPE)
+            self._fills.answers = size
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
             self._drop(failure)
 
@@ -168,6 +174,7 @@ class AttemptLog(Part):
         if not len(self._sent.producer):
             self._late, self._missed = self.dropped > self._missed, self.dropped
             self._sent.end()
+            self._sent.answers = 0
             if self.busy or len(self._fills.producer):
                 self._fills, self._sent = self._sent, self._fills
         if self._late:

@@ -18,7 +18,7 @@ from consumer.sending.answer import BODY_LIMIT
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import parse_answer_headers
 from consumer.worker import attempt_log
-from consumer.worker.attempt_log import RESPONSE, AttemptLog
+from consumer.worker.attempt_log import ANSWERS, RESPONSE, AttemptLog
 from tests.delivery.desk_kit import response
 from tests.delivery.store_kit import NOW
 from tests.kafka_kit import Kafka, unique
@@ -36,6 +36,13 @@ def delivery(subscription: int = 7, attempts: int = 1, offset: int = 0) -> Deliv
         OpenRecord(lambda _offset: None, offset, 1),
     )
     made.attempts = attempts
+    return made
+
+
+def answered() -> Delivery:
+    """A delivery whose subscription reports answers."""
+    made = delivery()
+    made.lane.endpoint = replace(made.lane.endpoint, answer_headers=parse_answer_headers("x-*,s*"))
     return made
 
 
@@ -100,9 +107,8 @@ def test_a_reported_answer_is_a_record_with_the_key_of_the_event(
     log, answer = open_log(settings, topic), response(503, X_Reply="s3cret", Server="x", Set_Cookie="sid=1")
     answer._content = body
     for key in (b"customer-7", None, b""):
-        made = delivery(attempts=1)
+        made = answered()
         made.event = made.event._replace(key=key)
-        made.lane.endpoint = replace(made.lane.endpoint, answer_headers=parse_answer_headers("x-*,s*"))
         log.report_answer(made, answer, ["s3cret"], NOW, 0.25)
     messages = kafka.read(topic, 3)
     event = make_event(0)
@@ -125,10 +131,30 @@ def test_a_reported_answer_is_a_record_with_the_key_of_the_event(
 
 def test_an_answer_that_cannot_be_reported_is_counted(kafka: Kafka, open_log: Open) -> None:
     """The delivery goes on."""
-    log, made = open_log(kafka.settings(), kafka.topic()), delivery()
-    with capture_logs():
-        log.report_answer(made, response(200), [], float("inf"), 0.1)
+    log, made = open_log(kafka.settings(), kafka.topic()), answered()
+    log.report_answer(made, response(200), [], float("inf"), 0.1)
     assert log.dropped == 1
+
+
+def test_answers_leave_room_for_attempts(kafka: Kafka, open_log: Open) -> None:
+    """Beyond the limit of a round they are dropped, and attempts are not; the next round has room again."""
+    topic, answer = kafka.topic(), response(200)
+    log = open_log(kafka.settings(), topic)
+    answer._content = b"x" * BODY_LIMIT
+    for _ in range(ANSWERS // BODY_LIMIT + 1):
+        log.report_answer(answered(), answer, [], NOW, 0.1)
+    log.report(delivery(), "delivered", Delivered(200), NOW, 0.1)
+    few = ANSWERS // BODY_LIMIT - 1
+    assert log.dropped == 2
+
+    def is_written() -> bool:
+        log.poll(time.monotonic())
+        return not log._fills.answers and not log._sent.answers
+
+    eventually(is_written, every=0.01)
+    log.report_answer(answered(), answer, [], NOW, 0.1)
+    assert len(kafka.read(topic, few + 2)) == few + 2
+    assert log.dropped == 2
 
 
 def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_log: Open) -> None:
