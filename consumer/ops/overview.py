@@ -126,8 +126,8 @@ def overview(
     this one has returned.
     """
     stored: dict[str, Callable[[], Any]] = {
-        "failing": partial(_receivers, engine),
         "states": partial(search.by_state, engine, MOST_COUNTED),
+        "failing": partial(_receivers, engine),
         "expiring": lambda: health.expiring(engine, utc(clock() + EXPIRES_SOON), LISTED),
         "problematic": partial(_problematic, engine, vault, rules, clock),
     }
@@ -135,8 +135,8 @@ def overview(
         "lag": lambda: group_lag(_known(kafka, topics), topics),
         "dead_letters": lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR),
     }
-    answers = {name: begin(job)[0] for name, job in in_kafka.items()}
-    answers |= zip(stored, begin(*stored.values()), strict=True)
+    asked = {name: begin(job)[0] for name, job in in_kafka.items()}
+    answers = dict(zip(stored, begin(*stored.values()), strict=True)) | asked
     end = time.monotonic() + seconds
     found: dict[str, Any] = dict.fromkeys(_PARTS)
     missing: list[Missing] = []
