@@ -151,7 +151,8 @@ def test_record_headers_that_make_no_request(headers: dict[str, bytes | None], w
     endpoint = replace(endpoint_of("https://a.example/"), follows=Follows(passed=parse_passed("x-*")))
     with pytest.raises(Unrenderable, match=f"^headers: {why}"):
         build(prepare(endpoint), endpoint, event_of(EXAMPLE, headers), 1700000000)
-    strange, none = (sent(endpoint, event_of(EXAMPLE, each)).headers for each in ({"x-\u212a": b"1"}, {}))
+    odd: dict[str, bytes | None] = {"x-\u212a": b"1"}
+    strange, none = (sent(endpoint, event_of(EXAMPLE, each)).headers for each in (odd, {}))
     assert len(strange) == len(none)
 
 
