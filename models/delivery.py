@@ -193,6 +193,9 @@ class ParkedDelivery(Base):
         String(GROUP_LENGTH),
         comment="Its group, from when it is given up until KAFKA_EXHAUSTED_TOPIC has its event. Null: else.",
     )
+    published_attempt: Mapped[int | None] = mapped_column(
+        Integer, comment="Attempts made when KAFKA_EXHAUSTED_TOPIC got its event last. Null: never."
+    )
 
 
 class StoredOperation(Base):

@@ -49,15 +49,15 @@ def upgrade() -> None:
         op.alter_column(PAYLOADS, "record_headers", comment=about, existing_type=sa.Text())
     for name in TEXTS:
         op.add_column(SUBSCRIPTIONS, sa.Column(name, sa.String(1000), comment=_comment(name)))
-    about = Base.metadata.tables[DELIVERIES].columns["unpublished_by"].comment
-    op.add_column(DELIVERIES, sa.Column("unpublished_by", sa.String(255), comment=about))
+    for name, kind in (("unpublished_by", sa.String(255)), ("published_attempt", sa.Integer())):
+        op.add_column(DELIVERIES, sa.Column(name, kind, comment=Base.metadata.tables[DELIVERIES].columns[name].comment))
     op.create_index(GIVEN_UP, DELIVERIES, ("unpublished_by",))
-    op.execute(f"UPDATE {DELIVERIES} SET unpublished_by = group_id WHERE status = 'exhausted'")  # noqa: S608 (a constant)
 
 
 def downgrade() -> None:
     """Drop them. Requests are then the same for each event."""
     op.drop_index(GIVEN_UP, DELIVERIES)
+    op.drop_column(DELIVERIES, "published_attempt")
     op.drop_column(DELIVERIES, "unpublished_by")
     if not _on_sqlite():  # which drops a check with its column
         for rule in (COMPUTED, REPORT, METHOD):

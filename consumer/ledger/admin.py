@@ -174,6 +174,7 @@ _MOVE = (
         group_id=_TO,
         updated_at=bindparam("b_now", type_=ParkedDelivery.updated_at.type),
         unpublished_by=case((ParkedDelivery.unpublished_by.is_not(None), _TO)),
+        published_attempt=None,  # its record names the other group
     )
 )
 _owner = aliased(Subscription)

@@ -1,22 +1,23 @@
 """Deliveries that were given up, on their way to the exhausted topic, and back from it.
 
 A row that becomes exhausted names its group in `unpublished_by`, in the same statement, until the topic has its event.
-So a crash repeats a record of the topic and loses none, and what waits for the topic costs no memory.
+So a crash repeats a record of the topic and loses none, and what waits for the topic costs no memory. That the topic
+has it is told by `published_attempt` alone: an older release, or plain SQL, gives rows up without naming the group.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, delete, or_, select, update
 
 from consumer.database.engine import reading
 from consumer.database.errors import is_outage, translated
 from consumer.database.statements import any_of
 from consumer.ledger import admin, store, upkeep
 from consumer.ledger.admin import StoredDetail
-from consumer.ledger.rows import NewDelivery, OrderingKey, in_transaction, order_key
-from consumer.ledger.upkeep import Purged, by_no_index
+from consumer.ledger.rows import RECORD, NewDelivery, OrderingKey, in_transaction, order_key, record_of, time_of
+from consumer.ledger.upkeep import by_no_index
 from models import ParkedDelivery, Status, Subscription
 
 log = structlog.get_logger(__name__)
@@ -25,7 +26,22 @@ BATCH_BYTES = 16 * 2**20
 _PUBLISHED = (
     update(ParkedDelivery)
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
-    .values(unpublished_by=None)
+    .values(unpublished_by=None, published_attempt=ParkedDelivery.attempt)
+)
+_LACKED = (  # by the topic, and no leader knows
+    ParkedDelivery.status == Status.EXHAUSTED,
+    ParkedDelivery.unpublished_by.is_(None),
+    or_(ParkedDelivery.published_attempt.is_(None), ParkedDelivery.published_attempt != ParkedDelivery.attempt),
+)
+_OLD = (
+    ParkedDelivery.status == Status.EXHAUSTED,
+    ParkedDelivery.unpublished_by.is_(None),
+    ParkedDelivery.published_attempt == ParkedDelivery.attempt,
+)
+_BEFORE = bindparam("b_before", type_=ParkedDelivery.updated_at.type)
+_OWE = update(ParkedDelivery).where(ParkedDelivery.id == bindparam("b_id"), *_LACKED)
+_DELETE_OLD = delete(ParkedDelivery).where(
+    ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.updated_at < _BEFORE, *_OLD
 )
 
 
@@ -63,9 +79,39 @@ def note_published(engine: Engine, details: Sequence[StoredDetail]) -> None:
         connection.execute(_PUBLISHED, sorted(binds, key=lambda each: each["b_id"]))
 
 
-def purge(engine: Engine, group: str, before: float) -> Iterator[Purged]:
-    """Delete a group's deliveries that were given up before a time and that the topic has, as `upkeep.purge` does."""
-    return upkeep.purge(engine, [Status.EXHAUSTED], before, group)
+def owe(engine: Engine, group: str, begin: int, end: int) -> int:
+    """Let rows of a group among these ids wait for the topic if it lacks them and they do not. Returns their number."""
+    with reading(engine) as connection:  # a write would block other writers; usually there is nothing to change
+        found = connection.scalars(_of(group, begin, end, *_LACKED)).all()
+    if found:
+        with engine.begin() as connection:
+            connection.execute(_OWE.values(unpublished_by=group), [{"b_id": each} for each in found])
+    return len(found)
+
+
+def purge(engine: Engine, group: str, before: float, begin: int, end: int) -> int:
+    """Delete those of a group's rows that were given up before a time and that the topic has, of these ids.
+
+    Deletes payloads left unused too. Returns the number of rows.
+    """
+    old = ParkedDelivery.updated_at < time_of(before)
+
+    def work(connection: Connection) -> int:
+        rows = connection.execute(_of(group, begin, end, old, *_OLD).add_columns(*RECORD)).all()
+        if not rows:
+            return 0
+        # All conditions again: a row that was restored or made due after it was read stays.
+        binds = [{"b_id": row.id, "b_before": time_of(before)} for row in rows]
+        deleted = connection.execute(_DELETE_OLD, binds).rowcount
+        upkeep.drop_payloads(connection, group, {record_of(row) for row in rows})
+        return deleted
+
+    return in_transaction(engine, work)
+
+
+def _of(group: str, begin: int, end: int, *which: ColumnElement[bool]) -> Select[int]:
+    theirs = map(by_no_index, (ParkedDelivery.group_id == group, *which))
+    return select(ParkedDelivery.id).where(ParkedDelivery.id.between(begin, end), *theirs).order_by(ParkedDelivery.id)
 
 
 def restore(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> list[int]:

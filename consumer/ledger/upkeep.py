@@ -64,8 +64,12 @@ _DELETE_DELIVERED = delete(ParkedDelivery).where(
     ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.DELIVERED
 )
 _DELETE_PAYLOAD = delete(Payload).where(is_bound(*PAYLOAD_RECORD), ~exists().where(is_bound(*RECORD)).correlate(None))
-# Binds the state too: a row that was made open again after it was read stays.
-_DELETE_ENDED = delete(ParkedDelivery).where(is_bound(ParkedDelivery.status), ParkedDelivery.id == bindparam("b_id"))
+# Binds the state and the time too: a row that was made open again, or given up anew, after it was read stays.
+_DELETE_ENDED = delete(ParkedDelivery).where(
+    is_bound(ParkedDelivery.status),
+    ParkedDelivery.id == bindparam("b_id"),
+    ParkedDelivery.updated_at < bindparam("b_before", type_=ParkedDelivery.updated_at.type),
+)
 
 
 class Purged(NamedTuple):
@@ -250,26 +254,24 @@ def by_no_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((condition, _YES)) == _YES
 
 
-def ended_before(
-    engine: Engine, statuses: Collection[Status], before: float, published_by: str | None = None
-) -> Iterator[list[AnyRow]]:
-    """All groups' rows in these states that last changed before a time (unix seconds), in steps of `by_id`.
+def next_ids(engine: Engine, after: int) -> tuple[int, int] | None:
+    """The first and the last of the next BATCH ids, from the first row above `after`; None: there is none."""
+    with reading(engine) as connection:
+        begin = connection.scalar(select(func.min(ParkedDelivery.id)).where(ParkedDelivery.id > after))
+    return None if begin is None else (begin, begin + BATCH - 1)
 
-    `published_by`: only rows of this group that do not wait for the exhausted topic.
-    """
-    theirs = ParkedDelivery.group_id == published_by, ParkedDelivery.unpublished_by.is_(None)
+
+def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
+    """All groups' rows in these states that last changed before a time (unix seconds), in steps of `by_id`."""
     return by_id(
         engine,
         select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).order_by(ParkedDelivery.id),
         ParkedDelivery.status.in_(sorted(statuses)),
         ParkedDelivery.updated_at < time_of(before),
-        *(() if published_by is None else theirs),
     )
 
 
-def purge(
-    engine: Engine, statuses: Collection[Status], before: float, published_by: str | None = None
-) -> Iterator[Purged]:
+def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[Purged]:
     """Delete deliveries that ended before a time (unix seconds), and payloads left unused; as in `ended_before`.
 
     `statuses` are EXHAUSTED, DELIVERED, or both; an open status raises ValueError. Yields after each transaction; an
@@ -278,8 +280,8 @@ def purge(
     """
     if owed := set(statuses) & set(OPEN):
         raise ValueError(f"open deliveries cannot be purged: {', '.join(sorted(owed))}")
-    for rows in ended_before(engine, statuses, before, published_by):
-        yield in_transaction(engine, partial(_purge, rows=rows)) if rows else Purged(0, 0)
+    for rows in ended_before(engine, statuses, before):
+        yield in_transaction(engine, partial(_purge, rows=rows, before=before)) if rows else Purged(0, 0)
 
 
 def purge_replays(engine: Engine, before: float) -> int:
@@ -313,8 +315,9 @@ def waiting(engine: Engine, group: str, topic: str, partition: int) -> int:
         return connection.execute(statement).scalar_one()
 
 
-def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
-    deleted = connection.execute(_DELETE_ENDED, [{"b_id": row.id, "b_status": row.status} for row in rows]).rowcount
+def _purge(connection: Connection, *, rows: Sequence[AnyRow], before: float) -> Purged:
+    binds = [{"b_id": row.id, "b_status": row.status, "b_before": time_of(before)} for row in rows]
+    deleted = connection.execute(_DELETE_ENDED, binds).rowcount
     groups = {row.group_id for row in rows}
     payloads = sum(
         drop_payloads(connection, group, {record_of(row) for row in rows if row.group_id == group})

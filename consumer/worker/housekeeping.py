@@ -4,7 +4,7 @@ Each job has its own back-off, and the others go on: a locked row in one partiti
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,7 +20,6 @@ from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, cursors, given_up, marks, ordering, outbox, pauses, replays, upkeep
 from consumer.ledger.cursors import KeptCursor
-from consumer.ledger.upkeep import Purged
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 from consumer.worker.ownership import NO_LOG
@@ -79,13 +78,16 @@ class Housekeeping(Part):
         give_up: Callable[[Sequence[KeptCursor], str], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        *,
+        publishes: bool = False,
         keep: float | None = None,
     ) -> None:
         """`give_up` deletes cursors whose topic is gone, and reports what they owed.
 
-        `keep`: seconds after which rows are deleted that are exhausted and published; None: never.
+        `publishes`: deliveries that are given up go to a topic. `keep`: seconds after which rows are deleted that are
+        exhausted and published; None: never.
         """
-        self._engine, self._group, self._keep = engine, group, keep
+        self._engine, self._group, self._publishes, self._keep = engine, group, publishes, keep
         self._give_up = give_up
         self._gone: dict[TopicPartition, list[KeptCursor]] = {}  # set by the database thread
         self._clock, self._monotonic = clock, monotonic
@@ -152,9 +154,9 @@ class Housekeeping(Part):
                 self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
                 self._job("count of paused subscriptions", self._count_paused, self._paused_counted),
             ]
-            if self._keep is not None and self._monotonic() >= self._next_purge:
-                purge = partial(self._purge, self._clock() - self._keep)
-                jobs.append(self._job("old exhausted rows", purge, self._purged))
+            if self._publishes and self._monotonic() >= self._next_purge:
+                purge = partial(self._purge, None if self._keep is None else self._clock() - self._keep)
+                jobs.append(self._job("exhausted rows", purge, self._purged))
             if self._monotonic() >= self._next_look:
                 jobs.append(self._job("certificates that expire", self._look_at_certificates, self._looked))
         if here:
@@ -255,10 +257,19 @@ class Housekeeping(Part):
             log.error("operational events were dropped: Kafka stored none of them for a week", number=dropped)
         return dropped or None
 
-    def _purge(self, before: float, steps: Iterator[Purged] | None) -> Iterator[Purged] | None:
-        if steps is None:
-            steps = given_up.purge(self._engine, self._group, before)
-        return None if next(steps, None) is None else steps
+    def _purge(self, before: float | None, after: int | None) -> int | None:
+        ids = upkeep.next_ids(self._engine, upkeep.FIRST if after is None else after)
+        if ids is None:
+            return None
+        try:
+            given_up.owe(self._engine, self._group, *ids)
+            if before is not None:
+                given_up.purge(self._engine, self._group, before, *ids)
+        except Exception as error:
+            if is_outage(translated(error)):
+                raise  # tried again from here
+            log.exception("exhausted rows cannot be changed or deleted; tried again in an hour", ids=ids)
+        return ids[1]
 
     def _purged(self) -> None:
         self._next_purge = self._monotonic() + PURGE_EVERY

@@ -304,7 +304,14 @@ class WorkerParts:
             drain=delivery.drain,
         )
         self.housekeeping = Housekeeping(
-            engine, upkeep, group, self.losses.give_up, clock=clock, monotonic=monotonic, keep=kafka.keep_exhausted
+            engine,
+            upkeep,
+            group,
+            self.losses.give_up,
+            clock=clock,
+            monotonic=monotonic,
+            publishes=given_up is not None,
+            keep=kafka.keep_exhausted,
         )
         self.maintenance = Maintenance(
             self.source,

@@ -323,10 +323,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The same, of a topic and a tenant.",
             "A replay: its rows of a step by state.",
             "A replay: the due times of its rows in a step.",
-            "`purge`, WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago; the latter: that the topic has.",
+            "`purge`: the rows of a step that ended long ago.",
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.given_up.unpublished": ("The leader: rows that the exhausted topic lacks.",),
+        "ledger.upkeep.next_ids": ("A pass over exhausted rows: the first id of the next step.",),
+        "ledger.given_up.owe": (
+            "The rows of a step that the exhausted topic lacks, and that do not wait for it.",
+            "Let them wait, an array.",
+        ),
+        "ledger.given_up.purge": (
+            "WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago and that the exhausted topic has.",
+            "Delete them, an array.",
+        ),
         "ledger.given_up.note_published": ("The exhausted topic has these rows, an array.",),
         "ledger.upkeep.purge_replays": (
             "Delete replays that ended long ago.",
@@ -725,8 +734,10 @@ def _keep(engine: Engine) -> None:
     outbox.expire(engine, group, 0.0)
     repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
-    given_up.note_published(engine, given_up.unpublished(engine, group, 10))
-    list(given_up.purge(engine, group, T))
+    ids = upkeep.next_ids(engine, 0) or (0, 0)
+    given_up.owe(engine, group, *ids)
+    given_up.note_published(engine, given_up.unpublished(engine, group, 1))
+    given_up.purge(engine, group, 5_000_000_000.0, *ids)
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
     upkeep.replays_ended_before(engine, T)
     upkeep.purge_replays(engine, T)

@@ -108,7 +108,7 @@ def test_a_row_redelivered_meanwhile_stays(engine: Engine, sub: int) -> None:
     (rows,) = upkeep.ended_before(engine, ENDED, CUT)
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[rows[1].id]), NEW)]
     with engine.begin() as connection:
-        assert upkeep._purge(connection, rows=rows) == (2, 2)
+        assert upkeep._purge(connection, rows=rows, before=CUT) == (2, 2)
     assert states(engine) == {1: "parked"}
     assert payloads(engine) == [1]
 

@@ -17,7 +17,7 @@ from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, in_transaction
 from consumer.subscriptions import repository, tls
 from consumer.worker import housekeeping
-from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.housekeeping import PURGE_EVERY, Housekeeping
 from models import CursorReason, StoredOperation
 from tests.delivery.store_kit import Store
 from tests.ledger.rows_kit import GROUP, URL, make_event, ordered, parked, run, states
@@ -39,7 +39,8 @@ class House:
             lambda lost, _reason: self.given_up.extend(each.due_key[2] for each in lost),
             self.store.clock,
             self.store.monotonic,
-            keep,
+            publishes=True,
+            keep=keep,
         )
         self.counted: list[int] = []
         self.stored: list[tuple[str, int]] = []
@@ -127,6 +128,9 @@ def test_old_exhausted_rows_are_deleted_once_the_topic_has_them(engine: Engine) 
     given_up.note_published(engine, given_up.unpublished(engine, GROUP, 1))
     house.begin()
     assert states(engine) == {2: "exhausted"}, "within the hour"
+    house.store.monotonic.now += PURGE_EVERY
+    house.begin()
+    assert states(engine) == {}
     for each in (house, forever):
         assert each.store.thread.close(20)
 

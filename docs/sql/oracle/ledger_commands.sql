@@ -334,7 +334,7 @@ WHERE
 
 -- ledger.given_up._restore
 -- The exhausted topic has the rows that are stored again, an array.
-UPDATE webhook_deliveries SET unpublished_by = :unpublished_by
+UPDATE webhook_deliveries SET unpublished_by = :unpublished_by, published_attempt = webhook_deliveries.attempt
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
@@ -727,7 +727,7 @@ WHERE
 -- Move the rows, an array.
 UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now, unpublished_by = CASE WHEN (
   webhook_deliveries.unpublished_by IS NOT NULL
-) THEN :b_to END
+) THEN :b_to END, published_attempt = :published_attempt
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.group_id = :b_group_id
 ;

@@ -513,7 +513,7 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- `purge`, WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago; the latter: that the topic has.
+-- `purge`: the rows of a step that ended long ago.
 -- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
@@ -526,16 +526,10 @@ SELECT
 FROM webhook_deliveries
 WHERE
   CASE WHEN (
-    webhook_deliveries.status IN (:status_1_1)
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.updated_at < :updated_at_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.group_id = :group_id_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.unpublished_by IS NULL
   ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
@@ -546,7 +540,9 @@ ORDER BY
 -- Delete these rows, an array.
 DELETE FROM webhook_deliveries
 WHERE
-  webhook_deliveries.status = :b_status AND webhook_deliveries.id = :b_id
+  webhook_deliveries.status = :b_status
+  AND webhook_deliveries.id = :b_id
+  AND webhook_deliveries.updated_at < :b_before
 ;
 
 -- ledger.given_up.unpublished
@@ -564,12 +560,106 @@ FROM (
     ) THEN 1 END = 1
 ) anon_1
 WHERE
-  ROWNUM <= 10
+  ROWNUM <= 1
+;
+
+-- ledger.upkeep.next_ids
+-- A pass over exhausted rows: the first id of the next step.
+SELECT
+  MIN(webhook_deliveries.id) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id > :id_1
+;
+
+-- ledger.given_up.owe
+-- The rows of a step that the exhausted topic lacks, and that do not wait for it.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id BETWEEN :id_1 AND :id_2
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status = :status_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.unpublished_by IS NULL
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      webhook_deliveries.published_attempt IS NULL
+      OR webhook_deliveries.published_attempt != webhook_deliveries.attempt
+    )
+    THEN 1
+  END = 1
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.given_up.owe
+-- Let them wait, an array.
+UPDATE webhook_deliveries SET unpublished_by = :unpublished_by
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.unpublished_by IS NULL
+  AND (
+    webhook_deliveries.published_attempt IS NULL
+    OR webhook_deliveries.published_attempt != webhook_deliveries.attempt
+  )
+;
+
+-- ledger.given_up.purge
+-- WEBHOOK_KEEP_EXHAUSTED: the rows of a step that ended long ago and that the exhausted topic has.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id BETWEEN :id_1 AND :id_2
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status = :status_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.unpublished_by IS NULL
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      webhook_deliveries.published_attempt = webhook_deliveries.attempt
+    )
+    THEN 1
+  END = 1
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.given_up.purge
+-- Delete them, an array.
+DELETE FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.updated_at < :b_before
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.unpublished_by IS NULL
+  AND webhook_deliveries.published_attempt = webhook_deliveries.attempt
 ;
 
 -- ledger.given_up.note_published
 -- The exhausted topic has these rows, an array.
-UPDATE webhook_deliveries SET unpublished_by = :unpublished_by
+UPDATE webhook_deliveries SET unpublished_by = :unpublished_by, published_attempt = webhook_deliveries.attempt
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;

@@ -1284,11 +1284,15 @@ COMMENT ON COLUMN webhook_deliveries.unpublished_by IS 'Its group, from when it 
 
 /
 
-CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by)
+ALTER TABLE webhook_deliveries ADD published_attempt INTEGER
 
 /
 
-UPDATE webhook_deliveries SET unpublished_by = group_id WHERE status = 'exhausted'
+COMMENT ON COLUMN webhook_deliveries.published_attempt IS 'Attempts made when KAFKA_EXHAUSTED_TOPIC got its event last. Null: never.'
+
+/
+
+CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by)
 
 /
 
