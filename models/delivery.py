@@ -121,7 +121,8 @@ class ParkedDelivery(Base):
             "ix_webhook_deliveries_order",
             *("group_id", "status", "topic", "partition_no", "order_key", "subscription_id", "record_offset"),
         ),
-        # Null in most rows, which Oracle leaves out: what the exhausted topic lacks is found without a search.
+        # Oracle leaves null out: what the exhausted topic lacks is found without a search. While none is set: all that
+        # were given up.
         Index("ix_webhook_deliveries_given_up", "unpublished_by"),
         {
             "sqlite_autoincrement": True,

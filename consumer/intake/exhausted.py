@@ -1,6 +1,7 @@
 """Deliveries that were given up, as records of the exhausted topic: the event as it was, and headers of ours. Pure."""
 
 from consumer.events.event import Event, RecordId, extra_of
+from consumer.http.urls import redact_url
 from consumer.intake.record import AssignedPartition, Record, Unreadable
 from consumer.kafka.producer import Headers, Purpose
 from consumer.ledger.admin import StoredDetail
@@ -17,7 +18,7 @@ def render(found: StoredDetail) -> tuple[Record, Headers]:
         **place._asdict(),
         "group": item.group,
         "subscription": item.subscription_id,
-        "url": item.url,
+        "url": redact_url(item.url),  # plain SQL may have stored a password
         "replay": item.replay,
         "reason": item.last.error if item.last else None,
         "status": item.last.status if item.last else None,

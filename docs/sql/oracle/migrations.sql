@@ -1292,7 +1292,7 @@ COMMENT ON COLUMN webhook_deliveries.published_attempt IS 'Attempts made when KA
 
 /
 
-CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by)
+CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by) ONLINE
 
 /
 
