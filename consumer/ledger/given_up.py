@@ -7,6 +7,7 @@ has it is told by `published_attempt` alone: an older release, or plain SQL, giv
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 
 import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, delete, or_, select, update
@@ -17,6 +18,7 @@ from consumer.database.statements import any_of
 from consumer.ledger import admin, store, upkeep
 from consumer.ledger.admin import StoredDetail
 from consumer.ledger.rows import RECORD, NewDelivery, OrderingKey, in_transaction, order_key, record_of, time_of
+from consumer.ledger.store import DeliveryKey
 from consumer.ledger.upkeep import by_no_index
 from models import ParkedDelivery, Status, Subscription
 
@@ -28,6 +30,7 @@ _PUBLISHED = (
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
     .values(unpublished_by=None, published_attempt=ParkedDelivery.attempt)
 )
+_RENEWED = _PUBLISHED.values(updated_at=bindparam("b_now", type_=ParkedDelivery.updated_at.type))
 _LACKED = (  # by the topic, and no leader knows
     ParkedDelivery.status == Status.EXHAUSTED,
     ParkedDelivery.unpublished_by.is_(None),
@@ -114,24 +117,31 @@ def _of(group: str, begin: int, end: int, *which: ColumnElement[bool]) -> Select
     return select(ParkedDelivery.id).where(ParkedDelivery.id.between(begin, end), *theirs).order_by(ParkedDelivery.id)
 
 
-def restore(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> list[int]:
+def restore(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> dict[DeliveryKey, int]:
     """The ids of those of the topic's deliveries that are stored as exhausted, once the missing ones are stored again.
 
-    One that has a row in any state is left as it is, and so is one of a removed subscription.
+    One that has a row in any state is left as it is, and so is one of a removed subscription. The purge leaves these.
     """
     return in_transaction(engine, partial(_restore, group=group, rows=store.in_order(rows), now=now))
 
 
-def _restore(connection: Connection, *, group: str, rows: Sequence[NewDelivery], now: float) -> list[int]:
+def _restore(connection: Connection, *, group: str, rows: Sequence[NewDelivery], now: float) -> dict[DeliveryKey, int]:
+    _renew(connection, group, rows, now)  # locks them first: else the purge may delete one that is not inserted then
     theirs = any_of(Subscription.id.expression, sorted({row.subscription_id for row in rows}))
     there = connection.execute(select(Subscription.id, Subscription.ordering).where(theirs))
     ordering = {row.id: row.ordering for row in there}
     missing = [_with_key(row, ordering[row.subscription_id]) for row in rows if row.subscription_id in ordering]
     store.insert_new(connection, group, missing, now)
-    found = sorted((row.id, row.attempt) for row in store.exhausted(connection, group, rows).values())
-    if found:  # the topic has them
-        connection.execute(_PUBLISHED, [{"b_id": row, "b_attempt": attempt} for row, attempt in found])
-    return [row for row, _ in found]
+    return _renew(connection, group, rows, now)
+
+
+def _renew(connection: Connection, group: str, rows: Sequence[NewDelivery], now: float) -> dict[DeliveryKey, int]:
+    """Note that the topic has those that are exhausted, and that they were changed now: they are not old."""
+    found = store.exhausted(connection, group, rows)
+    if found:
+        binds = [{"b_id": row.id, "b_attempt": row.attempt, "b_now": time_of(now)} for row in found.values()]
+        connection.execute(_RENEWED, sorted(binds, key=itemgetter("b_id")))
+    return {key: row.id for key, row in found.items()}
 
 
 def _with_key(row: NewDelivery, ordering: str) -> NewDelivery:

@@ -42,7 +42,7 @@ from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
-_Key = tuple[RecordId, int, int]  # record, subscription, replay: what identifies a delivery
+DeliveryKey = tuple[RecordId, int, int]  # record, subscription, replay: what identifies a delivery
 
 BATCH_BYTES = 16 * 2**20
 UNWANTED = "not sent: the filter does not want it"
@@ -151,11 +151,12 @@ def check(engine: Engine, event: Event) -> None:
 
 def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
     """Each delivery once, in an order common to all processes: two of them with the same rows do not deadlock."""
-    unique = {_key_of(row): row for row in reversed(rows)}
+    unique = {key_of(row): row for row in reversed(rows)}
     return [unique[key] for key in sorted(unique)]
 
 
-def _key_of(row: NewDelivery) -> _Key:
+def key_of(row: NewDelivery) -> DeliveryKey:
+    """What identifies a delivery within its group."""
     return row.event.record, row.subscription_id, row.replay
 
 
@@ -219,13 +220,13 @@ def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[in
 def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[OperationalEvent]:
     """The operational events of rows that are stored as exhausted with the same number of attempts."""
     stored = {(*key, row.attempt) for key, row in exhausted(connection, group, rows).items()}
-    return [row.operation for row in rows if row.operation and (*_key_of(row), row.attempt) in stored]
+    return [row.operation for row in rows if row.operation and (*key_of(row), row.attempt) in stored]
 
 
-def exhausted(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> dict[_Key, AnyRow]:
+def exhausted(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> dict[DeliveryKey, AnyRow]:
     """The rows (id, attempt) of those deliveries, which are `in_order`, that are stored as exhausted."""
-    wanted = set(map(_key_of, rows))
-    stored: dict[_Key, AnyRow] = {}
+    wanted = set(map(key_of, rows))
+    stored: dict[DeliveryKey, AnyRow] = {}
     for (topic, partition), here in groupby(rows, lambda row: row.event.record.topic_partition):
         statement = select(
             ParkedDelivery.id,

@@ -22,7 +22,7 @@ from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
 from consumer.ledger import admin, backlogs, outbox, replays, request_keys, search
-from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
+from consumer.ledger.admin import DeliveryQuery, Note, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
 from consumer.ops import start
@@ -307,13 +307,17 @@ class Changes:
             secrets.remove_secret(change.connection, subscription_id, secret_id)
             change.told = {"kind": found.kind, "removed": 1}
 
-    def redeliver(self, chosen: DeliveryQuery) -> Iterator[RedeliveryStep]:
-        """Redeliver as `admin.redeliver` does, within the tenant; each step that marks deliveries writes an event."""
+    def redeliver(self, chosen: DeliveryQuery, also: Note = lambda *_: None) -> Iterator[RedeliveryStep]:
+        """Redeliver as `admin.redeliver` does, within the tenant; each step that marks deliveries writes an event.
+
+        `also` gets the rows of a step, in its transaction.
+        """
 
         def note(connection: Connection, rows: Sequence[AnyRow]) -> None:
             subscriptions = sorted({row.subscription_id for row in rows})
             told = {"actor": self.actor, "delivery_ids": [row.id for row in rows], "subscription_ids": subscriptions}
             outbox.tell(connection, self.deployment.group, REDELIVERED, told)
+            also(connection, rows)
 
         chosen = chosen._replace(tenant=self.tenant)
         return admin.redeliver(self.deployment.engine, chosen, self.deployment.clock(), note)

@@ -1,19 +1,26 @@
 """Sends deliveries that were given up again, from the exhausted topic: also those whose rows are deleted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from sqlalchemy import Connection
 
 from consumer.config.settings import KafkaSettings
+from consumer.database.statements import AnyRow
 from consumer.errors import SettingsError
 from consumer.intake.exhausted import parse
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import given_up, marks
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep
 from consumer.ledger.rows import NewDelivery
+from consumer.ledger.store import key_of
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.dead_letters import Place, read
 from models import Status
 
 Batch = Mapping[Place, NewDelivery]  # by partition and offset in the topic
+Places = Mapping[int | None, Sequence[Place]]  # by the row of their delivery
 
 
 def search(
@@ -38,11 +45,21 @@ def search(
 def redeliver(changes: Changes, kafka: KafkaSettings, batches: Iterator[Batch]) -> Iterator[RedeliveryStep]:
     """Send those that neither wait nor were delivered again, on a new schedule.
 
-    A batch is marked afterwards: after an interruption its deliveries are waiting, and so they are left alone.
+    A record is marked in the transaction that makes its delivery due: an interruption repeats none. Those that are left
+    alone are marked afterwards. A delivery with two records is sent again for the second one once its row is gone.
     """
-    where = changes.deployment
+    where, topic = changes.deployment, kafka.exhausted_topic or ""
     for batch in filter(None, batches):
-        if ids := given_up.restore(where.engine, where.group, list(batch.values()), where.clock()):
-            yield from changes.redeliver(DeliveryQuery(ids=ids, statuses=[Status.EXHAUSTED]))
-        with where.engine.begin() as connection:
-            marks.note_published(connection, where.group, kafka.exhausted_topic or "", batch)
+        ids = given_up.restore(where.engine, where.group, list(batch.values()), where.clock())
+        places: dict[int | None, list[Place]] = defaultdict(list)
+        for place, row in batch.items():
+            places[ids.get(key_of(row))].append(place)
+
+        def note(connection: Connection, rows: Sequence[AnyRow], places: Places = places) -> None:
+            marks.note_published(connection, where.group, topic, chain.from_iterable(places[row.id] for row in rows))
+
+        if ids:
+            yield from changes.redeliver(DeliveryQuery(ids=ids.values(), statuses=[Status.EXHAUSTED]), note)
+        if alone := places[None]:
+            with where.engine.begin() as connection:
+                marks.note_published(connection, where.group, topic, alone)

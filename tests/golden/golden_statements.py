@@ -351,10 +351,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Make them due, an array.",
             "The same, of an event type and a tenant.",
         ),
-        "ledger.given_up._restore": (
-            "`redeliver --from-topic`: the order of these subscriptions, if they exist.",
-            "The exhausted topic has the rows that are stored again, an array.",
-        ),
+        "ledger.given_up._restore": ("`redeliver --from-topic`: the order of these subscriptions, if they exist.",),
+        "ledger.given_up._renew": ("`redeliver --from-topic`: the topic has these rows, an array.",),
         "ledger.ordering.ahead": ("One delivery: the first open one of its ordering key, if that precedes it.",),
         "ledger.admin.of_record": ("Who got an event: the stored deliveries of its record.",),
         "ledger.marks._mark": (

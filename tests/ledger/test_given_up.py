@@ -106,7 +106,8 @@ def test_a_delivery_of_the_topic_is_stored_again_unless_it_has_a_row(engine: Eng
     both = [row._replace(ordering_key=None), ordered(2, 999, status="exhausted")]
     wanted = [1] if state in {None, Status.EXHAUSTED} else []
     for _ in range(2):
-        assert given_up.restore(engine, GROUP, both, 900.0) == wanted
+        assert list(given_up.restore(engine, GROUP, both, 900.0).values()) == wanted
+    assert given_up.purge(engine, GROUP, 899.0, 1, 99) == 0, "it is not old any more"
     assert waiting(engine) == [], "the topic has it"
     assert counts(engine) == {"parked" if state == Status.BLOCKED else state or "exhausted": 1}
     assert query(engine, "SELECT attempt, order_key FROM webhook_deliveries") == [

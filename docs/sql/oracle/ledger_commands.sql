@@ -332,9 +332,9 @@ WHERE
   webhook_subscriptions.id IN (:id_1_1)
 ;
 
--- ledger.given_up._restore
--- The exhausted topic has the rows that are stored again, an array.
-UPDATE webhook_deliveries SET unpublished_by = :unpublished_by, published_attempt = webhook_deliveries.attempt
+-- ledger.given_up._renew
+-- `redeliver --from-topic`: the topic has these rows, an array.
+UPDATE webhook_deliveries SET updated_at = :b_now, unpublished_by = :unpublished_by, published_attempt = webhook_deliveries.attempt
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
