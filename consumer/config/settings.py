@@ -87,10 +87,10 @@ class KafkaSettings(ConsumerGroupSettings):
     keep_exhausted: Duration | None = setting(
         "WEBHOOK_KEEP_EXHAUSTED",
         None,
-        "How long a delivery that was given up stays in the database once `KAFKA_EXHAUSTED_TOPIC` has it, a day at "
-        "least; none: for ever.",
+        "How long a delivery that was given up stays in the database once `KAFKA_EXHAUSTED_TOPIC` has it, a week "
+        "at least; none: for ever.",
         "30d",
-        ge=86_400,  # a younger row may be the only record that its delivery is settled
+        ge=7 * 86_400,  # a younger row may be the only record that its delivery is settled: a partition may be held
     )
     mappings_file: str | None = setting(
         "KAFKA_MAPPINGS_FILE",

@@ -48,15 +48,20 @@ _DELETE_OLD = delete(ParkedDelivery).where(
 )
 
 
-def unpublished(engine: Engine, group: str, most: int) -> list[StoredDetail]:
+def unpublished(engine: Engine, group: str, most: int, failed: set[int] | None = None) -> list[StoredDetail]:
     """Some deliveries of a group that were given up and that the topic lacks: `most` rows, or BATCH_BYTES of them.
 
-    Each is read alone, so that one that cannot be read, which is logged, does not stop the others.
+    Each is read alone, so that one that cannot be read, which is logged, does not stop the others. Those in `failed`
+    are left out, and such rows are added to it; once no others are left it is emptied, and the next call begins anew.
     """
+    failed = set() if failed is None else failed
     exhausted = by_no_index(ParkedDelivery.status == Status.EXHAUSTED)
     with reading(engine) as connection:
-        waiting = select(ParkedDelivery.id).where(ParkedDelivery.unpublished_by == group, exhausted).limit(most)
-        ids = connection.scalars(waiting).all()
+        waiting = select(ParkedDelivery.id).where(ParkedDelivery.unpublished_by == group, exhausted)
+        there = connection.scalars(waiting.limit(most + len(failed))).all()
+    ids = [each for each in there if each not in failed][:most]
+    if not ids:
+        failed.clear()
     found: list[StoredDetail] = []
     size = 0
     for each in ids:
@@ -66,6 +71,7 @@ def unpublished(engine: Engine, group: str, most: int) -> list[StoredDetail]:
             if is_outage(translated(error)):
                 raise
             log.exception("a delivery that was given up cannot be read, nor published", row=each)
+            failed.add(each)
             continue
         if detail is not None:  # else it was purged meanwhile
             found.append(detail)

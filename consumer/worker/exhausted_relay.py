@@ -48,6 +48,7 @@ class ExhaustedRelay(Part):
             thread.submit, "could not read or note deliveries that were given up", clock
         )
         self._acknowledged: list[StoredDetail] = []  # not noted in the database yet
+        self._failed: set[int] = set()  # rows that cannot be published: the others go first
         self._look_at = clock()
 
     @property
@@ -84,7 +85,7 @@ class ExhaustedRelay(Part):
         def job() -> Sequence[StoredDetail]:
             if acknowledged:
                 given_up.note_published(self._engine, acknowledged)
-            return given_up.unpublished(self._engine, self._group, AT_ONCE) if reads else ()
+            return given_up.unpublished(self._engine, self._group, AT_ONCE, self._failed) if reads else ()
 
         def failed(_error: Exception) -> None:
             self._acknowledged, self._look_at = [*acknowledged], 0.0  # again as soon as the back-off is over
@@ -97,4 +98,5 @@ class ExhaustedRelay(Part):
                 record, headers = render(each)
                 self._letters.write(record, headers, partial(self._acknowledged.append, each))
             except Exception:  # the others go on
+                self._failed.add(each.delivery.id)
                 log.exception("a delivery that was given up could not be published", row=each.delivery.id)

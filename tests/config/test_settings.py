@@ -261,11 +261,11 @@ def test_topics_that_are_written_differ() -> None:
 
 
 def test_rows_are_deleted_only_where_the_topic_keeps_the_events() -> None:
-    """Without KAFKA_EXHAUSTED_TOPIC they are the only copy; a day is the least."""
+    """Without KAFKA_EXHAUSTED_TOPIC they are the only copy; a week is the least."""
     assert "the only copy" in refusal(settings.KafkaSettings, WEBHOOK_KEEP_EXHAUSTED="30d")
     named = {"KAFKA_EXHAUSTED_TOPIC": "b"}
-    assert load(settings.KafkaSettings, {**LEAST, **named, "WEBHOOK_KEEP_EXHAUSTED": "1d"}).keep_exhausted == 86400
-    assert "WEBHOOK_KEEP_EXHAUSTED" in refusal(settings.KafkaSettings, **named, WEBHOOK_KEEP_EXHAUSTED="1h")
+    assert load(settings.KafkaSettings, {**LEAST, **named, "WEBHOOK_KEEP_EXHAUSTED": "7d"}).keep_exhausted == 604800
+    assert "WEBHOOK_KEEP_EXHAUSTED" in refusal(settings.KafkaSettings, **named, WEBHOOK_KEEP_EXHAUSTED="6d")
 
 
 def test_no_secret_is_in_a_representation() -> None:

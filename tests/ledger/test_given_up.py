@@ -86,10 +86,18 @@ def test_a_row_that_an_older_release_gave_up_is_published_before_it_is_purged(en
 def test_a_row_that_cannot_be_read_does_not_stop_the_others(
     engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the driver raises for it, the others are found."""
+    """Whatever the driver raises for it, the others are found, also if one look takes no more than it."""
     park(engine, *(parked(make_event(offset), sub, status="exhausted") for offset in (1, 2)))
     monkeypatch.setattr(admin, "event_of", lambda row: 1 // (row.record_offset - 1) and rows.event_of(row))
     assert waiting(engine) == [2]
+    failed: set[int] = set()
+    looks = [given_up.unpublished(engine, GROUP, 1, failed) for _ in range(2)]
+    assert 2 in [event.record.offset for found in looks for _, event in found]
+    run(engine, "UPDATE webhook_deliveries SET unpublished_by = NULL WHERE record_offset = 2")
+    failed = {1}
+    for left in (set(), {1}):
+        assert not given_up.unpublished(engine, GROUP, 1, failed)
+        assert failed == left
 
 
 @pytest.mark.parametrize("state", [None, *Status])

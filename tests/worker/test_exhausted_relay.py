@@ -130,6 +130,7 @@ def test_one_that_cannot_be_published_does_not_stop_the_others(
 ) -> None:
     """Of one that is too large the beginning is published; one of which no record can be made stays owed."""
     rig = open_rig(kafka)
+    monkeypatch.setattr("consumer.worker.exhausted_relay.AT_ONCE", 1)
     rig.give_up(1, 3)
     rig.give_up(2, body=b"x" * 200_000)
     to_render = "consumer.worker.exhausted_relay.render"
