@@ -135,6 +135,21 @@ def test_old_exhausted_rows_are_deleted_once_the_topic_has_them(engine: Engine) 
         assert each.store.thread.close(20)
 
 
+def test_rows_that_cannot_be_purged_do_not_keep_those_behind_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass goes on behind them, and another one tries again."""
+    house.keeping._keep = 100.0
+    house.park(*(parked(make_event(offset), 1, status="exhausted", next_attempt_at=None) for offset in range(2)))
+    run(house.engine, "UPDATE webhook_deliveries SET unpublished_by = NULL, published_attempt = attempt")
+    monkeypatch.setattr(upkeep, "BATCH", 1)
+    owe = given_up.owe
+    monkeypatch.setattr(given_up, "owe", lambda *args: 1 // (args[2] - 1) and owe(*args))
+    house.store.clock.now += 1e9
+    house.begin()
+    assert states(house.engine) == {0: "exhausted"}
+
+
 def test_finished_cursors_are_deleted_once_their_offsets_are_committed(house: House) -> None:
     """Their partition has no other rows. A new assignment would read the others, and leave live events to them."""
     (sub,) = house.subscribe()
