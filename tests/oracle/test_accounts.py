@@ -28,13 +28,14 @@ ACCOUNTS = {
     "webhooks_service": r"database\.(migrations|statements)|matching"
     r"|ledger\.(store|ordering|outbox|assigned|due|pauses|cursors|backlogs\.look_at)"
     r"|ledger\.replays\.(requests|finish)"
-    r"|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
+    r"|ledger\.given_up\.(note_published|owe|purge|unpublished)|ledger\.marks\.(?!published)|ledger\.upkeep\.(?!by_id|_purge|purge|replays)",
     "webhooks_admin": r"subscriptions|ledger\.(request_keys|search\.(of_subscription|loads)|outbox\.add|marks\._mark)"
     r"|ledger\.(backlogs\.(of_subscription|covering|look_at)|cursors\.begin)",
     "webhooks_operator": r"ledger\.(admin|search)|ledger\.replays\.(?!requests|finish)"
     r"|ledger\.(backlogs\.(count|adopt|topics)|cursors\.begin)"
     r"|ledger\.marks\.(published|_mark)|ledger\.outbox\.add|ledger\.upkeep\.(drop_payloads|by_id: (?!`purge`))"
-    r"|subscriptions\.(subscribed_rows\.found_rows|event_types\.of)",
+    r"|subscriptions\.(subscribed_rows\.found_rows|event_types\.of)"
+    r"|ledger\.(given_up\.(_renew|_restore)|store\.(_stored_records|insert_new|exhausted)|ordering)",
     "webhooks_keeper": r"ledger\.upkeep\.(_purge|purge|replays|drop_payloads|by_id: `purge`)",
 }
 OURS = {*Base.metadata.tables, "webhook_alembic_version"}
