@@ -1,7 +1,8 @@
 """The request follows the event: its method, computed headers, and record headers that go on; another signature.
 
-Answers are reported on the attempts topic. Deliveries that were given up wait for the exhausted topic, those that there
-are too. No table is copied: the new columns have a default or may be null. Comments are those of the models.
+Answers are reported on the attempts topic. Deliveries that are given up wait for the exhausted topic; the leader of a
+group lets its earlier ones wait too. No table is copied: the new columns have a default or may be null. Comments are
+those of the models.
 """
 
 from collections.abc import Sequence
