@@ -161,6 +161,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.secrets.made_at": (
             "Its signing secrets without an end, to find the one that a request has created.",
         ),
+        "subscriptions.secrets.public_keys": (
+            "The next signing secrets, for their public keys.",
+            "The same, of a tenant.",
+        ),
         "subscriptions.secrets.remove_secret": ("Remove one of them.",),
         "subscriptions.secrets.count": ("The number of secrets to encrypt anew.",),
         "subscriptions.secrets.pages": (
@@ -587,6 +591,8 @@ def _change_secrets(engine: Engine) -> None:
     secrets.set_credential(engine, 2, "bearer", "another", vault, now)
     secrets.entries(engine, 2, now)
     secrets.made_at(engine, 2, now, vault)
+    secrets.public_keys(engine, vault, now, None, 10, None)
+    secrets.public_keys(engine, vault, now, 1, 10, "acme")
     with engine.begin() as connection:
         secrets.remove_secret(connection, 2, 99)
     secrets.count(engine)
