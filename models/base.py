@@ -31,19 +31,13 @@ class Base(DeclarativeBase):
 
 
 def is_json(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """Check constraints that a text is JSON, for Oracle (12.2 and newer) and SQLite; each database gets its own."""
-    return _by_dialect(f"{column} IS JSON", f"json_valid({column})", name)
+    """Check constraints that a text is JSON, for Oracle (12.2 and newer) and SQLite; each database gets its own.
 
-
-def is_json_or_null(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """The same for a text that may be null, for which json_valid of SQLite before 3.45 returns 0, failing the check."""
-    return _by_dialect(f"{column} IS JSON", f"{column} IS NULL OR json_valid({column})", name)
-
-
-def _by_dialect(oracle_rule: str, sqlite_rule: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
+    json_valid of SQLite before 3.45 returns 0 for null, failing the check.
+    """
     return (
-        CheckConstraint(oracle_rule, name=name).ddl_if(dialect="oracle"),
-        CheckConstraint(sqlite_rule, name=name).ddl_if(dialect="sqlite"),
+        CheckConstraint(f"{column} IS JSON", name=name).ddl_if(dialect="oracle"),
+        CheckConstraint(f"{column} IS NULL OR json_valid({column})", name=name).ddl_if(dialect="sqlite"),
     )
 
 

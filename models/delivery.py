@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json, is_json_or_null, utc_now
+from models.base import Base, Flag, Id, UtcTimestamp, is_json, utc_now
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 GROUP_LENGTH = 255  # Kafka's own limits: a group id here, a topic's name below
@@ -53,7 +53,7 @@ class Payload(Base):
     __table_args__ = (
         PrimaryKeyConstraint(*RECORD, name="pk_webhook_payloads"),
         CheckConstraint("has_key IN (0, 1)", name="ck_webhook_payloads_has_key"),
-        *is_json_or_null("record_headers", "ck_webhook_payloads_headers"),
+        *is_json("record_headers", "ck_webhook_payloads_headers"),
         {"comment": "Kafka records that stored deliveries will send, once for each consumer group."},
     )
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null, utc_now
+from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json, utc_now
 
 URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
@@ -69,9 +69,9 @@ class Subscription(Base):
         CheckConstraint("method IN ('POST', 'PUT', 'PATCH', 'DELETE')", name="ck_webhook_subs_method"),
         CheckConstraint("starts IN (0, 1)", name="ck_webhook_subs_starts"),
         CheckConstraint("report_answer IN ('false', 'true')", name="ck_webhook_subs_report"),
-        *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
-        *is_json_or_null("header_expressions", "ck_webhook_subs_computed"),
-        *is_json_or_null("metadata", "ck_webhook_subs_metadata"),
+        *is_json("custom_headers", "ck_webhook_subs_headers"),
+        *is_json("header_expressions", "ck_webhook_subs_computed"),
+        *is_json("metadata", "ck_webhook_subs_metadata"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
         Index("ix_webhook_subs_paused", "paused_at"),  # the same

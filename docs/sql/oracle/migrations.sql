@@ -53,6 +53,38 @@ COMMENT ON COLUMN webhook_subscriptions.disabled_reason IS 'Why it was disabled.
 
 /
 
+ALTER TABLE webhook_subscriptions ADD paused_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.paused_at IS 'Since when nothing is sent, while its events are owed. Null: it is not paused.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD paused_reason VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -181,11 +213,59 @@ COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'Prefix of the hex d
 
 /
 
+ALTER TABLE webhook_subscriptions ADD signature_template VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_template IS 'Another signature: stripe, github, shopify, slack, paddle, or a JSON object. Null: none.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD custom_headers VARCHAR2(2000 CHAR)
 
 /
 
 COMMENT ON COLUMN webhook_subscriptions.custom_headers IS 'Further request headers, as a JSON object of texts. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD method VARCHAR2(10 CHAR) DEFAULT 'POST' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.method IS 'POST, PUT, PATCH or DELETE.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD header_expressions VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.header_expressions IS 'Request headers whose values are CEL expressions, as a JSON object. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD pass_headers VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.pass_headers IS 'Record headers that go on, such as x-*,correlation-id. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD report_answer VARCHAR2(5 CHAR) DEFAULT 'false' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.report_answer IS 'true: the attempts topic gets each answer, with its body. false: it does not.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD answer_headers VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.answer_headers IS 'Headers of reported answers, such as etag,x-*. Null: content-type.'
 
 /
 
@@ -213,7 +293,35 @@ COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answer
 
 /
 
+ALTER TABLE webhook_subscriptions ADD name VARCHAR2(200 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.name IS 'A name for people. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD external_id VARCHAR2(255 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.external_id IS 'Its id in another system, unique for a tenant. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD metadata VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.metadata IS 'Up to 32 labels, as a JSON object of texts. Null: none.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
 
 /
 
@@ -253,7 +361,23 @@ ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (htt
 
 /
 
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_report CHECK (report_answer IN ('false', 'true'))
+
+/
+
 ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_computed CHECK (header_expressions IS JSON)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_metadata CHECK (metadata IS JSON)
 
 /
 
@@ -274,6 +398,60 @@ COMMENT ON COLUMN webhook_subscriptions.event_type IS 'Which events: a type, ord
 /
 
 COMMENT ON COLUMN webhook_subscriptions.created_at IS 'When the row was made, in the time zone of the session that made it.'
+
+/
+
+CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
+
+/
+
+CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
+
+/
+
+CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
+
+/
+
+CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
+
+/
+
+CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT uq_webhook_subs_tenant UNIQUE (tenant, id)
+
+/
+
+CREATE UNIQUE INDEX ix_webhook_subs_external ON webhook_subscriptions (external_id, CASE WHEN external_id IS NOT NULL THEN tenant END)
+
+/
+
+CREATE TABLE webhook_event_types (
+    subscription_id NUMBER(19) NOT NULL, 
+    tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL, 
+    event_type VARCHAR2(255 CHAR) NOT NULL, 
+    CONSTRAINT pk_webhook_event_types PRIMARY KEY (subscription_id, tenant, event_type), 
+    CONSTRAINT fk_webhook_event_types_sub FOREIGN KEY(tenant, subscription_id) REFERENCES webhook_subscriptions (tenant, id) ON DELETE CASCADE
+)
+
+/
+
+COMMENT ON TABLE webhook_event_types IS 'Further event types of subscriptions, beside webhook_subscriptions.event_type.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.tenant IS 'The tenant of its subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_event_types.event_type IS 'An event type or pattern, as in the row of its subscription.'
 
 /
 
@@ -476,11 +654,13 @@ CREATE TABLE webhook_deliveries (
     last_attempt_at TIMESTAMP, 
     last_response VARCHAR2(2000 CHAR), 
     filter_pending NUMBER(1) DEFAULT 0 NOT NULL, 
+    unpublished_by VARCHAR2(255 CHAR), 
+    published_attempt INTEGER, 
     CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id), 
-    CONSTRAINT ck_webhook_deliveries_due CHECK (status <> 'parked' OR next_attempt_at IS NOT NULL), 
     CONSTRAINT fk_webhook_deliveries_payload FOREIGN KEY(group_id, topic, partition_no, record_offset, record_ts) REFERENCES webhook_payloads (group_id, topic, partition_no, record_offset, record_ts), 
-    CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1)), 
     CONSTRAINT uq_webhook_deliveries_record UNIQUE (group_id, topic, partition_no, record_offset, record_ts, subscription_id, replay), 
+    CONSTRAINT ck_webhook_deliveries_due CHECK (status <> 'parked' OR next_attempt_at IS NOT NULL), 
+    CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1)), 
     CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered'))
 )
 
@@ -586,6 +766,14 @@ COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its sub
 
 /
 
+COMMENT ON COLUMN webhook_deliveries.unpublished_by IS 'Its group, from when it is given up until KAFKA_EXHAUSTED_TOPIC has its event. Null: else.'
+
+/
+
+COMMENT ON COLUMN webhook_deliveries.published_attempt IS 'Attempts made when KAFKA_EXHAUSTED_TOPIC got its event last. Null: never.'
+
+/
+
 CREATE TABLE webhook_operations (
     id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
     group_id VARCHAR2(255 CHAR) NOT NULL, 
@@ -631,6 +819,106 @@ ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (
 
 /
 
+CREATE TABLE webhook_cursors (
+    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    topic VARCHAR2(249 CHAR) NOT NULL, 
+    partition_no INTEGER NOT NULL, 
+    subscription_id NUMBER(19) NOT NULL, 
+    replay INTEGER DEFAULT 0 NOT NULL, 
+    reason VARCHAR2(10 CHAR) NOT NULL, 
+    first_offset NUMBER(19) NOT NULL, 
+    next_offset NUMBER(19) NOT NULL, 
+    end_offset NUMBER(19), 
+    settled_runs VARCHAR2(4000 CHAR), 
+    record_ts NUMBER(19), 
+    expires_at TIMESTAMP, 
+    version INTEGER DEFAULT 0 NOT NULL, 
+    topic_identity VARCHAR2(60 CHAR), 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    CONSTRAINT pk_webhook_cursors PRIMARY KEY (id), 
+    CONSTRAINT fk_webhook_cursors_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
+    CONSTRAINT uq_webhook_cursors_place UNIQUE (group_id, topic, partition_no, subscription_id, replay, first_offset), 
+    CONSTRAINT ck_webhook_cursors_reason CHECK (reason IN ('paused', 'behind', 'start', 'replay')), 
+    CONSTRAINT ck_webhook_cursors_next CHECK (next_offset >= first_offset), 
+    CONSTRAINT ck_webhook_cursors_end CHECK (end_offset >= next_offset)
+)
+
+/
+
+COMMENT ON TABLE webhook_cursors IS 'Positions from which subscriptions that are behind get their events from the log.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.id IS 'Key, given by the database. Never used again.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.group_id IS 'Kafka consumer group whose workers send.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.topic IS 'Kafka topic.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.partition_no IS 'Partition of the topic.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.subscription_id IS 'Id of its subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.replay IS 'webhook_replays.id of the replay that it belongs to. 0: none.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.reason IS 'paused, behind, start or replay.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.first_offset IS 'Where it began.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.next_offset IS 'Events below this offset are settled.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.end_offset IS 'Where it ends. Null: where it meets the live stream.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.settled_runs IS 'Settled offsets above next_offset, encoded as in a commit. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.record_ts IS 'Timestamp in milliseconds of the record at next_offset. Null: not known.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that record. Null: not known, or never.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.version IS 'Number of changes. A worker that names an old one changes nothing.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.topic_identity IS 'Id of the topic and of its cluster. Null: not known.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.created_at IS 'When it began.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.updated_at IS 'When it last moved.'
+
+/
+
 CREATE TABLE webhook_replays (
     id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
     group_id VARCHAR2(255 CHAR) NOT NULL, 
@@ -639,18 +927,14 @@ CREATE TABLE webhook_replays (
     until_at TIMESTAMP NOT NULL, 
     event_type VARCHAR2(1000 CHAR), 
     rate NUMERIC(9, 3) NOT NULL, 
-    matched NUMBER(19) DEFAULT 0 NOT NULL, 
+    ordered NUMBER(1) DEFAULT 0 NOT NULL, 
+    record_count NUMBER(19) NOT NULL, 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    finished_at TIMESTAMP, 
-    positions CLOB NOT NULL, 
-    record_count NUMBER(19), 
-    cancelled_at TIMESTAMP, 
-    background NUMBER(1) DEFAULT 0 NOT NULL, 
-    lease_until TIMESTAMP, 
-    last_error VARCHAR2(1000 CHAR), 
     created_by VARCHAR2(100 CHAR), 
+    finished_at TIMESTAMP, 
+    cancelled_at TIMESTAMP, 
     CONSTRAINT pk_webhook_replays PRIMARY KEY (id), 
-    CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
+    CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
 )
 
 /
@@ -687,11 +971,7 @@ COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
+COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
 
 /
 
@@ -699,7 +979,7 @@ COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began
 
 /
 
-COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
+COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
 
 /
 
@@ -707,7 +987,11 @@ COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
 
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
+COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
 
 /
 
@@ -792,15 +1076,7 @@ COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
 
 /
 
-CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
-
-/
-
-CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
-
-/
-
-CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
+CREATE INDEX ix_webhook_event_types_match ON webhook_event_types (event_type, tenant)
 
 /
 
@@ -824,161 +1100,7 @@ CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subs
 
 /
 
-CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
-
-/
-
-CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
-
-/
-
--- Running upgrade 0002 -> 0003
-
-ALTER TABLE webhook_subscriptions ADD paused_at TIMESTAMP
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.paused_at IS 'Since when nothing is sent, while its events are owed. Null: it is not paused.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD paused_reason VARCHAR2(1000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD starts NUMBER(1) DEFAULT 0 NOT NULL
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.starts IS '1: it began in the past, and a cursor of this may be left. 0: it did not.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
-
-/
-
-CREATE TABLE webhook_cursors (
-    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
-    group_id VARCHAR2(255 CHAR) NOT NULL, 
-    topic VARCHAR2(249 CHAR) NOT NULL, 
-    partition_no INTEGER NOT NULL, 
-    subscription_id NUMBER(19) NOT NULL, 
-    replay INTEGER DEFAULT 0 NOT NULL, 
-    reason VARCHAR2(10 CHAR) NOT NULL, 
-    first_offset NUMBER(19) NOT NULL, 
-    next_offset NUMBER(19) NOT NULL, 
-    end_offset NUMBER(19), 
-    settled_runs VARCHAR2(4000 CHAR), 
-    version INTEGER DEFAULT 0 NOT NULL, 
-    record_ts NUMBER(19), 
-    expires_at TIMESTAMP, 
-    topic_identity VARCHAR2(60 CHAR), 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    CONSTRAINT pk_webhook_cursors PRIMARY KEY (id), 
-    CONSTRAINT fk_webhook_cursors_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
-    CONSTRAINT uq_webhook_cursors_place UNIQUE (group_id, topic, partition_no, subscription_id, replay, first_offset), 
-    CONSTRAINT ck_webhook_cursors_reason CHECK (reason IN ('paused', 'behind', 'start', 'replay')), 
-    CONSTRAINT ck_webhook_cursors_next CHECK (next_offset >= first_offset), 
-    CONSTRAINT ck_webhook_cursors_end CHECK (end_offset >= next_offset)
-)
-
-/
-
-COMMENT ON TABLE webhook_cursors IS 'Positions from which subscriptions that are behind get their events from the log.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.id IS 'Key, given by the database. Never used again.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.group_id IS 'Kafka consumer group whose workers send.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.topic IS 'Kafka topic.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.partition_no IS 'Partition of the topic.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.subscription_id IS 'Id of its subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.replay IS 'webhook_replays.id of the replay that it belongs to. 0: none.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.reason IS 'paused, behind, start or replay.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.first_offset IS 'Where it began.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.next_offset IS 'Events below this offset are settled.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.end_offset IS 'Where it ends. Null: where it meets the live stream.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.settled_runs IS 'Settled offsets above next_offset, encoded as in a commit. Null: none.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.version IS 'Number of changes. A worker that names an old one changes nothing.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.record_ts IS 'Timestamp in milliseconds of the record at next_offset. Null: not known.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that record. Null: not known, or never.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.topic_identity IS 'Id of the topic and of its cluster. Null: not known.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.created_at IS 'When it began.'
-
-/
-
-COMMENT ON COLUMN webhook_cursors.updated_at IS 'When it last moved.'
-
-/
-
-CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
-
-/
-
-CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
+CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by)
 
 /
 
@@ -990,313 +1112,15 @@ CREATE INDEX ix_webhook_cursors_expires ON webhook_cursors (expires_at)
 
 /
 
-INSERT INTO webhook_cursors
-    (group_id, topic, partition_no, subscription_id, replay, reason, first_offset, next_offset, end_offset)
-SELECT r.group_id, s.topic, s.partition_no, r.subscription_id, r.id,
-    'replay', s.next_offset, s.next_offset, s.end_offset
-FROM webhook_replays r JOIN (
-    SELECT r.id, j.topic AS topic,
-        j.partition_no AS partition_no,
-        j.next_offset AS next_offset,
-        j.end_offset AS end_offset
-    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
-        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
-        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s ON s.id = r.id
-WHERE r.finished_at IS NULL AND s.topic IS NOT NULL AND s.partition_no >= 0 AND s.next_offset >= 0
-AND s.next_offset < s.end_offset
-AND EXISTS (SELECT 1 FROM webhook_subscriptions w WHERE w.id = r.subscription_id)
-AND NOT EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = r.id
-    AND c.topic = s.topic AND c.partition_no = s.partition_no)
+CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
 
 /
 
-UPDATE webhook_replays SET cancelled_at = SYS_EXTRACT_UTC(SYSTIMESTAMP) WHERE finished_at IS NULL AND cancelled_at IS NULL
-AND (background = 0 AND EXISTS (SELECT 1 FROM webhook_cursors c WHERE c.replay = webhook_replays.id)
-    OR EXISTS (SELECT 1 FROM (
-    SELECT r.id, j.topic AS topic,
-        j.partition_no AS partition_no,
-        j.next_offset AS next_offset,
-        j.end_offset AS end_offset
-    FROM webhook_replays r, JSON_TABLE(r.positions, '$[*]' COLUMNS (
-        topic VARCHAR2(249) PATH '$[0]', partition_no NUMBER PATH '$[1]',
-        next_offset NUMBER PATH '$[2]', end_offset NUMBER PATH '$[3]')) j) s WHERE s.id = webhook_replays.id
-        AND (s.topic IS NULL OR s.partition_no IS NULL OR s.next_offset IS NULL OR s.end_offset IS NULL)))
+CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
 
 /
 
-UPDATE webhook_replays SET record_count = matched + COALESCE((SELECT SUM(c.end_offset - c.next_offset)
-    FROM webhook_cursors c WHERE c.replay = webhook_replays.id), 0)
-WHERE record_count IS NULL
-
-/
-
-ALTER TABLE webhook_replays ADD ordered NUMBER(1) DEFAULT 0 NOT NULL
-
-/
-
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_ordered CHECK (ordered IN (0, 1))
-
-/
-
-ALTER TABLE webhook_replays MODIFY record_count NOT NULL
-
-/
-
-ALTER TABLE webhook_replays DROP CONSTRAINT ck_webhook_replays_positions
-
-/
-
-ALTER TABLE webhook_replays DROP CONSTRAINT ck_webhook_replays_background
-
-/
-
-ALTER TABLE webhook_replays DROP COLUMN positions
-
-/
-
-ALTER TABLE webhook_replays DROP COLUMN last_error
-
-/
-
-ALTER TABLE webhook_replays DROP COLUMN lease_until
-
-/
-
-ALTER TABLE webhook_replays DROP COLUMN background
-
-/
-
-ALTER TABLE webhook_replays DROP COLUMN matched
-
-/
-
-COMMENT ON TABLE webhook_replays IS 'Replays: the request of each, and when it ended.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.id IS 'Key, given by the database. Never used again: deliveries name it.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers read and send.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.subscription_id IS 'Id of its subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.since_at IS 'Records from then on, by their own timestamps.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.until_at IS 'Records before then.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.event_type IS 'Only events of this type. Null: that of the subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.rate IS 'Deliveries a second.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.ordered IS '1: it keeps the order of each record key. 0: it keeps none.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.created_at IS 'When it began.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read, and delivered or stored. Null: it was not.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not, or goes on again.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_version.version_num = '0002'
-
-/
-
--- Running upgrade 0003 -> 0004
-
-ALTER TABLE webhook_subscriptions ADD name VARCHAR2(200 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.name IS 'A name for people. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD external_id VARCHAR2(255 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.external_id IS 'Its id in another system, unique for a tenant. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD metadata VARCHAR2(2000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.metadata IS 'Up to 32 labels, as a JSON object of texts. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_metadata CHECK (metadata IS JSON)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT uq_webhook_subs_tenant UNIQUE (tenant, id)
-
-/
-
-CREATE UNIQUE INDEX ix_webhook_subs_external ON webhook_subscriptions (external_id, CASE WHEN external_id IS NOT NULL THEN tenant END)
-
-/
-
-COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of an event type or pattern, or of several.'
-
-/
-
-CREATE TABLE webhook_event_types (
-    subscription_id NUMBER(19) NOT NULL, 
-    tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL, 
-    event_type VARCHAR2(255 CHAR) NOT NULL, 
-    CONSTRAINT pk_webhook_event_types PRIMARY KEY (subscription_id, tenant, event_type), 
-    CONSTRAINT fk_webhook_event_types_sub FOREIGN KEY(tenant, subscription_id) REFERENCES webhook_subscriptions (tenant, id) ON DELETE CASCADE
-)
-
-/
-
-COMMENT ON TABLE webhook_event_types IS 'Further event types of subscriptions, beside webhook_subscriptions.event_type.'
-
-/
-
-COMMENT ON COLUMN webhook_event_types.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_event_types.tenant IS 'The tenant of its subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_event_types.event_type IS 'An event type or pattern, as in the row of its subscription.'
-
-/
-
-CREATE INDEX ix_webhook_event_types_match ON webhook_event_types (event_type, tenant)
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0004' WHERE webhook_alembic_version.version_num = '0003'
-
-/
-
--- Running upgrade 0004 -> 0005
-
-ALTER TABLE webhook_subscriptions ADD method VARCHAR2(10 CHAR) DEFAULT 'POST' NOT NULL
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.method IS 'POST, PUT, PATCH or DELETE.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD report_answer VARCHAR2(5 CHAR) DEFAULT 'false' NOT NULL
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.report_answer IS 'true: the attempts topic gets each answer, with its body. false: it does not.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD header_expressions VARCHAR2(2000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.header_expressions IS 'Request headers whose values are CEL expressions, as a JSON object. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE'))
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_report CHECK (report_answer IN ('false', 'true'))
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_computed CHECK (header_expressions IS JSON)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to send. Visible ASCII. Its path and query may have CEL expressions in braces.'
-
-/
-
-COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as a JSON object: texts, nulls, and objects with base64. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD pass_headers VARCHAR2(1000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.pass_headers IS 'Record headers that go on, such as x-*,correlation-id. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD signature_template VARCHAR2(1000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.signature_template IS 'Another signature: stripe, github, shopify, slack, paddle, or a JSON object. Null: none.'
-
-/
-
-ALTER TABLE webhook_subscriptions ADD answer_headers VARCHAR2(1000 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.answer_headers IS 'Headers of reported answers, such as etag,x-*. Null: content-type.'
-
-/
-
-ALTER TABLE webhook_deliveries ADD unpublished_by VARCHAR2(255 CHAR)
-
-/
-
-COMMENT ON COLUMN webhook_deliveries.unpublished_by IS 'Its group, from when it is given up until KAFKA_EXHAUSTED_TOPIC has its event. Null: else.'
-
-/
-
-ALTER TABLE webhook_deliveries ADD published_attempt INTEGER
-
-/
-
-COMMENT ON COLUMN webhook_deliveries.published_attempt IS 'Attempts made when KAFKA_EXHAUSTED_TOPIC got its event last. Null: never.'
-
-/
-
-CREATE INDEX ix_webhook_deliveries_given_up ON webhook_deliveries (unpublished_by) ONLINE
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0005' WHERE webhook_alembic_version.version_num = '0004'
+UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
 
 /
 
