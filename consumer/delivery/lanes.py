@@ -159,7 +159,8 @@ class Lanes:
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
         delivery.queued_at, delivery.size = now, delivery.size or delivery.event.size
-        self._hold(delivery, 1)
+        lane.held, lane.held_bytes = lane.held + 1, lane.held_bytes + delivery.size
+        self.held, self._held_bytes = self.held + 1, self._held_bytes + delivery.size
         if delivery.ordering_key is not None:
             behind = lane.chains.get(delivery.ordering_key)
             if behind is not None:
@@ -236,8 +237,9 @@ class Lanes:
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
-            self._hold(delivery, -1)
             size = delivery.size
+            lane.held, lane.held_bytes = lane.held - 1, lane.held_bytes - size
+            self.held, self._held_bytes = self.held - 1, self._held_bytes - size
             if delivery.batch_members:
                 size += sum([each.size for each in delivery.batch_members])
             delivery.slots = slots.take(size, timed_out=lane.timed_out)

@@ -27,6 +27,8 @@ from consumer.telemetry.tracer import Tracer, TraceSpan
 log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
+SENDING = 0.005  # seconds of a turn after which it starts no more requests: answers and records wait meanwhile
+LOOK_EVERY = 16  # requests between two checks of the clock
 NO_DESCRIPTOR_WAIT = 0.1  # seconds without new requests after one for which this process had no descriptor
 SAID_FOR = 60.0  # seconds that /readyz reports it
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
@@ -102,6 +104,8 @@ class Sender(Part):
             else:
                 self._send_batch(delivery, prepared, now, timestamp)
             if prepared.is_slow and self._monotonic() - now >= RENDERING:
+                return
+            if not allowance % LOOK_EVERY and self._monotonic() - now >= SENDING:
                 return
 
     def cancel(self, delivery: Delivery) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
 GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
-BUDGET = 0.01  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
+BUDGET = 0.005  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
 _MAX_EVENTS = 1024  # descriptors that one wait reports
 
 Callback = Callable[[], None]

@@ -4,7 +4,7 @@ An answer becomes a `requests.Response` that parses its headers only when they a
 """
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -31,7 +31,8 @@ class BadAnswer(Exception):
     """The answer has no usable status; the text says why."""
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """`head` holds the status line and the header lines as received, `body` at most BODY_LIMIT bytes.
 
     `keep`: the answer was read to its end and the connection may carry another request.
