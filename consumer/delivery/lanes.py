@@ -159,8 +159,7 @@ class Lanes:
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
         delivery.queued_at, delivery.size = now, delivery.size or delivery.event.size
-        lane.held, lane.held_bytes = lane.held + 1, lane.held_bytes + delivery.size
-        self.held, self._held_bytes = self.held + 1, self._held_bytes + delivery.size
+        self._hold(delivery, 1)
         if delivery.ordering_key is not None:
             behind = lane.chains.get(delivery.ordering_key)
             if behind is not None:
@@ -202,10 +201,8 @@ class Lanes:
                 delivery.queued_at = now
                 lane.queue.append(delivery)
             self._list(lane)
-        while self._resting and self._resting[0][0] <= now:
-            lane = heappop(self._resting)[2]
-            lane.listed = False
-            self._list(lane)  # `next` skips a lane whose deliveries were taken out
+        while self._resting and self._resting[0][0] <= now:  # it is listed; `next` skips it if it is empty by now
+            self._ready.append(heappop(self._resting)[2])
         while self._gathering and (self._gathering[0][0] <= now or self._full):
             lane = heappop(self._gathering)[2]
             lane.gathers = False
@@ -378,19 +375,14 @@ class Lanes:
 
     def _is_over(self, lane: Lane, free: int, now: float) -> bool:
         """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
-        if now - lane.moved_at >= STILL:
-            return True
-        if not lane.warm:
-            return lane.slots >= free
-        if lane.slots < BUSY * free:
-            return False
-        is_alone = lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
+        if now - lane.moved_at >= STILL or lane.slots < (BUSY * free if lane.warm else free):
+            return now - lane.moved_at >= STILL
+        is_alone = lane.warm and lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
         return not is_alone or free <= max(1, self.slots.total // RESERVE)
 
     def _readmit(self, lanes: list[Lane]) -> None:
-        if lanes:
-            self._ready.extend(lanes)
-            lanes.clear()
+        self._ready.extend(lanes)
+        lanes.clear()
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:
