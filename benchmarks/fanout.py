@@ -88,7 +88,7 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
         for _ in range(room if start or not given else 0):
             record = RecordId("orders", 0, given, 1)
             event = Event(record, "order.created", "msg_1", body, "application/json", None, None)
-            inbox.put(event, settle, now)
+            inbox.put(event, event.size, settle, now)
             given += 1
         began = time.perf_counter()
         dispatch.poll(0.0)

@@ -167,7 +167,7 @@ def full_load(path: Path, what: str, keys: tuple[Key, ...]) -> None:
         coming = [keys[number % len(keys)] for number in range(given, given + owed)]
         for event_type, tenant in coming:
             record = RecordId("t", 0, given, 1)
-            inbox.put(Event(record, event_type, "msg", b"{}", "", None, None, None, tenant), _settle, now)
+            inbox.put(Event(record, event_type, "msg", b"{}", "", None, None, None, tenant), 2, _settle, now)
             given += 1
         catalog.want(set(coming))
         catalog.want(())

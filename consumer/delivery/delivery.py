@@ -67,13 +67,14 @@ class Delivery:
     are the first and the last failed attempt. In an open batch, one delivery stands for the request and the others are
     its `batch_members`. A `released` delivery is still part of the request, but its partition has been revoked, so it
     ignores the result. `rendered` is the request's body if that differs from the event's; `slots` is how many slots the
-    request takes.
+    request takes; `size` is the event's, at the latest once it is queued.
     """
 
     event: Event
     lane: "Lane"
     origin: OpenRecord | StoredRow
     ordering_key: OrderingKey | None = None
+    size: int = 0
     attempts: int = 0
     first: AttemptFailure | None = None
     last: AttemptFailure | None = None
@@ -91,7 +92,7 @@ class Delivery:
     def of_row(cls, row: DueDelivery, lane: "Lane") -> "Delivery":
         """A stored delivery, with the attempts that were made."""
         origin = StoredRow(row.id, row.schedule_start)
-        return cls(row.event, lane, origin, row.ordering_key, row.attempt, row.first, row.last)
+        return cls(row.event, lane, origin, row.ordering_key, row.event.size, row.attempt, row.first, row.last)
 
     @property
     def goes_alone(self) -> bool:
@@ -106,6 +107,8 @@ class Delivery:
 
     def split(self) -> tuple["Delivery", ...]:
         """The same deliveries, after the request: each is on its own from now on."""
+        if not self.batch_members:
+            return () if self.released else (self,)
         members = self.batch()
         self.batch_members = ()
         return members

@@ -3,8 +3,8 @@
 Four bounds keep lanes apart:
 
 - A lane may take as many slots as are free, and four times as many once a request of its burst has ended. With N busy
-  lanes, each holds 4/(4 N + 1) of the slots and 1/(4 N + 1) stays free: one busy lane holds four fifths. (This is the
-  dynamic threshold of packet switches: Choudhury and Hahne, 1998.)
+  lanes, each holds 4/(4 N + 1) of the slots and 1/(4 N + 1) stays free. (This is the dynamic threshold of packet
+  switches: Choudhury and Hahne, 1998.) A busy lane that is alone leaves a twentieth free, until another one comes.
 - Lanes whose requests do not end may only use half of the slots, apart from one request each.
 - All lanes whose last result was a time-out share a quarter of the slots, however many receivers hang.
 - Each turn opens few new TLS connections.
@@ -33,6 +33,7 @@ ALL_DELIVERIES = 20_000  # twenty full lanes: 20 MB at 0.5 KB a delivery and 0.5
 ALL_BYTES = 64 * 2**20  # four full lanes; empty lanes may double it (`memory` adds all bounds up)
 SLOW = 1.0  # seconds: a full queue whose head has waited less belongs to a receiver of over 1,000 deliveries a second
 BUSY = 4  # a lane whose requests end may take this many times the free slots
+RESERVE = 20  # a lane that is alone leaves one slot in so many to a lane that begins
 STILL = 0.25  # seconds without the end of a request: the lane is not waited for, and uses only half of the slots
 NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
@@ -157,7 +158,7 @@ class Lanes:
         lane = delivery.lane
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
-        delivery.queued_at = now
+        delivery.queued_at, delivery.size = now, delivery.size or delivery.event.size
         self._hold(delivery, 1)
         if delivery.ordering_key is not None:
             behind = lane.chains.get(delivery.ordering_key)
@@ -166,7 +167,8 @@ class Lanes:
                 return
             lane.chains[delivery.ordering_key] = deque()
         lane.queue.append(delivery)
-        self._list(lane)
+        if not lane.listed:
+            self._list(lane)
 
     def wait(self, delivery: Delivery, due: float) -> None:
         """Keep a failed delivery here until `due`; `wake` queues it again."""
@@ -199,10 +201,8 @@ class Lanes:
                 delivery.queued_at = now
                 lane.queue.append(delivery)
             self._list(lane)
-        while self._resting and self._resting[0][0] <= now:
-            lane = heappop(self._resting)[2]
-            lane.listed = False
-            self._list(lane)  # `next` skips a lane whose deliveries were taken out
+        while self._resting and self._resting[0][0] <= now:  # it is listed; `next` skips it if it is empty by now
+            self._ready.append(heappop(self._resting)[2])
         while self._gathering and (self._gathering[0][0] <= now or self._full):
             lane = heappop(self._gathering)[2]
             lane.gathers = False
@@ -234,9 +234,11 @@ class Lanes:
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
-            size = self._hold(delivery, -1)
+            size = delivery.size
+            lane.held, lane.held_bytes = lane.held - 1, lane.held_bytes - size
+            self.held, self._held_bytes = self.held - 1, self._held_bytes - size
             if delivery.batch_members:
-                size += sum([each.event.size for each in delivery.batch_members])
+                size += sum([each.size for each in delivery.batch_members])
             delivery.slots = slots.take(size, timed_out=lane.timed_out)
             lane.in_flight += 1
             lane.slots += delivery.slots
@@ -268,9 +270,10 @@ class Lanes:
         self.slots.free(slots, timed_out=lane.timed_out)
         if lane.timed_out:
             self._readmit(self._capped)
-        if lane.queue:
+        if lane.queue and not lane.listed:
             self._list(lane)
-        self._readmit(self._blocked)
+        if self._blocked:
+            self._readmit(self._blocked)
 
     def ended(self, lane: Lane, *, timed_out: bool) -> None:
         """A request of this lane has ended with a time-out, or with another result."""
@@ -317,13 +320,12 @@ class Lanes:
             self._hold(each, -1)
         return taken
 
-    def _hold(self, delivery: Delivery, sign: int) -> int:
-        size, lane = delivery.event.size, delivery.lane
+    def _hold(self, delivery: Delivery, sign: int) -> None:
+        lane, size = delivery.lane, sign * delivery.size
         lane.held += sign
-        lane.held_bytes += sign * size
+        lane.held_bytes += size
         self.held += sign
-        self._held_bytes += sign * size
-        return size
+        self._held_bytes += size
 
     @property
     def _full(self) -> bool:
@@ -371,15 +373,16 @@ class Lanes:
             lane.pace.take(now)
         return True
 
-    @staticmethod
-    def _is_over(lane: Lane, free: int, now: float) -> bool:
+    def _is_over(self, lane: Lane, free: int, now: float) -> bool:
         """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
-        return lane.slots >= (BUSY * free if lane.warm else free) or now - lane.moved_at >= STILL
+        if now - lane.moved_at >= STILL or lane.slots < (BUSY * free if lane.warm else free):
+            return now - lane.moved_at >= STILL
+        is_alone = lane.warm and lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
+        return not is_alone or free <= max(1, self.slots.total // RESERVE)
 
     def _readmit(self, lanes: list[Lane]) -> None:
-        if lanes:
-            self._ready.extend(lanes)
-            lanes.clear()
+        self._ready.extend(lanes)
+        lanes.clear()
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:

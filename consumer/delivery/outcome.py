@@ -32,6 +32,9 @@ class Delivered(NamedTuple):
     status: int
 
 
+_DELIVERED = tuple(map(Delivered, range(200, 300)))
+
+
 class Failed(NamedTuple):
     """Worth another attempt: any other status, a time-out, a network error.
 
@@ -109,7 +112,7 @@ def judge(
     if isinstance(result, Response):
         status = result.status_code
         if 200 <= status < 300:  # noqa: PLR2004 (RFC 9110 section 15.3)
-            return Delivered(status)
+            return _DELIVERED[status - 200]
         response = _start_of(result.content, secrets)
         if status == HTTPStatus.GONE:
             return Gone(response=response)

@@ -27,6 +27,8 @@ from consumer.telemetry.tracer import Tracer, TraceSpan
 log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
+SENDING = 0.005  # seconds of a turn after which it starts no more requests: answers and records wait meanwhile
+LOOK_EVERY = 16  # requests between two checks of the clock
 NO_DESCRIPTOR_WAIT = 0.1  # seconds without new requests after one for which this process had no descriptor
 SAID_FOR = 60.0  # seconds that /readyz reports it
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
@@ -87,7 +89,7 @@ class Sender(Part):
         """Start requests as far as lanes allow. While memory is full, one request is open at a time."""
         allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
-        while allowance > 0 and now >= self._rests_until and not (self._memory.full and self.open):
+        while allowance > 0 and now >= self._rests_until and not (self.open and self._memory.full):
             if (delivery := self._lanes.next(now)) is None:
                 return
             allowance -= 1 + len(delivery.batch_members)
@@ -101,8 +103,9 @@ class Sender(Part):
                 self._send(delivery, prepared, now, timestamp)
             else:
                 self._send_batch(delivery, prepared, now, timestamp)
-            renders = endpoint.batch is not None or endpoint.renders
-            if (renders or endpoint.gzip_above is not None) and self._monotonic() - now >= RENDERING:
+            if prepared.is_slow and self._monotonic() - now >= RENDERING:
+                return
+            if not allowance % LOOK_EVERY and self._monotonic() - now >= SENDING:
                 return
 
     def cancel(self, delivery: Delivery) -> None:
@@ -133,7 +136,7 @@ class Sender(Part):
                 self._settling.leave_alone(lane)
 
     def _begin(self, delivery: Delivery, now: float, body: object = None, span: TraceSpan | None = None) -> None:
-        if isinstance(body, bytes) and body is not delivery.event.body:
+        if body is not delivery.event.body and isinstance(body, bytes):
             delivery.rendered = body
             self._memory.keep(body, len(body))
         delivery.started_at = now
@@ -152,7 +155,7 @@ class Sender(Part):
         span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
         traceparent = None if span is None else span.traceparent
         try:
-            if not endpoint.renders:
+            if not template.renders:
                 request = build(template, endpoint, event, timestamp, traceparent)
             else:
                 with self._charged(delivery.lane, event):

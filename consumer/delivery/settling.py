@@ -37,6 +37,7 @@ from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+_CLASSES = tuple(f"{digit}xx" for digit in range(10))
 UNKNOWN = Failed("stopped while the request was open: its outcome is unknown")
 Clock = Callable[[], float]
 # Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
@@ -111,13 +112,14 @@ class Settling:
             return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
-        metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
+        metrics.attempts[_CLASSES[outcome.status // 100] if outcome.status else "error"] += 1
         if endpoint.answer_headers is not None and self._report_answer is not None and isinstance(result, Response):
             self._report_answer(delivery, result, secrets(), now, took)
         deliveries = delivery.split()
-        of_lane = _is_of_lane(delivery)  # else the result says nothing about the lane's present receiver
-        if of_lane:
-            self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
+        # Else the result says nothing about the lane's present receiver.
+        of_lane = delivery.sent_to is endpoint or _is_of_lane(delivery)
+        if of_lane and lane.timed_out is not (timed_out := isinstance(result, Timeout)):
+            self._lanes.ended(lane, timed_out=timed_out)
         if isinstance(outcome, Delivered):
             if of_lane:
                 lane.succeeded(moment, delivery.started_at, self._lanes.slots.total)
@@ -318,7 +320,10 @@ class Settling:
             settle = partial(self._resolve, delivery, origin, result)
         if self._report is not None:
             self._report(delivery, "delivered", outcome, now, took)
-        self.once_reported(settle)
+        if self.once_reported is at_once:
+            settle()
+        else:
+            self.once_reported(settle)
         if key is not None:
             self._lanes.go_on(delivery.lane, key)
 

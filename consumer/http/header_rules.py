@@ -93,9 +93,14 @@ def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
     return encoded(lines)
 
 
+def check_value(text: str) -> None:
+    """Raise InvalidHeader for text that no header can hold."""
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
+
+
 def encoded(lines: list[str]) -> bytes:
     """The lines as bytes, each with its line end. Raises InvalidHeader."""
-    if not is_value("".join(lines)):
-        raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
+    check_value("".join(lines))
     lines.append("")
     return "\r\n".join(lines).encode("ascii")

@@ -64,25 +64,39 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
         return event
     partition, offset, timestamp, key, value, header_list = record
     topic = partition.topic
-    if isinstance(header_list, Unreadable):
+    if header_list and isinstance(header_list, Unreadable):
         raise Undecodable(*header_list)
     if not value or len(value) > MAX_VALUE_BYTES:
         raise no_event(value)
-    headers = dict(header_list) if header_list else {}
-
-    content_type = media_type(headers.get("content-type")) if headers else None
-    body = None
-    header_type = type_header(headers, content_type)
+    headers: dict[str, bytes | None] = {}
+    content_type = header_type = None
+    if header_list:
+        headers = dict(header_list)
+        content_type = media_type(headers.get("content-type"))
+        header_type = type_header(headers, content_type)
+    structured: dict[str, Any] = {}
     if header_type is None:
         body = parse(value)
         if not isinstance(body, dict):
             raise no_object(body)
         event_type = _type_of(body, headers, topic)
+        if "specversion" in body:
+            structured = body
     else:
         event_type = checked_type(header_type.decode("latin-1"))
 
-    structured = body if body is not None and "specversion" in body else {}
     record_id = RecordId(topic, partition.number, offset, timestamp)
+    if not (headers or structured):  # most records: there is nothing to look for
+        return Event(
+            record_id,
+            event_type,
+            webhook_id(topic.encode(), None, record_id),
+            value,
+            JSON,
+            key,
+            None,
+            extra=len(key) if key else 0,
+        )
     source = headers.get("ce_source") or _text(structured.get("source")) or topic.encode()
     # An id that is empty or, in a body, not a string counts as absent: the record's place replaces it, and the event is
     # sent. The only cost is that a producer's own duplicates go unnoticed; a dead letter would lose the event.
@@ -94,7 +108,7 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
         value,
         structured_type(content_type) if structured else content_type or JSON,
         key,
-        valid_traceparent(headers) if headers else None,
+        valid_traceparent(headers),
         headers or None,
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
@@ -203,11 +217,11 @@ def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, A
     A value that no subscription can have (empty, not UTF-8, longer than the column) counts as no tenant, and the later
     sources are not consulted. Such an event goes to the subscriptions for any tenant and never to a tenant's own.
     """
-    value: object = headers.get(f"ce_{name}") if headers else None
+    value: object = headers.get(f"ce_{name}")
     if value is None:
         value = structured.get(name)
     if value is None:
-        value = headers.get(name) if headers else None
+        value = headers.get(name)
         if value is None:
             return None
     if isinstance(value, bytes):

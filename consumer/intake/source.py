@@ -247,7 +247,8 @@ class Source:
             return None
         if self._sought and partition in self._sought:
             return None
-        self._reported.answers(partition.topic)
+        if self._reported.faults:
+            self._reported.answers(partition.topic)
         offset: int = message.offset()  # type: ignore[assignment]
         timestamp = message.timestamp()[1]
         if offset > partition.tracker.position:

@@ -301,18 +301,21 @@ class Silence:
 
 
 class Reported:
-    """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable."""
+    """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable.
+
+    `faults`: the errors since the last answer, by topic; None is the client itself.
+    """
 
     def __init__(self, group: str) -> None:
         """`group`: the consumer group of this client."""
         self._group = group
         self.fatal: FatalKafkaError | None = None
-        self._faults: dict[str | None, str] = {}
+        self.faults: dict[str | None, str] = {}
 
     @property
     def fault(self) -> str | None:
         """The errors of topics and of the client since they last answered; None if there are none."""
-        return "; ".join(self._faults.values()) or None
+        return "; ".join(self.faults.values()) or None
 
     def error(self, topic: str | None, error: KafkaError) -> None:
         """Take note of an error of `topic`, or of the client if None. The end of a partition is none."""
@@ -323,9 +326,9 @@ class Reported:
             return
         text = explained(error, topic=topic, group=self._group)
         fault = f"{topic}: {text}" if topic else text
-        if self._faults.get(topic) != fault:
+        if self.faults.get(topic) != fault:
             log.warning("Kafka reports", topic=topic, error=text)
-        self._faults[topic] = fault
+        self.faults[topic] = fault
 
     def statistics(self, statistics: Mapping[str, Any]) -> None:
         """Clear the client's fault if one statistics document of librdkafka shows the client in the group again."""
@@ -335,5 +338,5 @@ class Reported:
 
     def answers(self, topic: str | None) -> None:
         """Clear the fault of `topic`: a record of it arrived, or it was assigned, or its last partition has left."""
-        if self._faults:
-            self._faults.pop(topic, None)
+        if self.faults:
+            self.faults.pop(topic, None)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
 GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
-BUDGET = 0.01  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
+BUDGET = 0.005  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
 _MAX_EVENTS = 1024  # descriptors that one wait reports
 
 Callback = Callable[[], None]
@@ -86,6 +86,7 @@ class Poller:
         self._ready: dict[int, int] = {}  # descriptor → events; those that wait for the longest come first
         self._timers: list[Timer] = []
         self._posted: deque[Callback] = deque()
+        self.soon = self._posted.append  # as `post`, from the thread that calls `turn`
         self._gap_callbacks: list[Callback] = []
         self._turned_at: float | None = None
         self.woke_at = clock()  # the end of the last wait
@@ -171,7 +172,7 @@ class Poller:
             if not self._ready and (now := self._clock()) <= until:
                 self._ready.update(self._epoll.poll(0, _MAX_EVENTS))
                 self._handle(now, until, errors)
-            self._run(self._due(), errors)
+            self._run_posted(errors)
         self._turned_at = self._clock()
         if errors:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("several callbacks of one turn failed", errors)
@@ -202,9 +203,10 @@ class Poller:
         ready, handlers, clock = self._ready, self._handlers, self._clock
         for fd in tuple(ready):
             events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
-            if events is not None and fd in handlers:
+            handler = handlers.get(fd)
+            if events is not None and handler is not None:
                 try:
-                    handlers[fd](events)
+                    handler(events)
                 except Exception as error:  # noqa: BLE001 (raised when all have run)
                     errors.append(error)
                 if clock() > until:
@@ -212,11 +214,15 @@ class Poller:
         if not ready:
             self.served_at = now
 
-    def _due(self) -> Iterable[Callback]:
-        until = self._clock() + BUDGET
-        for _ in range(len(self._posted)):
-            yield self._posted.popleft()
-            if self._clock() > until:
+    def _run_posted(self, errors: list[Exception]) -> None:
+        posted, clock = self._posted, self._clock
+        until = clock() + BUDGET
+        for _ in range(len(posted)):
+            try:
+                posted.popleft()()
+            except Exception as error:  # noqa: BLE001 (turn raises it, when all have run)
+                errors.append(error)
+            if clock() > until:
                 return
 
     def _run(self, callbacks: Iterable[Callback], errors: list[Exception]) -> None:

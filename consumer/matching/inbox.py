@@ -19,20 +19,10 @@ INBOX_BYTES = 32 * 2**20
 
 Settle = Callable[[int], None]  # takes the record's offset
 Ask = Callable[[TopicPartition, int], None]
-Entry = tuple[Event, Settle, float]
-
-
-class Matched(NamedTuple):
-    """An event and its subscriptions' endpoints, which may be none. `stored`: some of its deliveries are stored.
-
-    `arrived`: when the event was put in (the catalog's clock).
-    """
-
-    event: Event
-    endpoints: tuple[Endpoint, ...]
-    settle: Settle
-    arrived: float
-    stored: bool = False
+Entry = tuple[Event, Settle, float, int]  # with its arrival and its size
+# An event and its size, its subscriptions' endpoints, which may be none, its `settle`, its arrival, and whether some of
+# its deliveries are stored. A named tuple would take three times as long to make, and this is made for each event.
+Matched = tuple[Event, int, tuple[Endpoint, ...], Settle, float, bool]
 
 
 class _Stored(NamedTuple):
@@ -69,14 +59,14 @@ class Inbox:
         heads = (first(queue) for queue in [self._events, *list(self._beyond.values())])
         return min((head[2] for head in heads if head is not None), default=None)
 
-    def put(self, event: Event, settle: Settle, arrived: float) -> None:
+    def put(self, event: Event, size: int, settle: Settle, arrived: float) -> None:
         """Add an event that `arrived` at a time (the catalog's clock), of a partition that `stored` was called for.
 
-        `settle` takes the event's offset once all its deliveries are settled.
+        `size` is the event's. `settle` takes its offset once all its deliveries are settled.
         """
-        self._add((event, settle, arrived))
+        self._add((event, settle, arrived, size))
         self._held += 1
-        self._bytes += event.size
+        self._bytes += size
 
     def stored(self, partition: TopicPartition, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
         """Take a partition's stored deliveries (offset, timestamp, subscription): its events may then be put in.
@@ -98,8 +88,7 @@ class Inbox:
         """Take out the oldest event; None while the queue is empty or the event's subscriptions are not known yet."""
         if not self._events:
             return None
-        event, settle, arrived = self._events[0]
-        partition, offset, timestamp = event.record.topic_partition, event.record.offset, event.record.timestamp
+        event, settle, arrived, size = self._events[0]
         key = event.type, event.tenant
         endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
@@ -107,20 +96,22 @@ class Inbox:
             return None
         self._events.popleft()
         self._held -= 1
-        self._bytes -= event.size
+        self._bytes -= size
+        partition = event.record[:2]
         stored = self._stored[partition]
         if not stored.keys:
-            return Matched(event, endpoints, settle, arrived)
+            return event, size, endpoints, settle, arrived, False
+        offset, timestamp = event.record.offset, event.record.timestamp
         if offset > stored.highest:  # true of all later events too; a log that goes back repeats some
             self._stored[partition] = _Stored(set(), -1, stored.end)
-            return Matched(event, endpoints, settle, arrived)
+            return event, size, endpoints, settle, arrived, False
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
-        return Matched(event, rest, settle, arrived, stored=len(rest) < len(endpoints))
+        return event, size, rest, settle, arrived, len(rest) < len(endpoints)
 
     def first_offset(self, partition: TopicPartition) -> int | None:
         """The lowest offset of a partition's waiting events; None if none waits."""
         waiting = chain(self._events, self._beyond.get(partition, ()))
-        return next((event.record.offset for event, _, _ in waiting if event.record.topic_partition == partition), None)
+        return next((event.record.offset for event, *_ in waiting if event.record.topic_partition == partition), None)
 
     def discard(self, partitions: set[TopicPartition]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
@@ -128,12 +119,13 @@ class Inbox:
             self._stored.pop(partition, None)
             self._beyond.pop(partition, None)
         self._events = deque(entry for entry in self._events if entry[0].record.topic_partition not in partitions)
-        left = [event for event, _, _ in chain(self._events, *self._beyond.values())]
-        self._held, self._bytes = len(left), sum(event.size for event in left)
+        left = [entry[3] for entry in chain(self._events, *self._beyond.values())]
+        self._held, self._bytes = len(left), sum(left)
 
     def _add(self, entry: Entry) -> None:
         """Append an entry to the queue, or put it aside."""
-        partition, offset = entry[0].record.topic_partition, entry[0].record.offset
+        record = entry[0].record
+        partition, offset = record[:2], record.offset
         end = self._stored[partition].end
         if partition in self._beyond:
             self._beyond[partition].append(entry)

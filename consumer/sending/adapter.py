@@ -193,7 +193,8 @@ class LoopAdapter(BaseAdapter):
         except RequestException as error:
             self.failed(transfer, error)
             return
-        self._expect(transfer.deadline)
+        if self._judge.deadline is None or transfer.deadline < self._judge.deadline:
+            self._judge.deadline = transfer.deadline
         if place.route.http2:
             self._shared().carry(transfer, place.route)
             return
@@ -281,7 +282,7 @@ class LoopAdapter(BaseAdapter):
             transfer.connect_by = transfer.deadline
             if self._tokens.renew(grant):
                 return
-        self._respond(transfer, answer)
+        self._end(transfer, LazyResponse(transfer.request, answer))
 
     def keep(self, connection: Reusable) -> None:
         """Put an idle connection into the pool."""
@@ -318,13 +319,10 @@ class LoopAdapter(BaseAdapter):
 
     # Handing over results.
 
-    def _respond(self, transfer: Transfer, answer: Answer) -> None:
-        self._end(transfer, LazyResponse(transfer.request, answer.status, answer.head, answer.body))
-
     def _end(self, transfer: Transfer, result: Result) -> None:
         transfer.stage = None
         transfer.head = transfer.body = b""
-        self._poller.post(partial(self._hand_over, transfer, result))
+        self._poller.soon(partial(self._hand_over, transfer, result))
 
     def _hand_over(self, transfer: Transfer, result: Result) -> None:
         callback, transfer.callback = transfer.callback, None
@@ -355,7 +353,7 @@ class LoopAdapter(BaseAdapter):
         result = stage.late()
         stage.cancel()
         if isinstance(result, Answer):
-            self._respond(transfer, result)
+            self._end(transfer, LazyResponse(transfer.request, result))
         elif stage.exchanging:
             self.failed(transfer, errors.ReadTimeout(f"{result} within {transfer.limit:g} s"))
         else:

@@ -4,7 +4,7 @@ An answer becomes a `requests.Response` that parses its headers only when they a
 """
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -31,7 +31,8 @@ class BadAnswer(Exception):
     """The answer has no usable status; the text says why."""
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """`head` holds the status line and the header lines as received, `body` at most BODY_LIMIT bytes.
 
     `keep`: the answer was read to its end and the connection may carry another request.
@@ -62,7 +63,7 @@ class AnswerReader:
 
     def _reset(self) -> None:
         self._head = b""
-        self._body = bytearray()
+        self._body: bytes | bytearray = b""
         self._status = self._interim = self._reads = self._seen = self._pieces = 0
         self._done = self._extra = self._keep = False
         self._why = ""
@@ -99,7 +100,7 @@ class AnswerReader:
         return self._stopped("it ended the connection before the end of a status line")
 
     def _complete(self) -> Answer:
-        head = self._final().partition(_HEAD_END)[0]
+        head = (self._final() if self._interim else self._head.lstrip(_LINE_END)).partition(_HEAD_END)[0]
         keep = self._keep and not self._extra
         if not head.startswith(b"HTTP/1.1"):
             if not head.startswith(b"HTTP/1."):
@@ -165,7 +166,9 @@ class AnswerReader:
             raise _Enough
         self._pieces += 1
         before = len(self._body)
-        self._body += piece[: BODY_LIMIT - len(self._body)]
+        if not before:
+            self._body = bytearray()  # to append in place; most answers have none
+        self._body += piece[: BODY_LIMIT - before]
         if len(piece) > BODY_LIMIT - before or self._pieces > PIECES:
             raise _Enough
 

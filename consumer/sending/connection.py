@@ -132,7 +132,7 @@ class Connection:
             tls = self._tls
             if answer is not None:
                 if tls is not None and tls.held() and not self._is_silent():
-                    answer = answer._replace(keep=False)
+                    answer.keep = False
                 self._answered(transfer, answer)
                 return
             if tls is None or not tls.held():
@@ -151,7 +151,7 @@ class Connection:
     def _answered(self, transfer: Transfer, answer: Answer) -> None:
         self._transfer = None
         if self._todo:
-            answer = answer._replace(keep=False)
+            answer.keep = False
         if not self._used:
             self._used = True
             if self._tls is not None:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from requests import RequestException
@@ -24,7 +24,7 @@ from consumer.loop.part import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import Resolution, Resolver, Unresolved, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.route import Place, Route
+from consumer.sending.route import Place
 from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsContexts, TlsStream, reason_of
 from consumer.sending.trace import Recorder
 from consumer.sending.transfer import unexpected
@@ -43,6 +43,7 @@ _TUNNEL_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?(?:\r\n|\Z)")
 _INTERIM = frozenset((100, *range(102, 200)))  # without 101: the bytes after it are not HTTP
 _OPEN = range(200, 300)
 _UNDER_WAY = {0, errno.EINPROGRESS}
+_JUDGED = 10_000  # addresses whose judgement is kept
 
 
 class Dial:
@@ -69,7 +70,6 @@ class Dial:
         self._stream: Any = None  # the connected socket or TLS stream, registered in the later stages
         self._stage = ""
         self._todo = b""
-        self._tunnel = TunnelReader()
 
     def late(self) -> str:
         """The text of the connect time-out: the stage and its peers."""
@@ -134,11 +134,11 @@ class Dial:
         if self._connector.recorder is not None:
             self._connector.recorder.resolved(self._route.first[0], answer)
         self._stage = "no connection to" if proxy is None else "no connection to the proxy"
-        judged = [(address, self._connector.refusal(self._route, address)) for address in answer]
-        self._addresses.extend(alternated([address for address, why in judged if why is None]))
-        whys = [why for _, why in judged if why is not None]
-        if whys and not self._addresses:
-            self._end(EgressRefused(whys[0]))
+        refusals = [self._connector.refusal(self._route.tls, address) for address in answer]
+        allowed = [address for address, why in zip(answer, refusals, strict=True) if why is None]
+        self._addresses.extend(alternated(allowed) if len(allowed) > 1 else allowed)
+        if not allowed and refusals:
+            self._end(EgressRefused(refusals[0]))
         else:
             self.try_next()
 
@@ -216,9 +216,9 @@ class Dial:
         else:
             self._stage = "no answer to CONNECT from the proxy"
             self._todo = proxy.connect(self._route.host, self._route.port)
-            self._register(self._stream.fileno(), READ | WRITE, self._tunnelling)
+            self._register(self._stream.fileno(), READ | WRITE, partial(self._tunnelling, TunnelReader()))
 
-    def _tunnelling(self, events: int) -> None:
+    def _tunnelling(self, tunnel: "TunnelReader", events: int) -> None:
         try:
             if self._todo and events & WRITE:
                 self._todo = self._todo[self._stream.send(self._todo) :]
@@ -226,7 +226,7 @@ class Dial:
                     self._connector.poller.modify(self._stream.fileno(), READ)
             is_open, may_hold_more = False, bool(events & ~WRITE)
             while may_hold_more and not is_open:
-                is_open = self._tunnel.feed(self._stream.recv(PIECE))
+                is_open = tunnel.feed(self._stream.recv(PIECE))
                 may_hold_more = isinstance(self._stream, TlsStream) and self._stream.held() > 0
         except NOT_NOW:
             return
@@ -302,6 +302,10 @@ class Dial:
             done(result)
 
 
+def _refusal(egress: EgressPolicy | None, tls: bool, address: str) -> str | None:  # noqa: FBT001 (a key of a cache)
+    return None if egress is None else egress.refusal("https" if tls else "http", address)
+
+
 class NoTunnel(Exception):
     """The proxy opened no tunnel; the text says why."""
 
@@ -353,13 +357,11 @@ class Connector:
         self.tls, self.contexts = Tls(), TlsContexts(poller.post)
         self.resolver = Resolver(poller, timeout=timeout, servers=nameservers, clock=clock)
         self.recorder: Recorder | None = None
-        self._egress = egress
+        # Why no connection to an address may be opened, by TLS or not; None if it is allowed. The rule is pure, and to
+        # parse and judge an address takes as long as all else here.
+        self.refusal: Callable[[bool, str], str | None] = lru_cache(_JUDGED)(partial(_refusal, egress))
         self._waiting: dict[Dial, None] = {}  # dials with another address to try
         self._timer = poller.timer(self._try_next)
-
-    def refusal(self, route: Route, address: str) -> str | None:
-        """Why no connection to this address may be opened; None if it is allowed."""
-        return None if self._egress is None else self._egress.refusal("https" if route.tls else "http", address)
 
     def expect(self, dial: Dial) -> None:
         """Start the dial's next address at its `next_at`."""

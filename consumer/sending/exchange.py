@@ -16,6 +16,7 @@ from requests.utils import get_encoding_from_headers
 from consumer.crypto.credentials import PluginAuth
 from consumer.errors import NotAuthorized
 from consumer.http.header_rules import header_lines
+from consumer.sending.answer import Answer
 from consumer.sending.signing import Template
 
 _GZIP_LINE = b"content-encoding: gzip\r\n"
@@ -135,12 +136,12 @@ class LazyResponse(requests.Response):
     raw = None
     reason = ""
 
-    def __init__(self, request: PreparedRequest, status: int, head: bytes, body: bytes) -> None:
+    def __init__(self, request: PreparedRequest, answer: Answer) -> None:
         self.request = request
         self.url = request.url or ""
-        self.status_code = status
-        self._content = body
-        self._head = head
+        self.status_code = answer.status
+        self._content = answer.body
+        self._head = answer.head
 
     @cached_property
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
 
 from requests import PreparedRequest, RequestException
 
 from consumer.events.event import Event
 from consumer.expressions.expression import ExpressionFailed
-from consumer.http.header_rules import encoded, header_lines
+from consumer.http.header_rules import check_value, encoded, header_lines
 from consumer.sending.exchange import SignedRequest, call_plugin
 from consumer.sending.payloads import (
     Rendered,
@@ -30,21 +29,10 @@ _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DEL
 _HTTP1_ONLY = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"te"))
 
 
-class _Stamp(NamedTuple):
-    """The header lines and the start of the signed text that all requests of an event at one timestamp share.
-
-    `untraced`: the lines without the event's `traceparent`.
-    """
-
-    event: Event | None
-    timestamp: int
-    content_type: str
-    lines: bytes
-    untraced: bytes
-    start: bytes
-
-
-_stamped = _Stamp(None, 0, "", b"", b"", b"")  # a fan-out builds requests for the same event again and again
+# What all requests of an event at one timestamp share. The event, the timestamp and the content type come first; then
+# the header lines, the same without the event's `traceparent`, and the start of the signed text.
+_Stamp = tuple[Event | None, int, str, bytes, bytes, bytes]
+_stamped: _Stamp = None, 0, "", b"", b"", b""  # a fan-out builds requests for the same event again and again
 
 
 def build(
@@ -59,13 +47,14 @@ def build(
     """
     target, follows = ("", b"") if template.follows is None else _following(template, template.follows, event)
     body, content_type = (event.body, event.content_type) if template.is_plain else body_of(endpoint, event)
-    stamp = _stamped
-    if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
-        stamp = _stamp(event, timestamp, content_type)
-    lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
+    stamped, at, kind, lines, untraced, start = _stamped
+    if stamped is not event or at != timestamp or kind != content_type:
+        *_, lines, untraced, start = _stamp(event, timestamp, content_type)
+    if traceparent is not None:
+        lines = untraced + _traced(traceparent)
     if endpoint.payload_format == "cloudevents-binary":
         lines += attribute_lines(event)
-    return _finished(template, stamp.start, lines + follows, body, event, target)
+    return _finished(template, start, lines + follows, body, event, target)
 
 
 def shown(endpoint: Endpoint, event: Event) -> str:
@@ -94,7 +83,7 @@ def build_batch(
     lines = _lines(content_type, webhook_id, timestamp, types.pop() if len(types) == 1 else None)
     if traceparent is not None:
         lines += _traced(traceparent)
-    return _finished(template, _start(webhook_id, timestamp), lines, body)
+    return _finished(template, f"{webhook_id}.{timestamp}.".encode("ascii"), lines, body)
 
 
 def batch_id(payloads: Sequence[Rendered]) -> str:
@@ -110,12 +99,8 @@ def _stamp(event: Event, timestamp: int, content_type: str) -> _Stamp:
     lines = untraced = _lines(content_type, event.webhook_id, timestamp, event.type)
     if event.traceparent is not None:
         lines += _traced(event.traceparent)
-    _stamped = _Stamp(event, timestamp, content_type, lines, untraced, _start(event.webhook_id, timestamp))
+    _stamped = event, timestamp, content_type, lines, untraced, f"{event.webhook_id}.{timestamp}.".encode("ascii")
     return _stamped
-
-
-def _start(webhook_id: str, timestamp: int) -> bytes:
-    return f"{webhook_id}.{timestamp}.".encode("ascii")
 
 
 def _traced(traceparent: str) -> bytes:
@@ -123,10 +108,11 @@ def _traced(traceparent: str) -> bytes:
 
 
 def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str | None) -> bytes:
-    lines = [f"content-type: {content_type}", f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}"]
+    check_value(f"{content_type}{webhook_id}{event_type or ''}")
+    lines = f"content-type: {content_type}\r\nwebhook-id: {webhook_id}\r\nwebhook-timestamp: {timestamp}\r\n"
     if event_type is not None:
-        lines.append(f"x-webhook-event: {event_type}")
-    return encoded(lines)
+        lines += f"x-webhook-event: {event_type}\r\n"
+    return lines.encode("ascii")
 
 
 def _following(template: Template, follows: Follows, event: Event) -> tuple[str, bytes]:
@@ -161,11 +147,11 @@ def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:
     method, body = request.method, request.body
     if method not in _METHODS:
         raise RequestException(f"method {method!r} is not supported")
-    if isinstance(body, str):
-        body = body.encode()
-    elif body is not None and not isinstance(body, bytes):
-        raise RequestException("only a body of bytes or text can be sent")
-    body, line, own, lines = body or b"", place.line, b"", None
+    if not isinstance(body, bytes):
+        if body is not None and not isinstance(body, str):
+            raise RequestException("only a body of bytes or text can be sent")
+        body = (body or "").encode()
+    line, own, lines = place.line, b"", None
     if isinstance(request, SignedRequest):
         if request.target:
             line = place.before + request.target + place.after

@@ -7,7 +7,7 @@ spaces. A second header holds the plain hex HMAC-SHA256 of the body.
 
 import hmac
 from base64 import b64encode
-from binascii import b2a_base64
+from binascii import b2a_base64, hexlify
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -69,7 +69,7 @@ def standard_signature(keys: Sequence[HmacKey], private_keys: Sequence[Ed25519Ke
 
 def hex_signature(key: HmacKey, body: bytes) -> bytes:
     """The digits of the hex header; a receiver computes them with `hmac.new(secret, body, sha256).hexdigest()`."""
-    return key.digest(b"", body).hex().encode("ascii")
+    return hexlify(key.digest(b"", body))
 
 
 def templated_lines(template: SignatureTemplate, key: bytes, start: bytes, body: bytes) -> bytes:
@@ -93,14 +93,17 @@ class Template:
 
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
     Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
-    `is_plain`: the body is the record's value. `follows`: the parts that follow the event, of a URL at `origin`, and
-    `taken` the names of headers, in lower case, that no record header may have.
+    `is_plain`: the body is the record's value. `is_slow`: to build a request may take a while. `follows`: the parts
+    that follow the event, of a URL at `origin`, and `taken` the names of headers, in lower case, that no record header
+    may have.
     """
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
         self.http2 = endpoint.http2
         self.method = endpoint.method
+        self.renders = endpoint.renders
+        self.is_slow = self.renders or endpoint.batch is not None or endpoint.gzip_above is not None
         self.is_plain = endpoint.payload_format == "record" and endpoint.projection is None
         # A header of the subscription's own says that its bodies are encoded already.
         self.gzip_above = None if "content-encoding" in request.headers else endpoint.gzip_above

@@ -13,7 +13,7 @@ from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
 from consumer.loop.part import Part
-from consumer.matching.inbox import Inbox, Matched
+from consumer.matching.inbox import Inbox
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
 from consumer.schemas.translation import Translation
 from consumer.subscriptions.endpoint import Endpoint
@@ -37,6 +37,7 @@ class Fanout:
         "_backlog",
         "_covered",
         "_selector",
+        "_size",
         "endpoints",
         "event",
         "position",
@@ -52,9 +53,11 @@ class Fanout:
         record: OpenRecord,
         selector: Selector,
         backlog: Backlog,
+        size: int,
     ) -> None:
         self._backlog = backlog
-        self._covered = backlog.of(event.record.topic_partition)
+        self._covered = backlog.of(event.record[:2])
+        self._size = size
         self.event = event
         self.endpoints = endpoints
         self.record = record
@@ -70,9 +73,9 @@ class Fanout:
         It waits for room, or for the next turn if the selector's time is spent.
         """
         event, endpoints = self.event, self.endpoints
-        size, self.queued = event.size, False
+        size, self.queued = self._size, False
         while self.position < len(endpoints):
-            if not self.position % LOOK_EVERY and self._selector.is_spent():
+            if self.position and not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
             endpoint = endpoints[self.position]
             apart = endpoint.paused or endpoint.starts or endpoint.subscription_id in self._covered
@@ -97,7 +100,7 @@ class Fanout:
             slow = lane is not None and lane.pace is not None and not lane.sends_within(QUEUE_SECONDS, now)
             admission = Admission.STORE if lane is None or slow else lanes.admit(lane, size, now)
             if lane is not None and admission is Admission.QUEUE:
-                lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
+                lanes.enqueue(Delivery(event, lane, self.record, ordering_key, size), now)
                 self.queued = True
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
@@ -197,14 +200,26 @@ class Dispatch(Part):
         """Fan events out until one has to wait, or this turn's time is over."""
         self._selector.begin(TURN)
         self._pressed = False
+        looked = 0  # subscriptions since the last check of the clock
         while True:
-            if self._fanout is None:
+            if looked >= LOOK_EVERY:
+                looked = 0
+                if self._selector.is_spent():
+                    self._pressed = self.busy
+                    return
+            fanout = self._fanout
+            if fanout is None:
                 matched = self._inbox.next()
                 if matched is None:
                     return
-                self._fanout = self._opened(matched)
-                continue
-            fanout = self._fanout
+                event, size, endpoints, settle, self._arrived, self._stored = matched
+                looked += len(endpoints)
+                if not endpoints:
+                    self._ended(event, 0, 0)
+                    settle(event.record.offset)
+                    continue
+                record = OpenRecord(settle, event.record.offset, len(endpoints))
+                fanout = self._fanout = Fanout(event, endpoints, record, self._selector, self._backlog, size)
             is_over = fanout.advance(self._lanes, self._settling, now)
             if fanout.queued:
                 self.queued_at = now
@@ -241,15 +256,6 @@ class Dispatch(Part):
         if fanout.position > fanout.refused:
             self._metrics.events["matched"] += 1
         return fanout
-
-    def _opened(self, matched: Matched) -> Fanout | None:
-        event, endpoints, settle, self._arrived, self._stored = matched
-        if endpoints:
-            record = OpenRecord(settle, event.record.offset, len(endpoints))
-            return Fanout(event, endpoints, record, self._selector, self._backlog)
-        self._ended(event, 0, 0)
-        settle(event.record.offset)
-        return None
 
     def _ended(self, event: Event, matched: int, refused: int) -> None:
         """Count an event, and record the span of its match: look-up, filters, and the wait for room, until now."""

@@ -147,9 +147,10 @@ class Polling(Part):
     def _take_in(self, records: Sequence[Record]) -> None:
         self.received_at = now = self._monotonic()
         keys = set()
+        plain, tenant_name, mapped = self._translation is None, self._tenant_name, self._mapped
         for record in records:
             try:
-                event = self._event_of(record)
+                event = decode(record, tenant_name, mapped) if plain else self._event_of(record)
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
@@ -161,7 +162,8 @@ class Polling(Part):
                 self._bury(record, bug(record, error), now)
                 continue
             keys.add((event.type, event.tenant))
-            settle = self._hold(record, event.size)
+            size = event.size
+            settle = self._hold(record.partition, size)
             if self._tracer is not None:
                 about: Attributes = {
                     "messaging.message.id": event.webhook_id,
@@ -169,7 +171,7 @@ class Polling(Part):
                 }
                 parent, settle = self._traced(self._tracer, record, event.traceparent, about, settle, now)
                 event = event._replace(traceparent=parent)
-            self._inbox.put(event, settle, now)
+            self._inbox.put(event, size, settle, now)
         self._catalog.want(keys)
 
     def _records(self, wait: float) -> Sequence[Record]:
@@ -203,7 +205,7 @@ class Polling(Part):
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
         self._log.write(logging.WARNING, "undecodable", record, error.reason, reason=error.reason, error=str(error))
-        settle = self._hold(record, record.size)
+        settle = self._hold(record.partition, record.size)
         if self._tracer is not None:
             about = {"messaging.message.body.size": len(record.value or b"")}
             parent = traceparent_of(record)
@@ -246,11 +248,11 @@ class Polling(Part):
 
         return span.traceparent, settled
 
-    def _hold(self, record: Record, size: int) -> Settle:
+    def _hold(self, partition: AssignedPartition, size: int) -> Settle:
         """Count a record in memory; returns the function that settles it."""
-        if record.partition.owned:  # unlike the last records of a log that began again in the same poll
-            self._memory.hold(record.partition, size)
-        return partial(self._settled, record.partition, size)
+        if partition.owned:  # unlike the last records of a log that began again in the same poll
+            self._memory.hold(partition, size)
+        return partial(self._settled, partition, size)
 
     def _settled(self, partition: AssignedPartition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)

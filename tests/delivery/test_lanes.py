@@ -34,9 +34,9 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
     assert lanes.slots.in_flight < 100
 
 
-@pytest.mark.parametrize(("busy", "each"), [(1, 800), (2, 444), (3, 307)])
+@pytest.mark.parametrize(("busy", "each"), [(1, 950), (2, 444), (3, 307)])
 def test_lanes_whose_requests_end_share_most_of_the_slots(busy: int, each: int) -> None:
-    """One lane gets four fifths, two get four ninths each. The rest is for a lane that begins."""
+    """One lane alone gets all but a twentieth, two get four ninths each. The rest is for a lane that begins."""
     lanes = Lanes(1000)
     moving = [lanes.lane(endpoint(number)) for number in range(busy)]
     for lane in moving:
@@ -51,6 +51,32 @@ def test_lanes_whose_requests_end_share_most_of_the_slots(busy: int, each: int) 
     late = lanes.lane(endpoint(1000))
     fill(lanes, late, 1000)
     assert len([each for each in started(lanes) if each.lane is late]) >= (1000 - busy * each) // 2 - 5
+
+
+def test_a_lane_gives_way_once_it_is_no_longer_alone() -> None:
+    """The other one starts at once in the reserve, and gets what the first gives back until both have their share."""
+    lanes = Lanes(1000)
+    first, second = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
+
+    def go(busy: list[Lane], rounds: int) -> None:
+        for _ in range(rounds):
+            started(lanes)
+            for lane in busy:
+                lanes.finished(lane)
+                fill(lanes, lane, 1)
+
+    fill(lanes, first, 1000)
+    go([first], 6000)
+    fill(lanes, second, 1)
+    assert [each.lane for each in started(lanes) if each.lane is second] == [second]
+    lanes.finished(second)
+    started(lanes)
+    assert first.in_flight == 950, "it is alone again"
+    fill(lanes, second, 1000)
+    started(lanes)
+    assert (first.in_flight, second.in_flight) == (950, 25), "half of the reserve"
+    go([first, second], 6000)
+    assert [first.in_flight, second.in_flight] == pytest.approx([444, 444], rel=0.02)
 
 
 def test_timed_out_receivers_beyond_the_slots_share_a_part_of_them() -> None:

@@ -32,7 +32,7 @@ class Lookups:
         """Put an event that arrives now."""
         record = RecordId(*place, offset, 5000 + offset)
         event = Event(record, event_type, f"msg_{offset}", body, "application/json", None, None)
-        self.inbox.put(event, self.settled.append, self.now)
+        self.inbox.put(event, event.size, self.settled.append, self.now)
 
     def answer(self) -> None:
         """Answer the oldest look-up."""
@@ -48,8 +48,8 @@ class Lookups:
     def out(self) -> list[tuple[int, list[int]]]:
         """All events that may go now, with their subscriptions."""
         return [
-            (matched.event.record.offset, [endpoint.subscription_id for endpoint in matched.endpoints])
-            for matched in iter(self.inbox.next, None)
+            (event.record.offset, [endpoint.subscription_id for endpoint in endpoints])
+            for event, _, endpoints, *_ in iter(self.inbox.next, None)
         ]
 
 
@@ -137,9 +137,9 @@ def test_stored_deliveries_are_forgotten_once_passed() -> None:
     for offset in range(5):
         desk.put(offset)
     found = list(iter(desk.inbox.next, None))
-    assert [len(matched.endpoints) for matched in found] == [2, 1, 1, 2, 2]
-    assert [matched.stored for matched in found] == [False, True, True, False, False]
-    assert found[3].endpoints is found[4].endpoints
+    assert [len(endpoints) for _, _, endpoints, *_ in found] == [2, 1, 1, 2, 2]
+    assert [stored for *_, stored in found] == [False, True, True, False, False]
+    assert found[3][2] is found[4][2]
     assert desk.inbox._stored[HERE].keys == set()
     desk.put(9)
     assert (desk.out(), desk.wanted) == ([], [(HERE, 9)])
@@ -221,15 +221,15 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule()
     def take_out(self) -> None:
-        for matched in iter(self.desk.inbox.next, None):
-            record = matched.event.record
+        for event, _, endpoints, settle, *_ in iter(self.desk.inbox.next, None):
+            record = event.record
             expected = next(each for each in self.waiting if each[1] == record.topic_partition)
             self.waiting.remove(expected)
-            assert (record.offset, matched.event.type) == (expected[0], expected[2])
-            matched.settle(record.offset)
+            assert (record.offset, event.type) == (expected[0], expected[2])
+            settle(record.offset)
             assert self.desk.settled[-1] == record.offset
             assert record.offset < self.known[record.topic_partition]
-            assert len(matched.endpoints) == (0 if matched.event.type == "nobody" else 2)
+            assert len(endpoints) == (0 if event.type == "nobody" else 2)
 
     @invariant()
     def counts_are_right(self) -> None:

@@ -47,11 +47,12 @@ class Flow:
             self.given += len(coming)
             for event_type in coming:
                 record = RecordId(*HERE, 0, 1)
-                self._inbox.put(Event(record, event_type, "msg", b"{}", "", None, None), lambda _: None, self.now)
+                self._inbox.put(Event(record, event_type, "msg", b"{}", "", None, None), 2, lambda _: None, self.now)
             self._catalog.want({(each, None) for each in coming})
             while (found := self._inbox.next()) is not None:
+                event, _, endpoints, *_ = found
                 self.taken += 1
-                self.matched[found.event.type] = len(found.endpoints)
+                self.matched[event.type] = len(endpoints)
             while self._answers and self._answers[0][0] <= self.now:
                 self._answers.pop(0)[1]()
             self._catalog.want(())

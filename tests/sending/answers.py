@@ -1,6 +1,7 @@
 """Answers of a receiver, valid by the grammar of RFC 9112 or nearly; their pieces; and how AnswerReader reads them."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -128,7 +129,7 @@ def read(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> Answer:
     for piece in rest:
         answer = reader.feed(piece)
         if answer is not None:
-            return answer._replace(keep=answer.keep and not any(rest))
+            return replace(answer, keep=answer.keep and not any(rest))
     return reader.end()
 
 

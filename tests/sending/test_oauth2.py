@@ -17,6 +17,7 @@ from requests import ConnectionError as RequestsConnectionError
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.errors import NotAuthorized
+from consumer.sending.answer import Answer
 from consumer.sending.exchange import LazyResponse
 from consumer.sending.oauth2 import Key, Tokens, token_of, token_request
 from consumer.sending.transfer import Result, Stage, Transfer
@@ -199,7 +200,7 @@ class Loop:
 
 def answer(body: object, status: int = 200) -> Result:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return LazyResponse(token_request(CREDENTIALS), status, b"", content)
+    return LazyResponse(token_request(CREDENTIALS), Answer(status, b"", content, keep=True))
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Desk:
 
     def put(self, offset: int) -> None:
         event = make_event(offset, body=b'{"n": 1}')
-        self.inbox.put(event, self.settled.append, 100.0)
+        self.inbox.put(event, event.size, self.settled.append, 100.0)
 
     def run(self, turns: int | None = None) -> int:
         """This many turns, or until no event waits. Each turn but the last requests another one. Returns the turns."""

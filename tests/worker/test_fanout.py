@@ -84,7 +84,7 @@ def fanout(
     """An event of record 0 for these subscriptions."""
     record = OpenRecord((list[int]() if settled is None else settled).append, 0, len(targets))
     event, selector = make_event(body=body, key=key), selector or Selector(Metrics())
-    return Fanout(event, targets, record, selector, backlog or make_backlog())
+    return Fanout(event, targets, record, selector, backlog or make_backlog(), event.size)
 
 
 def choosy(number: int, event_filter: str) -> tuple[Endpoint, ...]:
