@@ -61,6 +61,19 @@ class LogFile(io.TextIOBase):
         return bool(found)
 
 
+_worker = 0  # the number of this process among the workers of one command; 0 if there is no other
+
+
+def name_worker(number: int) -> None:
+    """Have all lines of this process, of any thread, name the worker."""
+    global _worker  # noqa: PLW0603 (a process is one worker; what is bound to a context is lost in other threads)
+    _worker = number
+
+
+def _with_worker(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**event, "worker": _worker} if _worker else event
+
+
 def configure_logging(level: str) -> None:
     """Log one event per line to stderr, readable on a terminal, as JSON elsewhere. Includes standard-library loggers.
 
@@ -70,6 +83,7 @@ def configure_logging(level: str) -> None:
     terminal, file = stderr.isatty(), LogFile(stderr)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_worker,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
