@@ -1,13 +1,15 @@
 """Logs of this program and of the libraries that it uses, one event per line."""
 
+import fcntl
 import io
 import logging
 import os
 import select
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import ClassVar, TextIO
@@ -15,6 +17,7 @@ from typing import ClassVar, TextIO
 import structlog
 
 PIECE = select.PIPE_BUF  # bytes: a pipe that can be written to takes so many without a wait
+_AGAIN = 0.0002  # seconds between two tries to lock; a line is written in a tenth of that
 PATIENCE = 20  # milliseconds of each second: a burst of lines is larger than a pipe, and its reader needs a moment
 
 
@@ -25,6 +28,7 @@ class LogFile(io.TextIOBase):
     """
 
     dropped: ClassVar[int] = 0
+    _turn: ClassVar[int | None] = None  # the file that a process locks while it writes, if others write too
 
     def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,13 +39,21 @@ class LogFile(io.TextIOBase):
         self._writable = select.poll()
         self._writable.register(file, select.POLLOUT)
 
+    @classmethod
+    def take_turns(cls) -> None:
+        """Have processes that are forked from now on write one after the other; Linux alone can do that.
+
+        Else they would all find place for one line, and the second one wait for a reader that may never come.
+        """
+        cls._turn = os.memfd_create("log")
+
     def write(self, text: str) -> int:
         """Write a line, which ends with its line feed."""
         line = text.encode(self._file.encoding, "backslashreplace")
         with self._lock:
             rest = memoryview(b"\n" + line if self._torn else line)
-            with suppress(OSError):  # counted below
-                while rest and self._takes_more():
+            with suppress(OSError), self._alone():  # counted below
+                while rest and (self._writable.poll(0) or self._patiently(self._writable.poll)):
                     rest = rest[os.write(self._file.fileno(), rest[:PIECE]) :]
                     self._torn = True
             if rest:
@@ -50,15 +62,41 @@ class LogFile(io.TextIOBase):
                 self._torn = False
         return len(text)
 
-    def _takes_more(self) -> bool:
-        if self._writable.poll(0):
-            return True
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process writes meanwhile. OSError: they do for too long."""
+        if LogFile._turn is None:
+            yield
+            return
+        if not _locked(LogFile._turn) and not self._patiently(partial(_locked, LogFile._turn)):
+            raise BlockingIOError
+        try:
+            yield
+        finally:
+            fcntl.lockf(LogFile._turn, fcntl.LOCK_UN)
+
+    def _patiently(self, succeeds: Callable[[float], object]) -> bool:
+        """Whether it succeeds in the milliseconds that are left of the patience."""
         begin = self._clock()
         if begin >= self._again_at:
             self._patience, self._again_at = PATIENCE, begin + 1
-        found = self._writable.poll(max(0, self._patience))
+        found = succeeds(max(0, self._patience))
         self._patience -= 1000 * (self._clock() - begin)
         return bool(found)
+
+
+def _locked(file: int, milliseconds: float = 0) -> bool:
+    """Lock the file. The lock of a process that dies is gone. False: another process has it all the time."""
+    end = time.monotonic() + milliseconds / 1000
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_AGAIN)
+        else:
+            return True
 
 
 _worker = 0  # the number of this process among the workers of one command; 0 if there is no other

@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from consumer.errors import SettingsError, WebhooksError
-from consumer.telemetry.logs import name_worker
+from consumer.telemetry.logs import LogFile, name_worker
 from consumer.worker import front
 from consumer.worker.places import Ending, Place
 
@@ -71,6 +71,7 @@ class Supervisor:
         as it should.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # for good: a second SIGTERM changes nothing
+        LogFile.take_turns()
         gc.freeze()  # a collection in a child would write to, and so copy, all that the parent has loaded
         while True:
             self._begin_due()

@@ -88,8 +88,8 @@ class Deployment:
             "WEBHOOK_SECRET": SECRET,
         }
 
-    def start(self, **variables: str) -> "Worker":
-        """Starts another worker."""
+    def start(self, *, arguments: Sequence[str] = (), **variables: str) -> "Worker":
+        """Starts another worker, with these arguments behind `run`."""
         port = free_port()
         settings = self.settings | {
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -101,7 +101,8 @@ class Deployment:
             **variables,
         }
         self.secrets |= secrets_of(settings)
-        worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log", self.program)
+        log = self._directory / f"worker-{len(self.workers)}.log"
+        worker = Worker(settings, port, log, self.program, arguments)
         self.workers.append(worker)
         return worker
 
@@ -267,14 +268,21 @@ class Deployment:
 
 
 class Worker:
-    """`python -m consumer run` in a process of its own."""
+    """`python -m consumer run` in a process of its own, or in several with `--workers`."""
 
-    def __init__(self, settings: Mapping[str, str], port: int, log: Path, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        port: int,
+        log: Path,
+        program: Sequence[str] = PROGRAM,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*program, "run"],
+                [*program, "run", *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
