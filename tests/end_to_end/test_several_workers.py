@@ -1,35 +1,15 @@
 """`kafka-webhooks run --workers 2` on a real Kafka: one port, one log, one end; a process that dies is replaced."""
 
 import json
-import os
-import signal
-from typing import NamedTuple
 
 import psutil
 import pytest
 
-from tests.end_to_end.service_rig import Deployment, Worker
+from tests.end_to_end.service_rig import Deployment
 from tests.waiting import eventually
 
 MOST_REPEATED = 500  # deliveries of one kill
 DELIVERED = 'webhooks_deliveries_total{outcome="delivered"}'
-
-
-class Members(NamedTuple):
-    """The processes of one command: by number, and that of the port."""
-
-    workers: dict[int, psutil.Process]
-    all: list[psutil.Process]
-
-
-def members(parent: Worker) -> Members:
-    """Those that run now."""
-    found = [json.loads(line) for line in parent.log.splitlines() if '"worker process started"' in line]
-    latest = {line["worker"]: line["pid"] for line in found}
-    children = psutil.Process(parent.process.pid).children(recursive=True)
-    return Members(
-        {number: child for number, pid in latest.items() for child in children if child.pid == pid}, children
-    )
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -43,8 +23,8 @@ def test_a_process_that_is_killed_under_load_is_replaced(deployment: Deployment,
     deployment.subscribe("a", "/good")
     parent = deployment.start(arguments=["--workers", "2"], KAFKA_GROUP_PROTOCOL=protocol)
     eventually(parent.ready, otherwise=lambda: parent.log)
-    before = members(parent)
-    assert len(before.workers) == 2
+    before = parent.members()
+    assert before.keys() == {1, 2}
     counts: list[float] = []
 
     def sees(condition: object) -> object:
@@ -53,20 +33,20 @@ def test_a_process_that_is_killed_under_load_is_replaced(deployment: Deployment,
 
     with deployment.publishing("a", per_second=300):
         eventually(lambda: sees(len(deployment.receiver.requests) > 500), otherwise=lambda: parent.log)
-        before.workers[2].kill()
+        before[2].kill()
         eventually(lambda: "worker 2: its process ended (killed by SIGKILL)" in parent.unready_because(), every=0.02)
-        eventually(lambda: sees(2 in (now := members(parent).workers) and now[2] != before.workers[2]))
+        eventually(lambda: sees(parent.members().get(2) not in {None, before[2]}))
         eventually(lambda: sees(parent.ready()), otherwise=lambda: parent.log)
         eventually(lambda: sees(parent.metric('webhooks_ready{worker="2"}') == 1))
     eventually(lambda: sees(deployment.finished()), otherwise=lambda: parent.log)
-    assert members(parent).workers[1] == before.workers[1]
+    assert parent.members()[1] == before[1]
     assert counts == sorted(counts)
     # The killed process had counted more since it was last asked.
     assert 0 <= len(deployment.accepted()) + deployment.duplicates() - counts[-1] <= MOST_REPEATED + 300
     assert parent.metric("webhooks_workers_replaced_total") == 1
     assert deployment.duplicates() <= MOST_REPEATED
     deployment.assert_true_to_what_was_published()
-    running = members(parent).all
+    running = parent.children()
     parent.stop()
     assert gone(running)
     assert {json.loads(line).get("worker") for line in parent.log.splitlines()} == {None, 1, 2}
@@ -77,11 +57,11 @@ def test_a_killed_parent_leaves_no_process(deployment: Deployment) -> None:
     deployment.subscribe("a", "/good")
     parent = deployment.start(arguments=["--workers", "2"])
     eventually(parent.ready, otherwise=lambda: parent.log)
-    running = members(parent).all
+    running = parent.children()
     assert len(running) == 3
     with deployment.publishing("a", per_second=200):
         eventually(lambda: len(deployment.receiver.requests) > 200, otherwise=lambda: parent.log)
-        parent.kill()
+        parent.process.kill()
         eventually(lambda: gone(running), otherwise=lambda: parent.log)
     assert parent.log.count('"event": "stopped"') == 2
     successor = deployment.start(arguments=["--workers", "2"], OPS_PORT=str(parent.port))
@@ -97,11 +77,11 @@ def test_a_frozen_worker_is_told_apart(deployment: Deployment) -> None:
     deployment.subscribe("a", "/good")
     parent = deployment.start(arguments=["--workers", "2"])
     eventually(parent.ready, otherwise=lambda: parent.log)
-    (frozen,) = [child for number, child in members(parent).workers.items() if number == 2]
-    os.kill(frozen.pid, signal.SIGSTOP)
+    frozen = parent.members()[2]
+    frozen.suspend()
     assert parent.unready_because() == "worker 2: does not answer"
     assert parent.get("/healthz")[0] == 200
     assert parent.metric('webhooks_ready{worker="1"}') == 1
-    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.resume()
     eventually(parent.ready, otherwise=lambda: parent.log)
     parent.stop()
