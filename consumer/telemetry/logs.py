@@ -17,6 +17,7 @@ from typing import ClassVar, TextIO
 import structlog
 
 PIECE = select.PIPE_BUF  # bytes: a pipe that can be written to takes so many without a wait
+_TORN = b"t"  # in the file that is locked: the log ends within a line
 _AGAIN = 0.0002  # seconds between two tries to lock; a line is written in a tenth of that
 PATIENCE = 20  # milliseconds of each second: a burst of lines is larger than a pipe, and its reader needs a moment
 
@@ -50,17 +51,26 @@ class LogFile(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write a line, which ends with its line feed."""
         line = text.encode(self._file.encoding, "backslashreplace")
-        with self._lock:
-            rest = memoryview(b"\n" + line if self._torn else line)
-            with suppress(OSError), self._alone():  # counted below
-                while rest and (self._writable.poll(0) or self._patiently(self._writable.poll)):
-                    rest = rest[os.write(self._file.fileno(), rest[:PIECE]) :]
-                    self._torn = True
-            if rest:
-                LogFile.dropped += 1
-            else:
-                self._torn = False
+        written = False
+        with self._lock, suppress(OSError), self._alone():
+            written = self._write(line)
+        if not written:
+            LogFile.dropped += 1
         return len(text)
+
+    def _write(self, line: bytes) -> bool:
+        if LogFile._turn is not None:
+            self._torn = os.pread(LogFile._turn, 1, 0) == _TORN
+        torn = self._torn
+        rest = memoryview(b"\n" + line if torn else line)
+        try:
+            while rest and (self._writable.poll(0) or self._patiently(self._writable.poll)):
+                rest = rest[os.write(self._file.fileno(), rest[:PIECE]) :]
+                self._torn = bool(rest)
+        finally:
+            if LogFile._turn is not None and torn != self._torn:
+                os.pwrite(LogFile._turn, _TORN if self._torn else b"-", 0)
+        return not rest
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
