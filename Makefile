@@ -76,6 +76,7 @@ sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 
 
 bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding; compression and HTTP/2
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight

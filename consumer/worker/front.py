@@ -63,7 +63,7 @@ class Front:
         for worker, (place, body) in answers.items():
             if body is not None:
                 self._merged.take(worker, place.pid, body.decode())
-        self._merged.take(0, 0, generate_latest(_Families(self._own())).decode())
+        self._merged.take(0, 0, generate_latest(_Families(self.own())).decode())
         present = [worker for worker, (_, body) in answers.items() if body is not None]
         return Response(generate_latest(_Families(self._merged.families(present))), media_type=CONTENT_TYPE_LATEST)
 
@@ -88,7 +88,8 @@ class Front:
             reasons += [f"worker {worker}: {reason}" for reason in own]
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    def _own(self) -> Iterable[Metric]:
+    def own(self) -> Iterable[Metric]:
+        """The metrics of the port and of the places."""
         endings = sum(each.endings for each in self.places)
         yield CounterMetricFamily("webhooks_workers_replaced", "Workers' processes that ended unasked.", endings)
         name, text, _ = next(each for each in COUNTERS if each[2] == "ops_closed")

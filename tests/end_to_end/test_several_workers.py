@@ -73,7 +73,7 @@ def test_a_killed_parent_leaves_no_process(deployment: Deployment) -> None:
 
 
 def test_a_frozen_worker_is_told_apart(deployment: Deployment) -> None:
-    """It does not answer; the others do, and the page of metrics has them."""
+    """It does not answer; the others do, and the page of metrics has them. The port's process is replaced too."""
     deployment.subscribe("a", "/good")
     parent = deployment.start(arguments=["--workers", "2"])
     eventually(parent.ready, otherwise=lambda: parent.log)
@@ -83,5 +83,8 @@ def test_a_frozen_worker_is_told_apart(deployment: Deployment) -> None:
     assert parent.get("/healthz")[0] == 200
     assert parent.metric('webhooks_ready{worker="1"}') == 1
     frozen.resume()
+    (front,) = set(parent.children()) - set(parent.members().values())
+    front.kill()
+    eventually(lambda: front.pid not in {child.pid for child in parent.children()})
     eventually(parent.ready, otherwise=lambda: parent.log)
     parent.stop()

@@ -90,6 +90,21 @@ def test_a_full_pipe_is_not_waited_for(pipe: tuple[int, TextIO], monkeypatch: py
     os.close(reader)
 
 
+def test_a_line_cut_short_ends_before_that_of_another_process(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever process writes next knows that the log ends within a line."""
+    reader, writer = pipe
+    monkeypatch.setattr(LogFile, "_turn", None)
+    LogFile.take_turns()
+    one, other = LogFile(writer), LogFile(writer)
+    assert dropped_by(one, "a" * 1_000_000 + "\n") == 1
+    assert set(os.read(reader, 1_000_000)) == set(b"a")
+    assert dropped_by(other, "b\n") == dropped_by(one, "c\n") == 0
+    assert os.read(reader, 100) == b"\nb\nc\n"
+    os.close(reader)
+
+
 SEVERAL = """
 import os, sys, time
 from consumer.telemetry.logs import LogFile, configure_logging, name_worker
