@@ -211,10 +211,12 @@ class Supervisor:
             self._reap()
         if self._tells is not None:
             self._tells.close()  # the front ends
-        if pid := self._places[_FRONT].pid:
-            if signal.sigtimedwait({signal.SIGCHLD}, FRONT_ENDS_IN) is None:
+        kill_at = time.monotonic() + FRONT_ENDS_IN
+        while pid := self._places[_FRONT].pid:
+            if time.monotonic() >= kill_at:
                 os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            signal.sigtimedwait(WATCHED, LOOK_EVERY)
+            self._reap()
         log.info("stopped")
         ends = {number: self._places[number].last for number in asked}
         return [f"worker {number} did not stop in order: {end}" for number, end in ends.items() if end and end.status]
