@@ -49,7 +49,7 @@ test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a re
 	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
 		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery limits options_by_sql ordering) $(PYTEST)
 
-chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED)
+chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED, CHAOS_PROCESSES)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
 
 fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads bytes of others, guided by coverage (FUZZ: targets; FUZZ_SECONDS for each; Linux)
@@ -76,6 +76,7 @@ sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 
 
 bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding; compression and HTTP/2
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight

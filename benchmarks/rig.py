@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,8 @@ def process(arguments: list[str], **environment: str) -> Iterator[psutil.Popen]:
     try:
         yield child
     finally:
-        child.terminate()
+        with suppress(psutil.NoSuchProcess):  # it has ended
+            child.terminate()
         try:
             child.wait(30)
         except psutil.TimeoutExpired:

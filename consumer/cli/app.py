@@ -240,14 +240,14 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 def _report(error: Exception) -> int:
     """Print an error's message on stderr, and return the exit status."""
-    text, status = _told(error)
+    text, status = told(error)
     for line in text.splitlines():
         typer.echo(f"{PROGRAM}: {line}", err=True)
     return status
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """An error's message, which may have several lines, and the exit status."""
+def told(error: Exception) -> tuple[str, int]:
+    """An error's message, which may have several lines, and the exit status. It may print a bug's traceback."""
     from consumer.errors import InvalidSubscription, NotFound, SettingsError, WebhooksError
 
     match error:

@@ -6,6 +6,7 @@ The port serves /metrics, /healthz (does the loop turn?) and /readyz (what is it
 import gc
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consumer import __version__
-from consumer.config.settings import SchemaSettings, TraceSettings, WorkerSettings
+from consumer.config.settings import OpsSettings, SchemaSettings, TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.charset import shortcoming
 from consumer.database.engine import create_engine
@@ -75,24 +76,23 @@ def create_app(
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def serve(
-    host: str, port: int, status: Callable[[], LoopState], registry: CollectorRegistry
-) -> BackgroundServer | None:
-    """Serve in a thread of its own until `close()`. None if the port is 0, or, with a warning, if it is taken."""
-    if port == 0:
+def listener_of(ops: OpsSettings) -> socket.socket | None:
+    """The listening port for metrics and probes. None if it is 0, or, with a warning, if it is taken."""
+    if ops.ops_port == 0:
         return None
     try:
-        listener = listen(host, port)
+        return listen(ops.ops_host, ops.ops_port)
     except WebhooksError as error:
         log.warning("no metrics and no probes", reason=str(error), change="OPS_PORT (0 turns them off)")
         return None
-    return BackgroundServer(create_app(status, registry), listener, "health")
 
 
 class Service:
     """A worker, and the wait for the database before it: a worker that cannot find subscriptions joins no group."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket | None = None) -> None:
+        """Serve metrics and probes on `listener`; without one, on the port that the settings name."""
+        self._listener = listener
         self._worker: Worker | None = None
         self._waiting_for = "starting"
         self._metrics = Metrics()
@@ -108,7 +108,9 @@ class Service:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
-        self._server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
+        if (listener := self._listener or listener_of(ops)) is not None:
+            app = create_app(self._status, registry(self._metrics, self._readings))
+            self._server = BackgroundServer(app, listener, "health")
         tracer, load_schema = _tracer(traces), _load_schema(schemas)
         try:
             self._await_database(create_engine(database))
@@ -167,6 +169,14 @@ class Service:
     def _readings(self) -> Readings:
         found = self._worker.readings() if self._worker is not None else Readings()
         return found if self._server is None else found._replace(ops_closed=self._server.cut)
+
+
+def load_extras(settings: WorkerSettings) -> None:
+    """Import what `Service.run` would import for these settings."""
+    if settings.traces.enabled:
+        from consumer.telemetry import tracing  # noqa: F401, PLC0415 (an extra, which takes 0.2 s to import)
+    if settings.schemas.url is not None:
+        from consumer.schemas import registry  # noqa: F401, PLC0415 (an extra)
 
 
 def _tracer(settings: TraceSettings) -> Tracer | None:

@@ -89,6 +89,12 @@ def kill_worker(world: World, random: Random) -> Waits:
     yield JOINS_WITHIN
 
 
+def kill_process(world: World, random: Random) -> Waits:
+    """`kill -9` of one of the processes of a command with several workers."""
+    world.kill_one(random.choice(world.workers), random)
+    yield random.uniform(0.2, 2.0) + JOINS_WITHIN
+
+
 def freeze_worker(world: World, random: Random) -> Waits:
     """SIGSTOP longer than its session and max.poll.interval.ms. Then the zombie continues."""
     zombie = random.choice(world.workers)
@@ -264,6 +270,7 @@ GRACEFUL = (
 )
 STORM = Fault("rebalance storm", frozenset({"workers"}), storm)
 KILL = Fault("kill -9 of a worker", frozenset({"workers"}), kill_worker)
+KILL_ONE = Fault("kill -9 of a command's process", frozenset({"workers"}), kill_process)  # if it has several
 FREEZE = Fault("SIGSTOP of a worker", frozenset({"database"}), freeze_worker)
 BROKERS = (
     Fault("kill -9 of a broker", frozenset({"brokers"}), kill_broker),

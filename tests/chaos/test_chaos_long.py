@@ -1,4 +1,4 @@
-"""Runs of any length: `make chaos`, with CHAOS_SECONDS, CHAOS_RUNS and CHAOS_SEED."""
+"""Runs of any length: `make chaos`, with CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED and CHAOS_PROCESSES."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from tests.processes import ROOT
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
 RUNS = int(os.environ.get("CHAOS_RUNS", "1"))
+PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "1"))  # workers of each command
 SUMMARY = Path(os.environ.get("CHAOS_SUMMARY", ROOT / ".cache" / "chaos.md"))
 ORACLE_RATE = 20.0  # events a second: the slow emulator must absorb the events of a two-minute failover
 PAUSES = (0.2, 2.5)  # seconds between the starts of two faults
@@ -43,7 +44,7 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
 ) -> None:
     """All faults occur at random, overlapping. Every rule of the book holds."""
     seed += run
-    shape = Shape(seed, protocol, in_memory=seed % 2 == 0, audited=seed % 3 != 0)
+    shape = Shape(seed, protocol, in_memory=seed % 2 == 0, audited=seed % 3 != 0, processes=PROCESSES)
     shape = DATABASES[database](shape)
     with KafkaBroker(nodes) as brokers:
         world = new_world(shape, brokers.bootstrap, brokers)
@@ -62,7 +63,9 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
 
 def _at_random(shape: Shape) -> Iterator[Fault]:
     random = Random(f"{shape.seed} long")
-    every = (*faults.ALL, *(database_faults.ORACLE if shape.profile else database_faults.SQLITE))
+    every = [*faults.ALL, *(database_faults.ORACLE if shape.profile else database_faults.SQLITE)]
+    if shape.processes > 1:
+        every.append(faults.KILL_ONE)
     while True:
         fault = random.choice(every)
         yield _with_rest(fault) if fault in faults.BROKERS else fault

@@ -20,6 +20,7 @@ PAUSES = (0.2, 1.0)  # seconds between the starts of two faults
 SHAPES = {
     "classic": Shape(seed=0, protocol="classic", workers=2, audited=True),
     "consumer, answers lost": with_lost_answers(Shape(seed=0, protocol="consumer", workers=2, audited=True)),
+    "consumer, two workers in each command": Shape(seed=0, protocol="consumer", workers=2, processes=2),
     "classic, Oracle 19c": on_oracle(Shape(seed=0, protocol="classic", workers=2), "19c"),
 }
 
@@ -40,6 +41,8 @@ def test_nothing_is_lost_and_little_repeated(
     conduct(world, faults.GRACEFUL[:1], seed, PAUSES)
     world.wait(world.at_rest, STOPS_WITHIN)
     rough = _some_of_each_kind(seed, oracle=bool(shape.profile))
+    if shape.processes > 1:
+        rough += [faults.KILL_ONE] * 2
     if kafka_cluster is None:
         rough = [fault for fault in rough if fault not in faults.BROKERS]
     conduct(world, rough, seed, PAUSES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from math import inf
+from random import Random
 from signal import SIGTERM
 from typing import Any
 
@@ -61,7 +62,7 @@ class Shape:
 
     `program` starts a worker other than the unchanged product. `slow` is the additional time to settle a record.
     `profile` is the emulated Oracle's, if the database is not SQLite. `audited`: workers write attempts, and in the end
-    the audit has to find each delivery.
+    the audit has to find each delivery. `processes`: each worker is a command that runs so many.
     """
 
     seed: int
@@ -74,6 +75,7 @@ class Shape:
     in_memory: bool = True
     without_progress: float = WITHOUT_PROGRESS
     audited: bool = False
+    processes: int = 1
 
 
 def with_lost_answers(shape: Shape) -> Shape:
@@ -214,6 +216,7 @@ class World:
     def start(self) -> Worker:
         """One more worker."""
         worker = self.deployment.start(
+            arguments=["--workers", str(self.shape.processes)],
             **SETTINGS,
             KAFKA_DEAD_LETTER_TOPIC=self.letters,
             KAFKA_OPERATIONS_TOPIC=self.operations,
@@ -241,9 +244,20 @@ class World:
         worker.kill()
         disruption.until = time.time() + 0.5  # requests in the receiver's sockets
 
+    def kill_one(self, worker: Worker, random: Random) -> None:
+        """`kill -9` of one of its processes, in whose place its parent puts another."""
+        members = worker.members()
+        if members:  # else it has just begun
+            disruption = self._dies(worker, "kill of a process")
+            members[random.choice(sorted(members))].kill()
+            disruption.until = time.time() + 0.5
+
     def _ends(self, worker: Worker, how: str) -> Disruption:
-        """A worker leaves neither the group nor a commit."""
         self.workers.remove(worker)
+        return self._dies(worker, how)
+
+    def _dies(self, worker: Worker, how: str) -> Disruption:
+        """A worker leaves neither the group nor a commit."""
         disruption = self.disrupt(how)
         disruption.most_of_cursors = MOST_UNSAVED + OPEN
         self.dies()

@@ -34,6 +34,7 @@ from consumer.ledger.rows import NewDelivery, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
+from consumer.worker.front import Front
 from consumer.worker.losses import Losses
 from consumer.worker.outbox_relay import _cloudevent
 from consumer.worker.refusals import REASON, dead_lettered
@@ -55,7 +56,8 @@ def test_settings_table() -> None:
 
 def test_metrics_table() -> None:
     """All metrics, and no others, are documented with labels and type."""
-    families = list(registry(Metrics(), lambda: Readings(lag={("t", 0): 1})).collect())
+    of_worker = registry(Metrics(), lambda: Readings(lag={("t", 0): 1})).collect()
+    families = [*of_worker, *Front([]).own()]
     names = {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families}
     documented = {code(name)[0].partition("{")[0]: kind for name, kind, _ in rows("docs/operations.md", "Metrics")}
     assert documented == names

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.end_to_end.canaries import search, secrets_of
@@ -25,6 +26,7 @@ from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase
 from tests.end_to_end.webhook_receiver import Receiver
 from tests.kafka_kit import QUIET, unique
 from tests.processes import PROGRAM, environment, free_port
+from tests.waiting import eventually
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 # A permitted filter that takes 2 ms of CPU for each event: it compiles a pattern in each iteration. It matches every
@@ -88,8 +90,8 @@ class Deployment:
             "WEBHOOK_SECRET": SECRET,
         }
 
-    def start(self, **variables: str) -> "Worker":
-        """Starts another worker."""
+    def start(self, *, arguments: Sequence[str] = (), **variables: str) -> "Worker":
+        """Starts another worker, with these arguments behind `run`."""
         port = free_port()
         settings = self.settings | {
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -101,7 +103,8 @@ class Deployment:
             **variables,
         }
         self.secrets |= secrets_of(settings)
-        worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log", self.program)
+        log = self._directory / f"worker-{len(self.workers)}.log"
+        worker = Worker(settings, port, log, self.program, arguments)
         self.workers.append(worker)
         return worker
 
@@ -267,14 +270,21 @@ class Deployment:
 
 
 class Worker:
-    """`python -m consumer run` in a process of its own."""
+    """`python -m consumer run` in a process of its own, or in several with `--workers`."""
 
-    def __init__(self, settings: Mapping[str, str], port: int, log: Path, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        port: int,
+        log: Path,
+        program: Sequence[str] = PROGRAM,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*program, "run"],
+                [*program, "run", *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
@@ -297,9 +307,25 @@ class Worker:
         assert status == 0, f"exit {status}: {self.log[-3000:]}"
         assert "Traceback" not in self.log, self.log[-3000:]
 
+    def children(self) -> list[psutil.Process]:
+        """Its processes that run now, with `--workers`: those of workers, and that of the port."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children()
+        return []
+
+    def members(self) -> dict[int, psutil.Process]:
+        """Of these the workers, by number."""
+        begun = [json.loads(line) for line in self.log.splitlines() if '"worker process started"' in line]
+        numbers = {line["pid"]: line["worker"] for line in begun}
+        return {numbers[child.pid]: child for child in self.children() if child.pid in numbers}
+
     def kill(self) -> None:
-        """Sends SIGKILL."""
+        """Sends SIGKILL, first to the parent if there are several processes."""
+        children = self.children()
         self.process.kill()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         self.process.wait()
 
     def abort(self) -> str:
@@ -309,12 +335,18 @@ class Worker:
         return self.log.rpartition("Fatal Python error")[2]
 
     def freeze(self) -> None:
-        """Sends SIGSTOP; returns when all of its threads are stopped."""
+        """Sends SIGSTOP; returns when all of its threads and processes are stopped."""
         os.kill(self.process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        children = self.children()
+        for child in children:
+            child.suspend()
+        eventually(lambda: all(child.status() == psutil.STATUS_STOPPED for child in children), every=0.01)
 
     def thaw(self) -> None:
         """Sends SIGCONT."""
+        for child in self.children():
+            child.resume()
         os.kill(self.process.pid, signal.SIGCONT)
 
     def get(self, path: str) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """A log that cannot be written: on a full disk, with a full pipe, and after its reader has gone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -87,3 +88,66 @@ def test_a_full_pipe_is_not_waited_for(pipe: tuple[int, TextIO], monkeypatch: py
     assert dropped_by(file, "d\n", "e\n") == 0
     assert os.read(reader, 1_000_000) == b"\nd\ne\n"
     os.close(reader)
+
+
+def test_a_line_cut_short_ends_before_that_of_another_process(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever process writes next knows that the log ends within a line."""
+    reader, writer = pipe
+    monkeypatch.setattr(LogFile, "_turn", None)
+    LogFile.take_turns()
+    one, other = LogFile(writer), LogFile(writer)
+    assert dropped_by(one, "a" * 1_000_000 + "\n") == 1
+    assert set(os.read(reader, 1_000_000)) == set(b"a")
+    assert dropped_by(other, "b\n") == dropped_by(one, "c\n") == 0
+    assert os.read(reader, 100) == b"\nb\nc\n"
+    os.close(reader)
+
+
+SEVERAL = """
+import os, sys, time
+from consumer.telemetry.logs import LogFile, configure_logging, name_worker
+LogFile.take_turns()
+children = []
+for letter in "abc":
+    if pid := os.fork():
+        children.append(pid)
+        continue
+    file = LogFile(sys.stderr)
+    for size in [30_000, 10] * 20:
+        file.write(letter * size + "\\n")
+        time.sleep(0.001)
+    os._exit(min(255, LogFile.dropped))
+print(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+def test_lines_of_several_processes_do_not_mix() -> None:
+    """However long they are; what one cannot finish ends before another one's line begins."""
+    done = subprocess.run([sys.executable, "-c", SEVERAL], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert all(len(set(line)) == 1 for line in lines)
+    whole = [line for line in lines if len(line) in {30_000, 10}]
+    assert len(whole) + int(done.stdout) == 3 * 40
+
+
+def test_several_processes_wait_for_no_reader() -> None:
+    """None of them, not even if each found place for a line."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL], stderr=stderr, stdout=subprocess.PIPE, text=True, check=True, timeout=60
+        )
+    assert int(done.stdout) > 3 * 40 - 10
+    os.close(reader)
+
+
+def test_each_line_names_its_worker() -> None:
+    """Our lines and those of libraries, in any thread."""
+    name = "import threading, consumer.telemetry.logs as logs; logs.name_worker(2)\n"
+    threaded = LOGS.replace("structlog.get", "threading.Thread(target=lambda: structlog.get").replace(
+        'ours")', 'ours")).start()'
+    )
+    done = subprocess.run([sys.executable, "-c", name + threaded], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["worker"] for line in done.stderr.splitlines()] == [2, 2]

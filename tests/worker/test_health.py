@@ -9,9 +9,10 @@ import requests
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from consumer.config.settings import OpsSettings
 from consumer.http.server import BackgroundServer, listen
 from consumer.telemetry.metrics import Metrics, Readings, registry
-from consumer.worker.service import STALLED, LoopState, create_app, serve
+from consumer.worker.service import STALLED, LoopState, create_app, listener_of
 
 
 class Loop:
@@ -67,26 +68,18 @@ def test_every_reason_is_listed(server: BackgroundServer, loop: Loop) -> None:
     assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
 
 
-def served(port: int) -> BackgroundServer | None:
-    """The port of a worker without reasons and metrics."""
-    return serve("127.0.0.1", port, lambda: LoopState(0, ()), CollectorRegistry())
-
-
 def test_a_taken_port_is_a_warning() -> None:
-    """If another process has the port, the worker runs without it and logs that."""
+    """If another process has the port, the worker runs without it and logs that. OPS_PORT=0 is no mistake."""
     with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as logs:
-        assert served(other.getsockname()[1]) is None
+        for port in (0, other.getsockname()[1]):
+            assert listener_of(OpsSettings(ops_host="127.0.0.1", ops_port=port)) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "OPS_PORT" in logs[0]["change"]
 
 
 def test_closing_frees_the_port_at_once() -> None:
-    """After `close` another process can bind it. With OPS_PORT=0 the worker does not listen."""
-    assert served(0) is None
-    probe = listen("127.0.0.1", 0)
-    port = probe.getsockname()[1]
-    probe.close()
-    server = served(port)
-    assert server is not None
+    """After `close` another process can bind it."""
+    listener = listen("127.0.0.1", 0)
+    server = BackgroundServer(create_app(lambda: LoopState(0, ()), CollectorRegistry()), listener, "test")
     server.close()
-    listen("127.0.0.1", port).close()
+    listen("127.0.0.1", server.port).close()

@@ -1,0 +1,48 @@
+"""`kafka-webhooks run --workers N`: one worker in this process, or several, each in a process of its own."""
+
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy import make_url
+
+from consumer.config.settings import KafkaSettings, WorkerSettings
+from consumer.errors import SettingsError
+from consumer.intake.mapping_file import mappings_of
+from consumer.worker.service import Service, listener_of, load_extras
+from consumer.worker.supervisor import Supervisor
+
+INSTANCE, CLIENT = "group.instance.id", "client.id"
+
+
+def run(settings: WorkerSettings, workers: int, describe: Callable[[Exception], tuple[str, int]]) -> None:
+    """Run so many workers until SIGTERM or SIGINT. `describe` gives an error's text and exit status.
+
+    Raises what `Service.run` and `Supervisor.run` raise.
+    """
+    if workers == 1:
+        Service().run(settings)
+        return
+    if sys.platform != "linux":
+        raise SettingsError("--workers: more than one worker needs Linux; start the command several times here")
+    mappings_of(settings.kafka)  # a mistake in it is found before any process is made
+    load_extras(settings)
+    make_url(settings.database.url.get_secret_value()).get_dialect().import_dbapi()
+    port = listener_of(settings.ops)
+    Supervisor(workers, partial(_work, settings), port, settings.delivery.drain, describe).run()
+
+
+def _work(settings: WorkerSettings, number: int, listener: socket.socket | None) -> None:
+    """The life of one worker. Its port is the parent's business."""
+    ops = settings.ops.model_copy(update={"ops_port": 0})
+    Service(listener).run(settings._replace(kafka=member(settings.kafka, number), ops=ops))
+
+
+def member(kafka: KafkaSettings, number: int) -> KafkaSettings:
+    """The settings of one member: the names that Kafka knows it by are its own, and those of its successor."""
+    properties = dict(kafka.properties)
+    if INSTANCE in properties:
+        properties[INSTANCE] += f"-{number}"
+    properties[CLIENT] = f"{properties.get(CLIENT, 'kafka-webhooks')}-{number}"
+    return kafka.model_copy(update={"properties": properties})
