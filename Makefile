@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,9 +45,12 @@ first-hour: $(VENV)/development oracle-url ## the four things to look at first o
 oracle-url:
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
 
-test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
-	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
-		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery limits options_by_sql ordering) $(PYTEST)
+test-compiled: $(COMPILED)/venv ## the quick tests of compiled packages, and the whole path with compiled workers on a real Kafka (gcc, java 17, maven)
+	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) --override-ini 'pythonpath=$(COMPILED)/wheel .' \
+		-m 'not (chaos or oracle or interpreted) and (compiled or not (slow or kafka))' \
+		$(patsubst %,tests/%,delivery events http intake loop matching schemas sending simulation telemetry worker) \
+		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery limits options_by_sql ordering) \
+		tests/cli/test_command.py::test_version_needs_no_heavy_imports $(PYTEST)
 
 chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED, CHAOS_PROCESSES)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
@@ -108,13 +111,20 @@ $(COMPILED)/venv: $(VENV)/development pyproject.toml $(shell find consumer model
 	$(PYTHON) -m venv $(COMPILED)/new
 	$(call PIP_OF,$(COMPILED)/new/bin) install --require-hashes --requirement requirements.txt
 	$(call PIP_OF,$(COMPILED)/new/bin) install --no-deps $(COMPILED)/*.whl
+	$(PYTHON) -m zipfile --extract $(COMPILED)/*.whl $(COMPILED)/wheel
 	mv $(COMPILED)/new $@
+
+wheels: $(COMPILED)/venv ## the wheels of a release, in dist: compiled for this Python and platform (gcc), and the pure one for others
+	mkdir -p dist
+	cp $(COMPILED)/*.whl dist
+	$(BIN)/python -m hatchling build --target wheel --directory dist
 
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) pyproject.toml --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra http2 --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
+	printf 'hatch-mypyc\nhatchling\ntypes-requests\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-compile.txt
 	printf 'openapi-python-client\n' | $(COMPILE) - --no-annotate --output-file requirements-client.txt
 	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt
 

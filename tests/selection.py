@@ -17,6 +17,11 @@ FOLDERS = {
     "chaos/": "slow",
     "membership/": "slow",
     "end_to_end/": "slow",
+    "end_to_end/test_": "compiled",
+    "cli/test_command.py::test_version_needs_no_heavy_imports": "compiled",
+    # They replace a method of Lanes, which compiled code calls without a look-up.
+    "worker/test_handover.py::test_a_large_rest_of_a_fan_out_is_stored_as_the_database_takes_it": "interpreted",
+    "delivery/test_recall.py::test_the_room_of_a_subscription_is_computed_once_in_a_look": "interpreted",
     "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",
     "ops/test_overview_scale.py": "slow",

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from consumer import __version__
 from consumer.cli.progress import quietly
+from consumer.telemetry.build import BUILD
 
 PROGRAM = "kafka-webhooks"
 COMPLETE = "_KAFKA_WEBHOOKS_COMPLETE"  # set by a shell's script; Typer derives its name from the program's
@@ -139,7 +140,7 @@ class Commands(TyperGroup):
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (Typer passes the option's value like this)
     if wanted:
-        typer.echo(f"{PROGRAM} {__version__}")
+        typer.echo(f"{PROGRAM} {__version__} ({BUILD})")
         raise typer.Exit
 
 

@@ -17,11 +17,11 @@ from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.selection import PAUSE, Budget
-from consumer.sending.adapter import LoopAdapter
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import Rendered, Unrenderable, render, variables_for
 from consumer.sending.request import build, build_batch
 from consumer.sending.signing import Template
+from consumer.sending.transfer import Transport
 from consumer.telemetry.tracer import Tracer, TraceSpan
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Sender(Part):
         self,
         lanes: Lanes,
         settling: Settling,
-        transport: LoopAdapter,
+        transport: Transport,
         memory: Memory,
         budget: Budget,
         clock: Callable[[], float],

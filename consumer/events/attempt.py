@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import UnionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -57,9 +57,11 @@ class ReportedAnswer(NamedTuple):
     body: str | bytes
 
 
-# The fields of a record's `data` and their types; those that may be None are left out then, but for `status`.
-_DATA: dict[str, type | UnionType] = {**Attempt.__annotations__}
-del _DATA["at"]
+_TEXT: Any = str | None
+# The fields of a record's `data` and their types; those that may be None are left out then, but for `status`. They are
+# written out, since compiled classes have other annotations.
+_TYPES = (int, str, str, _TEXT, str, int, int, int, str, int | None, _TEXT, float, _TEXT)
+_DATA: dict[str, type | UnionType] = dict(zip(Attempt._fields[1:], _TYPES, strict=True))
 
 
 def key_of(subscription_id: int) -> bytes:

@@ -6,6 +6,7 @@ No name or value may end a line or change the message framing.
 import re
 from collections.abc import Callable, Mapping
 from fnmatch import translate
+from typing import Any
 
 from requests.exceptions import InvalidHeader
 
@@ -71,7 +72,7 @@ def parse_names(text: str, check: Callable[[str], None] = check_name) -> re.Patt
     return re.compile("|".join(map(translate, names)))
 
 
-def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
+def header_lines(headers: Mapping[Any, object]) -> bytes:
     """The header lines as bytes, each with its line end.
 
     Raises InvalidHeader for a name that is not a token, a value that is not text or has a byte outside 0x20 to 0x7E,
@@ -82,7 +83,7 @@ def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
     for name, value in headers.items():
         if not isinstance(name, str) or not is_name(name):
             raise InvalidHeader(f"{name!r} is not a valid header name")
-        if not isinstance(value, str | bytes):
+        if not isinstance(value, str | bytes):  # a plug-in can set anything
             raise InvalidHeader(f"the value of {name} is not text")
         text = value if isinstance(value, str) else value.decode("latin-1")
         lower = name.lower()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
 GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
@@ -68,6 +69,18 @@ class _EpollSubstitute:
 
     def close(self) -> None:
         self._selector.close()
+
+
+class Wait(Protocol):
+    """The loop's wait, as `Poller` has it. `woke_at`: the end of the last one, in monotonic seconds."""
+
+    woke_at: float
+
+    def turn(self, timeout: float) -> None:
+        """Wait for `timeout` seconds at most, then call back."""
+
+    def close(self) -> None:
+        """Free the descriptors."""
 
 
 class Poller:

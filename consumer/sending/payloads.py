@@ -11,7 +11,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -63,23 +62,40 @@ class _Parsed:
 
     def __init__(self, event: Event) -> None:
         self.event = event
+        self._content: Content | None = None
+        self._cloud: CloudEvent | None = None
+        self._variables: Mapping[str, object] | None = None
+        self._attributes: bytes | None = None
         self._forms: dict[_Asked, tuple[bytes, str]] = {}
         self._packed: dict[int, tuple[bytes, bytes]] = {}  # by the identity of the body
 
-    @cached_property
+    # mypyc takes a `cached_property` for a property, and would compute it each time.
+
+    @property
     def content(self) -> Content:
-        return content_of(self.event)
+        if self._content is None:
+            self._content = content_of(self.event)
+        return self._content
 
-    @cached_property
+    @property
     def cloud(self) -> CloudEvent:
-        return cloud_event_of(self.event, self.content)
+        if self._cloud is None:
+            self._cloud = cloud_event_of(self.event, self.content)
+        return self._cloud
 
-    @cached_property
+    @property
     def variables(self) -> Mapping[str, object]:
-        return variables_of(self.event, self.content)
+        if self._variables is None:
+            self._variables = variables_of(self.event, self.content)
+        return self._variables
 
-    @cached_property
+    @property
     def attributes(self) -> bytes:
+        if self._attributes is None:
+            self._attributes = self._attribute_lines()
+        return self._attributes
+
+    def _attribute_lines(self) -> bytes:
         cloud = self.cloud
         given: dict[str, Any] = {"specversion": "1.0", "id": cloud.id, "source": cloud.source, "type": cloud.type}
         given |= {"time": cloud.time, "subject": cloud.subject, "dataschema": cloud.dataschema, **cloud.extensions}

@@ -65,6 +65,23 @@ class Transfer:
         self.grant: Stage | None = None
 
 
+class Transport(Protocol):
+    """What the loop sends requests with, as `LoopAdapter` says."""
+
+    connections_opened: int
+
+    def submit(
+        self, request: PreparedRequest, callback: Callable[[Result], None], *, timeout: float | None = None
+    ) -> Transfer:
+        """Start sending; `callback(result)` runs in a later turn."""
+
+    def cancel(self, transfer: Transfer) -> None:
+        """Drop a transfer: its callback does not run."""
+
+    def close(self) -> None:
+        """Drop all transfers."""
+
+
 class Http2Exchange:
     """The stage of a transfer on an HTTP/2 connection: its request, and the answer as far as it has come.
 

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from consumer import __version__
+from consumer.telemetry.build import is_compiled
 
 # Seconds: from the fastest receivers over those at the time limit to deliveries that used the whole retry schedule.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0, 86400.0, 345600.0)
@@ -207,8 +208,7 @@ class WorkerCollector(Collector):
         lag = LoopLag() if now.loop_lag is None else now.loop_lag
         text = "The longest turn of the last one to two minutes."
         yield _family(GaugeMetricFamily, "webhooks_loop_lag_longest_seconds", text, (), lag.longest)
-        compiled = "no" if isinstance(Histogram.observe, FunctionType) else "yes"
-        build = {(__version__, platform.python_version(), compiled): 1.0}
+        build = {(__version__, platform.python_version(), "yes" if is_compiled() else "no"): 1.0}
         names = ("version", "python", "compiled")
         yield _family(GaugeMetricFamily, "webhooks_build_info", "The program.", names, build)
         for name, text, labels, histograms in (

@@ -32,6 +32,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.intake.mapping_file import mappings_of
 from consumer.loop.backoff import seconds_after
 from consumer.schemas.wire_format import Decode, SchemaId
+from consumer.telemetry.build import BUILD
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.wiring import WorkerParts
@@ -107,7 +108,7 @@ class Service:
         mapped = mappings_of(kafka)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
+        log.info("starting", version=__version__, build=BUILD, group=kafka.group_id, topics=list(topics.topics))
         if (listener := self._listener or listener_of(ops)) is not None:
             app = create_app(self._status, registry(self._metrics, self._readings))
             self._server = BackgroundServer(app, listener, "health")

@@ -32,7 +32,7 @@ from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger import replays
 from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part, beside
-from consumer.loop.poller import Poller, raise_descriptor_limit
+from consumer.loop.poller import Poller, Wait, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
@@ -43,6 +43,7 @@ from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections, fitting
+from consumer.sending.transfer import Transport
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
@@ -70,6 +71,9 @@ log = structlog.get_logger(__name__)
 
 class WorkerParts:
     """The parts of a worker; `in_turn` are those that the loop polls, in this order."""
+
+    poller: Wait
+    transport: Transport
 
     def __init__(
         self,
@@ -105,10 +109,10 @@ class WorkerParts:
                 open_files=limit,
                 change="raise the limit of open files (ulimit -n)",
             )
-        self.poller = Poller()
-        post = self.poller.post
+        poller = self.poller = Poller()
+        post = poller.post
         self.transport = LoopAdapter(
-            self.poller,
+            poller,
             egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
             timeout=delivery.timeout,
             connect_timeout=delivery.connect_timeout,

@@ -15,7 +15,7 @@ import pytest
 
 from consumer import __version__
 from consumer.cli.app import COMMANDS, GROUPS
-from tests.processes import PROGRAM, Command, Start, environment
+from tests.processes import OTHER, PROGRAM, Command, Start, environment
 from tests.waiting import eventually
 
 LEAST = {
@@ -39,9 +39,10 @@ def test_help_lists_every_command(called: Command, words: list[str]) -> None:
 
 
 def test_version_needs_no_heavy_imports(command: Command) -> None:
-    """`--version` prints the package's version without heavy imports."""
+    """`--version` prints the package's version and its build without heavy imports."""
     started = os.times()
-    assert command("--version").stdout == f"kafka-webhooks {__version__}\n"
+    build = "compiled" if OTHER else "pure Python"
+    assert command("--version").stdout == f"kafka-webhooks {__version__} ({build})\n"
     assert os.times().children_user - started.children_user < 1
 
 

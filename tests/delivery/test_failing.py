@@ -1,12 +1,15 @@
 """Subscriptions whose every attempt fails, with the attempts spread over several workers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
+from consumer.database.engine import DatabaseThread
 from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
 from consumer.ledger import outbox
 from consumer.ledger.rows import time_of
@@ -14,6 +17,7 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.subscribed import Subscribed
 from models import Subscription
+from tests.delivery.backlog_kit import NO_ENGINE
 from tests.delivery.store_kit import NOW, Store
 from tests.ledger.rows_kit import DEFAULT, GROUP, URL
 
@@ -247,25 +251,19 @@ def test_a_410_ends_a_probe(workers: Workers) -> None:
     assert workers.paused()
 
 
-class Counted(Notes):
-    """Writes nothing, and counts the requests to write."""
-
-    def __init__(self) -> None:
-        self.written = 0
-
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = list) -> None:
-        del write, on_written
-        self.written += 1
+def unwritten() -> Notes:
+    """Notes of which none is ever written."""
+    return Notes(NO_ENGINE, cast("DatabaseThread", Mock()), lambda: NOW, lambda: None)
 
 
-def marked_of(failing: Failing, notes: Counted, down: Iterable[int], minutes: int) -> set[int]:
+def marked_of(failing: Failing, notes: Notes, down: Iterable[int], minutes: int) -> set[int]:
     """The subscriptions that get a mark, each tried once a minute. A mark is known at the next attempt."""
     marked: dict[int, float] = {}
     for minute in range(minutes):
         for number in down:
-            now, before = NOW + 61.0 * minute + number / 1000, notes.written
+            now, before = NOW + 61.0 * minute + number / 1000, notes.pending
             failing.failed(Endpoint(number, URL, DEFAULT, failing_since=marked.get(number)), now, EVENT)
-            if notes.written > before:
+            if notes.pending > before:
                 marked[number] = now
     return set(marked)
 
@@ -279,14 +277,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_all_are_marked_when_more_fail_than_are_remembered(few: int) -> None:
     """The remembered ones are marked first, and make room for the others."""
-    notes = Counted()
+    notes = unwritten()
     down = range(1, 3 * few)
     assert marked_of(Failing(notes, GROUP, 0.0), notes, down, 15) == set(down)
 
 
 def test_a_subscription_without_further_attempts_makes_room_in_time(few: int) -> None:
     """It was removed, or another worker sends for it now, so no further result arrives."""
-    notes = Counted()
+    notes = unwritten()
     failing = Failing(notes, GROUP, 0.0)
     for number in range(100, 100 + few):
         failing.failed(Endpoint(number, URL, DEFAULT), NOW, EVENT)
@@ -296,12 +294,12 @@ def test_a_subscription_without_further_attempts_makes_room_in_time(few: int) ->
 
 def test_recorded_successes_are_bounded(few: int) -> None:
     """A subscription that recovers may be removed, and must not be remembered for ever."""
-    notes = Counted()
+    notes = unwritten()
     failing = Failing(notes, GROUP, 0.0)
     for _ in range(2):
         for number in range(5 * few):
             failing.succeeded(Endpoint(number, URL, DEFAULT, failing_since=NOW), NOW + 1)
     assert len(failing._handled) == few
-    written = notes.written
+    written = notes.pending
     failing.succeeded(Endpoint(5 * few - 1, URL, DEFAULT, failing_since=NOW), NOW + 1)
-    assert notes.written == written
+    assert notes.pending == written

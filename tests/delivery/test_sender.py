@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import orjson
 import pytest
@@ -10,17 +10,13 @@ from requests import PreparedRequest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.limits import MEMORY
 from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
-from consumer.events.event import Event
 from consumer.expressions.expression import compile_projection
 from consumer.matching.selection import PAUSE, Budget
-from consumer.sending.adapter import LoopAdapter
-from consumer.sending.payloads import Rendered, render
-from consumer.sending.transfer import Result
+from consumer.sending.transfer import Result, Transfer
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import Store
@@ -29,12 +25,14 @@ from tests.span_recorder import SpanRecorder
 
 
 class Wire:
-    """Stands in for the adapter: requests stay open until `end`."""
+    """Stands in for the adapter: requests stay open until `end`. They share one transfer."""
+
+    connections_opened = 0
 
     def __init__(self) -> None:
         self.requests: list[PreparedRequest] = []
         self.timeouts: list[float | None] = []
-        self.connected = False
+        self.transfer = Transfer(PreparedRequest(), lambda _: None, 0.0, 0.0)
         self.end: Callable[[Result], None] = lambda _: None
         self.ends: list[Callable[[Result], None]] = []
 
@@ -43,18 +41,21 @@ class Wire:
         request: PreparedRequest,
         callback: Callable[[Result], None],
         *,
-        timeout: float | None,
-    ) -> "Wire":
-        """Open a request. The wire is its transfer too."""
+        timeout: float | None = None,
+    ) -> Transfer:
+        """Open a request."""
         self.requests.append(request)
         self.timeouts.append(timeout)
         self.end = callback
         self.ends.append(callback)
-        return self
+        return self.transfer
 
     def cancel(self, transfer: object) -> None:
         """Cancel the request."""
-        assert transfer is self
+        assert transfer is self.transfer
+
+    def close(self) -> None:
+        """Drop all of them."""
 
     def bodies(self) -> list[bytes | str | None]:
         """The bodies sent."""
@@ -69,9 +70,8 @@ class Counter(Desk):
         self.tracer = SpanRecorder()
         self.wire = Wire()
         self.budget = Budget(self.monotonic)
-        transport = cast("LoopAdapter", self.wire)
         self.sender = Sender(
-            self.lanes, self.settling, transport, self.memory, self.budget, self.clock, self.monotonic, self.tracer
+            self.lanes, self.settling, self.wire, self.memory, self.budget, self.clock, self.monotonic, self.tracer
         )
 
     def ask(self, url: str = URL, **options: object) -> None:
@@ -188,13 +188,11 @@ def test_the_time_of_a_projection_is_charged(
     monkeypatch.setattr(
         "consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.009
     )  # the sixth is over the budget
-    trips: list[float] = []
-    monkeypatch.setattr(Breaker, "trip", lambda _self, _now, seconds: trips.append(seconds))
     counter.turn(*[b"{}"] * 10, batch=batch)
     assert (len(counter.budget), next(ticks)) == (0, 0)
     counter.turn(*[b'{"a": 1}', b"{}"] * 5, batch=batch, projection=compile_projection("{'a': data.a}"))
     assert counter.budget.is_over(counter.subscription)
-    assert trips == [PAUSE], "once, whatever the batch has left"
+    assert counter.lanes.lane(counter.endpoint).breaker.open_until == counter.monotonic.now + PAUSE
 
 
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:
@@ -225,8 +223,7 @@ def test_a_bug_in_a_request_fails_its_attempt_alone(
         if place == "submit":
             patch.setattr(counter.wire, "submit", fail)
         else:
-            patch.setattr("consumer.delivery.sender.build", fail)
-            patch.setattr("consumer.delivery.sender.build_batch", fail)
+            patch.setattr("consumer.sending.request.SignedRequest", fail)
         counter.turn()
     (bug, attempt) = logs
     assert (bug["event"], type(bug["exc_info"])) == ("a request could not be made", AttributeError)
@@ -243,11 +240,8 @@ def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a retried batch, the event would fail the others again."""
-
-    def render_or_fail(endpoint: Endpoint, event: Event) -> Rendered:
-        return fail() if event.body == b"1" else render(endpoint, event)
-
-    monkeypatch.setattr("consumer.delivery.sender.render", render_or_fail)
+    loads = orjson.loads
+    monkeypatch.setattr(orjson, "loads", lambda text: fail() if text == b"1" else loads(text))
     counter.turn(b"0", b"1", b"2", batch=Batch(3, 0.0))
     counter.wire.end(response(200))
     counter.write()
@@ -294,7 +288,7 @@ def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, opt
     counter.queue(b"1", b"2", b"3")
     submit = counter.wire.submit
 
-    def slowly(*given: Any, **named: Any) -> Wire:
+    def slowly(*given: Any, **named: Any) -> Transfer:
         counter.monotonic.now += 1.0
         return submit(*given, **named)
 
@@ -306,12 +300,13 @@ def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, opt
 
 def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events without time in this turn are first in the next one, in order. None is lost or sent twice."""
+    loads = orjson.loads
 
-    def slowly(endpoint: Endpoint, event: Event) -> Rendered:
+    def slowly(text: bytes) -> Any:
         counter.monotonic.now += 0.015
-        return render(endpoint, event)
+        return loads(text)
 
-    monkeypatch.setattr("consumer.delivery.sender.render", slowly)
+    monkeypatch.setattr(orjson, "loads", slowly)
     counter.ask(batch=Batch(5, 0.0))
     counter.queue(*(b"%d" % number for number in range(5)))
     for _ in range(3):

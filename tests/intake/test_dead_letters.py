@@ -20,11 +20,11 @@ from tests.waiting import eventually
 Open = Callable[..., "Desk"]
 
 
-class Desk(DeadLetters):
-    """Dead letters that remember which numbers are stored."""
+class Desk:
+    """Dead letters, and the numbers of those that are stored."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        super().__init__(settings)
+        self.letters = DeadLetters(settings)
         self.settings = settings
         self.stored: list[int] = []
 
@@ -32,15 +32,15 @@ class Desk(DeadLetters):
         self, number: int = 0, value: object = b"x", reason: str = "not_json", detail: str = "", **more: Any
     ) -> None:
         """Dead-letter a record."""
-        self.send(record(value, **more), reason, detail, lambda: self.stored.append(number))
+        self.letters.send(record(value, **more), reason, detail, lambda: self.stored.append(number))
 
     def flush(self) -> None:
         """Poll until nothing is pending."""
-        eventually(lambda: not self.pending, every=0.005, meanwhile=self.turn)
+        eventually(lambda: not self.letters.pending, every=0.005, meanwhile=self.turn)
 
     def turn(self) -> None:
         """Poll once."""
-        self.poll(time.monotonic())
+        self.letters.poll(time.monotonic())
 
     def letter(self, kafka: Kafka) -> Message:
         """The only letter, once it is stored."""
@@ -60,7 +60,7 @@ def open_letters() -> Iterator[Open]:
 
     yield make
     for each in made:
-        each.close()
+        each.letters.close()
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_on_stored_runs_only_inside_poll_and_after_the_acknowledgement(kafka: Ka
     for number in range(50):
         desk.bury(number)
     assert len(kafka.read(desk.settings.dead_letter_topic, 50)) == 50
-    assert (desk.stored, desk.pending) == ([], 50)
+    assert (desk.stored, desk.letters.pending) == ([], 50)
     desk.flush()
     desk.turn()
     assert sorted(desk.stored) == list(range(50))
@@ -126,7 +126,7 @@ def test_an_exception_in_on_stored_loses_no_other_answer(desk: Desk) -> None:
     def fail() -> None:
         raise RuntimeError("a bug in the worker")
 
-    desk.send(record(b"x"), "not_json", "", fail)
+    desk.letters.send(record(b"x"), "not_json", "", fail)
     for number in (1, 2):
         desk.bury(number)
     with pytest.raises(RuntimeError, match="a bug"):
@@ -144,7 +144,7 @@ def test_a_record_that_the_topic_cannot_take_is_stored_as_a_stub(
     value = bytes(range(256)) * (size // 256)
     desk.bury(1, value, headers=[("a", b"1")])
     message = desk.letter(real_kafka)
-    assert (desk.stored, desk.fault) == ([1], None)
+    assert (desk.stored, desk.letters.fault) == ([1], None)
     headers = dict(message.headers() or [])
     assert (message.key(), message.value(), headers["a"]) == (b"k", value[:STUB_BYTES], b"1")
     assert headers["dead-letter-size"] == b"%d" % len(value)
@@ -170,13 +170,17 @@ def test_a_missing_topic_is_a_fault_that_names_the_remedy(real_kafka: Kafka, ope
     )
     with capture_logs() as logs:
         desk.bury(1)
-        eventually(lambda: desk._waiting and next(iter(desk._waiting))[2].failures > 2, every=0.01, meanwhile=desk.turn)
-    assert (desk.stored, desk.pending) == ([], 1)
-    assert "create it, or set KAFKA_DEAD_LETTER_TOPIC" in (desk.fault or "")
+        eventually(
+            lambda: desk.letters._waiting and next(iter(desk.letters._waiting))[2].failures > 2,
+            every=0.01,
+            meanwhile=desk.turn,
+        )
+    assert (desk.stored, desk.letters.pending) == ([], 1)
+    assert "create it, or set KAFKA_DEAD_LETTER_TOPIC" in (desk.letters.fault or "")
     assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
     real_kafka.topic(desk.settings.dead_letter_topic)
     desk.flush()
-    assert (desk.stored, desk.fault) == ([1], None)
+    assert (desk.stored, desk.letters.fault) == ([1], None)
 
 
 def test_the_partitions_of_pending_letters_are_known(nowhere: Desk) -> None:
@@ -185,20 +189,20 @@ def test_the_partitions_of_pending_letters_are_known(nowhere: Desk) -> None:
     now, waits = 0.0, []
     nowhere.bury()
     for _ in range(9):
-        assert [nowhere.holds(each) for each in places] == [True, False, False]
-        (number,) = nowhere._sent
-        nowhere._topic.answers.append((number, KafkaError(KafkaError._MSG_TIMED_OUT)))
-        nowhere._clock = lambda now=now: now  # type: ignore[misc]
-        nowhere.poll(now)
-        assert [nowhere.holds(each) for each in places] == [True, False, False]
-        assert not nowhere._sent
-        waits.append(nowhere._waiting[0][0] - now)
-        now = nowhere._waiting[0][0]
-        nowhere.poll(now)
+        assert [nowhere.letters.holds(each) for each in places] == [True, False, False]
+        (number,) = nowhere.letters._sent
+        nowhere.letters._topic.answers.append((number, KafkaError(KafkaError._MSG_TIMED_OUT)))
+        nowhere.letters._clock = lambda now=now: now  # type: ignore[misc]
+        nowhere.letters.poll(now)
+        assert [nowhere.letters.holds(each) for each in places] == [True, False, False]
+        assert not nowhere.letters._sent
+        waits.append(nowhere.letters._waiting[0][0] - now)
+        now = nowhere.letters._waiting[0][0]
+        nowhere.letters.poll(now)
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    nowhere._topic.answers.append((next(iter(nowhere._sent)), None))
-    nowhere.poll(now)
-    assert (nowhere.holds(places[0]), nowhere.stored) == (False, [0])
+    nowhere.letters._topic.answers.append((next(iter(nowhere.letters._sent)), None))
+    nowhere.letters.poll(now)
+    assert (nowhere.letters.holds(places[0]), nowhere.stored) == (False, [0])
 
 
 def test_bytes_are_released_with_the_acknowledgement(nowhere: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +210,8 @@ def test_bytes_are_released_with_the_acknowledgement(nowhere: Desk, monkeypatch:
     monkeypatch.setattr("consumer.intake.dead_letters._MOST_BYTES", 10)
     for value, key, headers in ((b"x" * 10, None, None), (None, b"x" * 10, None), (None, None, [("x", b"x" * 9)])):
         nowhere.bury(0, value, key=key, headers=headers)
-        assert nowhere.full
-        (number,) = nowhere._sent
-        nowhere._topic.answers.append((number, None))
+        assert nowhere.letters.full
+        (number,) = nowhere.letters._sent
+        nowhere.letters._topic.answers.append((number, None))
         nowhere.turn()
-        assert not nowhere.full
+        assert not nowhere.letters.full

@@ -149,6 +149,16 @@ def test_the_image_runs_a_real_command_unprivileged() -> None:
     assert ports == [str(settings.OpsSettings().ops_port), str(settings.ApiSettings().api_port)]
 
 
+def test_the_image_has_the_compiled_build_and_no_compiler() -> None:
+    """A stage with gcc builds its wheel; the final stage takes over the installed packages alone."""
+    *_, wheel, program, final = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+    assert "gcc" in wheel
+    assert "HATCH_BUILD_HOOK_ENABLE_MYPYC=true" in wheel
+    assert "COPY --from=wheel /wheel /wheel" in program
+    assert "COPY --from=program /venv /venv" in final
+    assert not re.search(r"gcc|apt-get|COPY (?!--from)", final)
+
+
 def test_the_label_of_the_image_has_the_programs_version() -> None:
     """The licence is the project's."""
     labels = dict(re.findall(r'^LABEL org[.]opencontainers[.]image[.](\S+)="(.*)"$', DOCKERFILE, re.MULTILINE))

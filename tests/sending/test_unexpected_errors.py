@@ -1,6 +1,7 @@
 """A bug of this program in a step of one request fails that request alone: the poller goes on, for other receivers."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,10 @@ from structlog.testing import capture_logs
 from consumer.crypto.credentials import OAuth2
 from consumer.sending import oauth2
 from consumer.sending.adapter import LoopAdapter
-from consumer.sending.answer import AnswerReader
-from consumer.sending.connection import Connection
 from consumer.sending.connector import Dial, TunnelReader
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.http2_session import Http2Session
+from consumer.sending.tls import TlsStream
 from tests.sending.conftest import Net, Sender, black_hole
 from tests.sending.http2_kit import receive2
 from tests.sending.signed_kit import grant, signed
@@ -39,9 +39,7 @@ def way(net: Net, protocol: str) -> tuple[Sender, Callable[[], PreparedRequest]]
     return sender, lambda: sender.prepare(url)
 
 
-def bug(part: Any = None, transfer: Any = None, *_: Any, **__: Any) -> Any:
-    if isinstance(part, Connection) and transfer is not None:
-        transfer.stage = part  # as `carry` does first
+def bug(*_: Any, **__: Any) -> Any:
     raise ZeroDivisionError
 
 
@@ -50,8 +48,8 @@ def bug(part: Any = None, transfer: Any = None, *_: Any, **__: Any) -> Any:
     [
         ("http", Dial, "_on_peer"),
         ("name", Dial, "try_next"),
-        ("http", Connection, "carry"),
-        ("http", AnswerReader, "feed"),
+        ("https", TlsStream, "send"),
+        ("https", TlsStream, "recv"),
         ("https", Dial, "_succeed"),
         ("proxy", TunnelReader, "feed"),
         ("token", SignedRequest, "authorize"),
@@ -112,7 +110,7 @@ def test_a_bug_in_sending_the_frames_of_a_turn_ends_the_connection(net: Net, mon
 def test_a_bug_in_reading_a_late_answer_fails_its_request(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer received so far is read when the time limit has passed."""
     receiver = net.receive(b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nabc", then="hang")
-    monkeypatch.setattr(AnswerReader, "end", bug)
+    monkeypatch.setattr("consumer.sending.answer._STATUS_LINE", SimpleNamespace(match=bug))
     assert UNEXPECTED in str(net.sender(timeout=0.2).result(receiver.url))
 
 
@@ -122,7 +120,7 @@ def test_an_idle_connection_whose_bytes_meet_a_bug_is_closed(net: Net, monkeypat
     sender.response(receiver.url)
     (kept,) = sender.idle
     with monkeypatch.context() as broken:
-        broken.setattr(type(kept), "_read", bug)
+        broken.setattr(kept, "_recv", bug)
         kept._ready(1)
     assert sender.idle == []
     assert isinstance(sender.result(receiver.url), Response)

@@ -20,10 +20,11 @@ from consumer.ledger import admin, replays
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import time_of
 from consumer.matching.selection import MOST_OF_ONE
+from consumer.sending.transfer import Result
 from consumer.subscriptions import repository
 from models import Subscription
 from tests.simulation.database import LOCKED
-from tests.simulation.transport import Hopeless, Result
+from tests.simulation.transport import Hopeless
 from tests.simulation.world import BORN, GROUP, TOPIC, World
 
 KEYED = b'{"type": "keyed"}'

@@ -9,25 +9,14 @@ from requests import PreparedRequest, RequestException, Response
 
 from consumer.errors import EgressRefused
 from consumer.sending.payloads import CLOUD_EVENTS
+from consumer.sending.transfer import Result, Transfer
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Result = Response | RequestException
-
 
 class Hopeless(RequestException):
     """Stands for a request that cannot be built from its events: the sender gives their deliveries up."""
-
-
-class Transfer:
-    """A request that the worker has submitted."""
-
-    def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
-        self.request = request
-        self.callback = callback
-        self.connected = False
-        self.taken = False
 
 
 class Transport:
@@ -56,7 +45,7 @@ class Transport:
         """Open a request."""
         for each in carried(request):
             self._world.on_send(*each)
-        self.open.append(Transfer(request, callback))
+        self.open.append(Transfer(request, callback, self._world.now, 0.0))
         self._world.sent += carried(request)
         self._world.step()
         return self.open[-1]
@@ -70,14 +59,14 @@ class Transport:
         transfer = self.open.pop(number % len(self.open))
         self._ending.append(transfer)
         if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
-            transfer.taken = True
+            self._world.answered.add(transfer)
             self._world.taken += carried(transfer.request)
         if isinstance(result, EgressRefused):  # no byte was sent
             for each in carried(transfer.request):
                 self._world.sent.remove(each)
 
         def done() -> None:
-            if transfer in self._ending:
+            if transfer in self._ending and transfer.callback is not None:
                 self._ending.remove(transfer)
                 if isinstance(result, Hopeless):
                     _give_up(transfer, result)

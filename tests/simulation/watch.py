@@ -10,6 +10,7 @@ from sqlalchemy import text
 from consumer.database.engine import reading
 from consumer.events.event import TopicPartition
 from consumer.intake.record import AssignedPartition
+from consumer.sending.transfer import Transfer
 from tests.simulation.deployment import (
     BATCHED,
     IN_ORDER,
@@ -22,7 +23,7 @@ from tests.simulation.deployment import (
     settled_by,
     webhook_id,
 )
-from tests.simulation.transport import Transfer, carried
+from tests.simulation.transport import carried
 from tests.simulation.world import TOPIC
 
 ENDED = {"delivered", "exhausted"}
@@ -161,7 +162,9 @@ class Watch:
 
     def _taken(self, delivery: Sent) -> int:
         """How often it was taken, without requests whose result the worker could not know."""
-        return self._world.taken.count(delivery) - sum(transfer.taken for transfer in self._astray[delivery])
+        return self._world.taken.count(delivery) - sum(
+            transfer in self._world.answered for transfer in self._astray[delivery]
+        )
 
     def twice(self) -> list[Sent]:
         """Deliveries taken twice, although no partition left with its request open."""

@@ -23,8 +23,8 @@ from consumer.events.event import TopicPartition
 from consumer.intake.cursor_reader import RemovedRecords
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.rows import OperationalEvent
-from consumer.loop.part import Part
 from consumer.matching.selection import Selector
+from consumer.sending.transfer import Transfer
 from consumer.telemetry.metrics import Histogram, Metrics
 from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
@@ -67,6 +67,7 @@ class World:
         self.removed: dict[TopicPartition, int] = {}  # retention has removed the records before this offset
         self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
+        self.answered: set[Transfer] = set()  # their requests
         self.sent: list[tuple[str, str]] = []  # and of each delivery requested
         self.buried: set[tuple[TopicPartition, int]] = set()
         self.refused: set[tuple[TopicPartition, int, int]] = set()  # and buried for one subscription: place, offset, id
@@ -96,9 +97,10 @@ class World:
             patch.setattr("consumer.worker.wiring.Poller", partial(_Poller, self))
             patch.setattr("consumer.worker.wiring.DatabaseThread", partial(_SteppedThread, self))
             patch.setattr("consumer.worker.wiring.LoopAdapter", partial(Transport, self))
-            patch.setattr("consumer.worker.wiring.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.intake.dead_letters.AcknowledgedTopic", partial(_DeadLetters, self))
             patch.setattr("consumer.worker.wiring.operations_topic", partial(_OperationsTopic, self))
-            patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
+            patch.setattr("consumer.intake.topics.made", lambda *_: None)
+            patch.setattr("consumer.intake.topics.Thread", partial(_TopicsThread, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
             patch.setattr("consumer.worker.wiring.CursorReader", partial(SimulatedReader, self))
             patch.setattr("consumer.worker.wiring.beside", lambda work, done, **_about: done(work()))
@@ -212,40 +214,35 @@ class _SteppedThread(DatabaseThread):
         return True
 
 
-class _DeadLetters(Part):
-    """Letters are acknowledged while `door_open`."""
+class _DeadLetters:
+    """The dead-letter topic. Letters are acknowledged while `door_open`."""
 
-    full = False
+    fault = None
 
-    def __init__(self, world: World, _kafka: object) -> None:
+    def __init__(self, world: World, *_: object) -> None:
         self._world = world
-        self._waiting: list[tuple[tuple[TopicPartition, int], str, Callable[[], None]]] = []
+        self._waiting: list[tuple[int, dict[str, bytes]]] = []
+        self.answers: deque[tuple[int, None]] = deque()
         self.door_open = True
         world.dead_letters = self
 
-    @property
-    def pending(self) -> int:
-        return len(self._waiting)
+    def write(self, number: int, _value: bytes | None, _key: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+        self._waiting.append((number, dict(headers)))
 
-    @property
-    def busy(self) -> bool:
-        return self.pending > 0
-
-    def holds(self, places: Collection[TopicPartition]) -> bool:
-        return any(place in places for (place, _), _, _ in self._waiting)
-
-    def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
-        place = record.partition.topic, record.partition.number
-        self._waiting.append(((place, record.offset), detail if reason == "not_stored" else "", on_stored))
-
-    def poll(self, _now: float) -> None:
+    def poll(self) -> None:
         while self.door_open and self._waiting:
-            letter, detail, on_stored = self._waiting.pop(0)
+            number, said = self._waiting.pop(0)
+            place = said["dead-letter-topic"].decode(), int(said["dead-letter-partition"])
+            letter = place, int(said["dead-letter-offset"])
             self._world.buried.add(letter)
-            if detail:
+            if said["dead-letter-reason"] == b"not_stored":
+                detail = said["dead-letter-detail"].decode()
                 self._world.refused.add((*letter, int(detail.split(":")[0].removeprefix("subscription "))))
             self._world.step()
-            on_stored()
+            self.answers.append((number, None))
+
+    def got_through(self) -> None:
+        """No fault is to be cleared."""
 
     def close(self) -> None:
         self._waiting.clear()
@@ -277,26 +274,21 @@ class _OperationsTopic:
         self._written = []
 
 
-class _TopicWatch(Part):
-    """The cluster's metadata, answered once at the start."""
+class _TopicsThread:
+    """Asks for the cluster's metadata: it is answered once, at the start."""
 
-    def __init__(
-        self,
-        world: World,
-        _kafka: object,
-        post: Callable[[Callable[[], None]], None],
-        learn: Callable[..., None],
-        _consumed: object,
-        *,
-        clock: Callable[[], float],
-    ) -> None:
-        post(lambda: learn({TOPIC: len(world.log)}, clock(), retentions={TOPIC: 3600.0}))
+    def __init__(self, world: World, *, target: Any, **_: object) -> None:
+        self._world, self._watch = world, target.__self__
 
-    def ask_retention(self, _topics: object) -> None:
-        """It is known from the start."""
+    def start(self) -> None:
+        watch = self._watch
+        watch._post(partial(watch._learn, {TOPIC: len(self._world.log)}, watch._clock(), {}, {TOPIC: 3600.0}))
 
-    def close(self) -> bool:
-        return True
+    def join(self, _timeout: float) -> None:
+        """It has ended."""
+
+    def is_alive(self) -> bool:
+        return False
 
 
 class SimulatedReader:

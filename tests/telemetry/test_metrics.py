@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 
 from consumer import __version__
 from consumer.telemetry.metrics import BUCKETS, Histogram, LoopLag, Metrics, Readings, registry
-from tests.processes import ROOT, environment
+from tests.processes import OTHER, ROOT, environment
 
 SECONDS = Histogram()
 SECONDS.observe(2.0)
@@ -138,7 +138,7 @@ def test_the_names_are_a_contract_with_dashboards() -> None:
 def test_the_build_information() -> None:
     """Our version, Python's, and whether the hot modules are compiled, which is not so in a checkout."""
     text = generate_latest(registry(Metrics(), Readings)).decode()
-    build = f'{{compiled="no",python="{platform.python_version()}",version="{__version__}"}}'
+    build = f'{{compiled="{"yes" if OTHER else "no"}",python="{platform.python_version()}",version="{__version__}"}}'
     assert f"webhooks_build_info{build} 1.0" in text
 
 

@@ -1,6 +1,7 @@
 """Cursors in a worker: turns of those that share a partition, bounds, and what is read for them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,9 @@ from sqlalchemy import Engine, delete, update
 
 from consumer.delivery.parking import BACKLOG
 from consumer.errors import KafkaUnavailable
-from consumer.events.event import Event
-from consumer.matching.selection import FilterResult
+from consumer.expressions.expression import Expression
 from consumer.subscriptions import repository
-from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker.catch_up import ALONE, BESIDE
+from consumer.worker.catch_up import ALONE, BESIDE, LOOK_EVERY
 from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST, Pass
 from models import ParkedDelivery, Subscription
@@ -227,7 +226,7 @@ def test_restarts_add_few_rows_for_a_receiver_that_is_down(
 def test_nothing_is_read_while_records_can_be_offered(rig: Rig) -> None:
     """Filters have no time left in many turns."""
     rig.owe(rig.subscription)
-    rig.catch_up._selector.is_spent = lambda: True  # type: ignore[method-assign]
+    rig.catch_up._selector._clock = Clock(step=1.0)
     rig.turn(0.01, 20)
     (each,) = rig.catch_up._passes.values()
     assert len(each.pending) == ALONE.records
@@ -286,14 +285,7 @@ def test_slow_filters_of_a_partition_do_not_keep_another_one_from_being_read(rig
     rig.owe(fast, place=THERE)
     for number in range(20):
         rig.owe(rig.add(f"filtered-{number}", ordering="none", event_filter="event.offset < 0"))
-    clock, selector = Clock(0.0), rig.catch_up._selector
-    ask = selector.ask
-
-    def slow(endpoint: Endpoint, event: Event) -> FilterResult:
-        clock.now += 50e-6
-        return ask(endpoint, event)
-
-    selector._clock, selector.ask = clock, slow  # type: ignore[method-assign]
+    rig.catch_up._selector._clock = Clock(step=50e-6)
     sent, most = 0, 0
     for _ in range(200):
         rig.turn(0.002, 1)
@@ -311,14 +303,7 @@ def test_members_leave_a_pass_though_one_turn_cannot_ask_all_of_them(rig: Rig) -
     rig.lanes.slots.total = 2000
     for each in hanging:
         rig.owe(each)
-    clock, takes = Clock(0.0), rig.catch_up._feeder.takes
-
-    def slow(*about: Any) -> bool:
-        clock.now += 1e-4
-        return takes(*about)
-
-    rig.catch_up._selector._clock = clock
-    rig.catch_up._feeder.takes = slow  # type: ignore[method-assign, assignment]
+    rig.catch_up._selector._clock = Clock(step=1e-4 * LOOK_EVERY)
     turns = Counter[int]()  # at each position
     for _ in range(2000):
         rig.turn(0.005, 1)
@@ -385,19 +370,25 @@ def test_a_client_that_cannot_be_made_is_tried_again(rig: Rig) -> None:
 # Filters.
 
 
+def asked_offsets(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How often a filter is evaluated for each offset."""
+    asked = Counter[int]()
+    value = Expression.value
+
+    def count(expression: Expression, variables: Mapping[str, Any]) -> object:
+        asked[variables["event.offset"]] += 1
+        return value(expression, variables)
+
+    monkeypatch.setattr(Expression, "value", count)
+    return asked
+
+
 def test_a_filter_is_asked_once_about_an_event_that_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time is charged: asked in each turn, it would be over its budget, and its subscription rest."""
     slow = rig.add("slow", ordering="none", event_filter="event.offset >= 0", max_in_flight=1)
     rig.slow[slow] = 1e9
     rig.owe(slow)
-    asked = Counter[Event]()
-    ask = rig.catch_up._selector.ask
-
-    def count(endpoint: Endpoint, event: Event) -> FilterResult:
-        asked[event] += 1
-        return ask(endpoint, event)
-
-    monkeypatch.setattr(rig.catch_up._selector, "ask", count)
+    asked = asked_offsets(monkeypatch)
     rig.turn(0.001, 100)
     assert len(asked) > 1
     assert max(asked.values()) == 1
@@ -409,14 +400,7 @@ def test_a_filter_is_asked_once_for_each_event(rig: Rig, monkeypatch: pytest.Mon
     rig.slow[slow] = 0.1
     for each in (slow, other):
         rig.owe(each)
-    asked = Counter[int]()
-    ask = rig.catch_up._selector.ask
-
-    def count(endpoint: Endpoint, event: Event) -> FilterResult:
-        asked[event.record.offset] += endpoint.subscription_id == other
-        return ask(endpoint, event)
-
-    monkeypatch.setattr(rig.catch_up._selector, "ask", count)
+    asked = asked_offsets(monkeypatch)
     for _ in range(100):
         rig.turn(0.004, 1)
     assert len(asked) > 1000

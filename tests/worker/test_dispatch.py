@@ -1,12 +1,9 @@
 """Turning events into deliveries: each event is counted once as matched or unmatched, and filters share the turn."""
 
-from typing import cast
-
 import pytest
 
 from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.settling import Settling
 from consumer.expressions.expression import compile_filter
 from consumer.matching.catalog import Catalog, Matches
 from consumer.matching.inbox import Inbox
@@ -14,7 +11,7 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LOOK_EVERY, Dispatch
-from tests.delivery.backlog_kit import make_backlog
+from tests.delivery.backlog_kit import Unwritten, make_backlog
 from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import URL, make_event
 from tests.span_recorder import SpanRecorder
@@ -36,13 +33,13 @@ class Desk:
         self.inbox = Inbox(catalog, lambda _place, _offset: None)
         self.inbox.stored(("t", 0), set())
         self.metrics, self.settled, self.tracer = Metrics(), list[int](), SpanRecorder()
-        self.lanes = Lanes(1000)
+        self.lanes, writes = Lanes(1000), Unwritten()
         self.dispatch = Dispatch(
             self.inbox,
             self.lanes,
-            cast("Settling", None),
+            writes.settling,
             Selector(self.metrics, None, self.clock),
-            make_backlog(),
+            make_backlog(writes),
             self.metrics,
             self.clock,
             tracer=self.tracer,

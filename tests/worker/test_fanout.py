@@ -1,18 +1,16 @@
 """The fan-out of one event to very many subscriptions: a cursor that advances at the pace of the lanes."""
 
 import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.backlog import Backlog
-from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, OpenRecord
 from consumer.delivery.lanes import SLOW, Lanes
-from consumer.delivery.settling import Settling
-from consumer.events.event import Event
 from consumer.expressions.expression import compile_filter
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import OrderingKey, order_key
@@ -26,46 +24,6 @@ from tests.delivery.store_kit import Clock
 from tests.ledger.rows_kit import URL, make_event
 
 MANY = 10_000
-
-
-@dataclass
-class Postponed(Settling):
-    """Records the deliveries to store, as long as there is `room`."""
-
-    room: int = 10**9
-    behind: frozenset[OrderingKey] = frozenset()
-    stored: list[int] = field(default_factory=list)
-    not_asked: list[int] = field(default_factory=list)
-    ordering_keys: list[OrderingKey | None] = field(default_factory=list)
-    settle: list[Callable[[], None]] = field(default_factory=list)
-
-    def may_postpone(self) -> bool:
-        return len(self.stored) < self.room
-
-    def goes_behind_rows(self, ordering_key: OrderingKey) -> bool:
-        return ordering_key in self.behind
-
-    def postpone(
-        self,
-        event: Event,
-        endpoint: Endpoint,
-        record: OpenRecord,
-        ordering_key: OrderingKey | None,
-        lane: Lane | None = None,
-        *,
-        asked: bool = True,
-    ) -> None:
-        del event, lane
-        if not asked:
-            self.not_asked.append(endpoint.subscription_id)
-        self.stored.append(endpoint.subscription_id)
-        self.ordering_keys.append(ordering_key)
-        self.settle.append(record.settle_one)
-
-    def write(self) -> None:
-        """All that is to be stored is stored."""
-        while self.settle:
-            self.settle.pop(0)()
 
 
 def endpoints(number: int) -> tuple[Endpoint, ...]:
@@ -119,13 +77,13 @@ def ids(lanes: Lanes) -> list[int]:
 def test_waiting_subscriptions_cost_no_memory() -> None:
     """The cursor stops where the room ended: ten thousand subscriptions that must wait take a few bytes."""
     targets = endpoints(MANY)
-    lanes, settling, backlog = Lanes(10), Postponed(room=0), make_backlog()
+    lanes, settling, backlog = Lanes(10), Unwritten(room=0), make_backlog()
     fill(lanes, targets[0], LANE_DELIVERIES)
     tracemalloc.start()
     try:
         waiting = [fanout(targets, backlog=backlog) for _ in range(100)]
         for each in waiting:
-            assert not each.advance(lanes, settling, 0.0)
+            assert not each.advance(lanes, settling.settling, 0.0)
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -135,26 +93,26 @@ def test_waiting_subscriptions_cost_no_memory() -> None:
 
 def test_a_very_low_rate_keeps_no_record_unsettled() -> None:
     """One request in 100 s: others are stored. Stored ones are taken up shortly before it is time, then new ones."""
-    lanes, settling = Lanes(10), Postponed()
+    lanes, settling = Lanes(10), Unwritten()
     targets = (Endpoint(1, URL, (b"key",), rate_limit=0.01),)
     for offset in range(3):
-        assert fanout(targets).advance(lanes, settling, 0.0)
+        assert fanout(targets).advance(lanes, settling.settling, 0.0)
         assert ids(lanes) == ([1] if offset == 0 else [])
     assert settling.stored == [1, 1]
     rooms = [lanes.room(1, 100.0 - seconds) for seconds in (2.1 * QUEUE_SECONDS, 1.9 * QUEUE_SECONDS)]
     assert rooms == [0, 1]
     held = []
     for seconds in (1.1 * QUEUE_SECONDS, 0.9 * QUEUE_SECONDS):
-        assert fanout(targets).advance(lanes, settling, 100.0 - seconds)
+        assert fanout(targets).advance(lanes, settling.settling, 100.0 - seconds)
         held.append(lanes.held)
     assert (held, settling.stored) == ([0, 1], [1] * 3)
 
 
 def test_an_unsignable_delivery_is_stored() -> None:
     """A subscription without a usable secret gets the event later."""
-    lanes, settling, settled = Lanes(10), Postponed(), list[int]()
+    lanes, settling, settled = Lanes(10), Unwritten(), list[int]()
     each = fanout((Endpoint(1, URL, (), fault="its secret cannot be read"), Endpoint(2, URL, (b"key",))), settled)
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling.settling, 0.0)
     assert (settling.stored, ids(lanes)) == ([1], [2])
 
 
@@ -162,33 +120,34 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     """Only that delivery, and only for an ordered subscription, is stored with its key, to be sent after them."""
     ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
     ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
-    lanes, settling = Lanes(10), Postponed(behind=frozenset({ordering_key}))
-    assert fanout((ordered, plain), key=b"k").advance(lanes, settling, 0.0)
-    assert (settling.stored, settling.ordering_keys, ids(lanes)) == ([1], [ordering_key], [2])
+    lanes, settling = Lanes(10), Unwritten()
+    settling.parking.ordering_keys.began(ordering_key, 0)
+    assert fanout((ordered, plain), key=b"k").advance(lanes, settling.settling, 0.0)
+    assert (settling.stored, [each.ordering_key for each in settling.rows], ids(lanes)) == ([1], [ordering_key], [2])
     for other in (b"l", None):
-        assert fanout((ordered,), key=other).advance(lanes, settling, 0.0)
+        assert fanout((ordered,), key=other).advance(lanes, settling.settling, 0.0)
     assert (settling.stored, ids(lanes)) == ([1], [1, 1])
 
 
 def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     """It is behind its key's deliveries in memory. The store must know it to keep the next ones behind it."""
     endpoint = Endpoint(1, URL, (b"key",), ordered=True)
-    lanes, settling = Lanes(10), Postponed()
+    lanes, settling = Lanes(10), Unwritten()
     fill(lanes, endpoint, LANE_DELIVERIES)
-    assert fanout((endpoint,), key=b"k").advance(lanes, settling, SLOW)
-    assert settling.ordering_keys == [OrderingKey(1, "t", 0, order_key(b"k"))]
+    assert fanout((endpoint,), key=b"k").advance(lanes, settling.settling, SLOW)
+    assert [each.ordering_key for each in settling.rows] == [OrderingKey(1, "t", 0, order_key(b"k"))]
 
 
 @pytest.mark.parametrize("started", [False, True])
 def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, started: bool) -> None:
     """If a delivery was started, the others are stored. If none was, the next owner sends all of them."""
     targets = endpoints(4)
-    lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
+    lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Unwritten(), list[int]()
     fill(lanes, targets[1], LANE_DELIVERIES)
     each = fanout(targets, settled)
-    assert not each.advance(lanes, settling, 0.0)
+    assert not each.advance(lanes, settling.settling, 0.0)
     each.record.started = started
-    each.abandon(lanes, settling)
+    each.abandon(lanes, settling.settling)
     assert settling.stored == ([2, 3, 4] if started else [])
     if started:
         settling.write()
@@ -199,12 +158,12 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
 
 def test_abandoned_it_stores_no_more_than_the_database_takes() -> None:
     """It goes on when there is room again. The record is settled with the last stored delivery, and not before."""
-    settling, settled = Postponed(), list[int]()
+    settling, settled = Unwritten(), list[int]()
     each = fanout(endpoints(100), settled)
     each.record.started = True
     for room, stored in ((40, 40), (40, 40), (80, 80), (200, 100)):
         settling.room = room
-        assert each.abandon(Lanes(10), settling) is (stored == 100)
+        assert each.abandon(Lanes(10), settling.settling) is (stored == 100)
         assert settling.stored == list(range(1, stored + 1))
         settling.write()
         assert settled == ([0] if stored == 100 else [])
@@ -220,10 +179,10 @@ def test_abandoned_it_stores_no_more_than_the_database_takes() -> None:
 )
 def test_abandoned_it_watches_the_clock(targets: tuple[Endpoint, ...], step: float, least: int, most: int) -> None:
     """A very large rest, or slow filters, would hold up all other receivers. What is not stored stays unsettled."""
-    settling, settled = Postponed(), list[int]()
+    settling, settled = Unwritten(), list[int]()
     each = fanout(targets, settled, b'{"n": 1}', Selector(Metrics(), None, Clock(step=step)))
     each.record.started = True
-    each.abandon(Lanes(10), settling)
+    each.abandon(Lanes(10), settling.settling)
     assert least <= len(settling.stored) <= most
     assert settling.stored == list(range(1, len(settling.stored) + 1))
     settling.write()
@@ -232,10 +191,10 @@ def test_abandoned_it_watches_the_clock(targets: tuple[Endpoint, ...], step: flo
 
 def test_filtered_deliveries_are_settled_at_once() -> None:
     """They are neither queued nor stored. The record waits for the other deliveries only, if there are any."""
-    lanes, settling, settled = Lanes(100), Postponed(), list[int]()
+    lanes, settling, settled = Lanes(100), Unwritten(), list[int]()
     plain, refusing, wanting = endpoints(1), choosy(3, "data.n > 1"), choosy(5, "data.n == 1")
     each = fanout((*plain, *refusing[1:], *wanting[3:]), settled, b'{"n": 1}')
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling.settling, 0.0)
     begun = list(started(lanes))
     assert [delivery.lane.endpoint.subscription_id for delivery in begun] == [1, 4, 5]
     assert (each.refused, each.record.open, settling.stored) == (2, 3, [])
@@ -245,7 +204,7 @@ def test_filtered_deliveries_are_settled_at_once() -> None:
         delivery.origin.settle_one()
     assert settled == [0]
     nobody = fanout(refusing, settled, b'{"n": 1}')
-    assert nobody.advance(lanes, settling, 0.0)
+    assert nobody.advance(lanes, settling.settling, 0.0)
     assert (nobody.refused, settled) == (3, [0, 0])
 
 
@@ -256,13 +215,13 @@ def test_topics_take_a_part_of_a_turn() -> None:
     selector = Selector(Metrics(), None, Clock(step=TURN / 100))
     each = fanout(targets, selector=selector)
     selector.begin(TURN)
-    assert not each.advance(Lanes(10), Postponed(), 0.0)
+    assert not each.advance(Lanes(10), Unwritten().settling, 0.0)
     assert 0 < each.position <= 101
 
 
 def test_a_waiting_delivery_is_not_filtered_again() -> None:
     """While the database does not keep up, the cost of a slow filter that has matched is not paid again."""
-    lanes, settling = Lanes(LANE_DELIVERIES * 2), Postponed(room=0)
+    lanes, settling = Lanes(LANE_DELIVERIES * 2), Unwritten(room=0)
     targets = choosy(1, "data.n == 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
     selector = Selector(Metrics(), None, Clock(step=TURN * 0.6))
@@ -270,7 +229,7 @@ def test_a_waiting_delivery_is_not_filtered_again() -> None:
     spent = []
     for _ in range(3):
         selector.begin(TURN)
-        assert not each.advance(lanes, settling, 0.0)
+        assert not each.advance(lanes, settling.settling, 0.0)
         spent.append(selector.spent)
     assert spent == [True, False, False]
 
@@ -278,16 +237,17 @@ def test_a_waiting_delivery_is_not_filtered_again() -> None:
 @pytest.mark.parametrize("abandoned", [False, True])
 def test_an_event_whose_filter_cannot_run_is_stored_unfiltered(*, abandoned: bool) -> None:
     """The row records that the filter must still run. The other subscriptions' filters run as usual."""
-    settling, settled = Postponed(), list[int]()
+    settling, settled = Unwritten(), list[int]()
     broken = Endpoint(1, URL, (b"k",), selection=Selection(None, BrokenFilter()))
     targets = (broken, *choosy(3, "data.n > 1")[1:], *endpoints(4)[3:])
     each = fanout(targets, settled, b'{"n": 1}')
     if abandoned:
         each.record.started = True
-        each.abandon(Lanes(10), settling)
+        each.abandon(Lanes(10), settling.settling)
     else:
-        assert each.advance(Lanes(10), settling, 0.0)
-    assert (settling.not_asked, settling.stored) == ([1], [1, 4] if abandoned else [1])
+        assert each.advance(Lanes(10), settling.settling, 0.0)
+    assert [each.subscription_id for each in settling.rows if each.filter_pending] == [1]
+    assert settling.stored == ([1, 4] if abandoned else [1])
     assert each.refused == 2
 
 
@@ -303,18 +263,18 @@ def test_covered_deliveries_are_left_to_their_cursors(*, abandoned: bool) -> Non
 
     It is so, too, if the partition is revoked meanwhile.
     """
-    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(), list[int]()
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Unwritten(), list[int]()
     backlog = make_backlog(writes)
     backlog.load(("t", 0), [covering(2), covering(3, first=1), covering(4, end=0)])
     targets = (*endpoints(1), *choosy(2, "data.n > 1")[1:], *endpoints(5)[2:4], replace(endpoints(5)[4], paused=True))
     each = fanout(targets, settled, b'{"n": 1}', backlog=backlog)
     if abandoned:
         each.record.started = True
-        assert each.abandon(lanes, settling)
+        assert each.abandon(lanes, settling.settling)
         assert settling.stored == [1, 3, 4]
         settling.write()
     else:
-        assert each.advance(lanes, settling, 0.0)
+        assert each.advance(lanes, settling.settling, 0.0)
         assert settling.stored == []
         begun = list(started(lanes))
         assert [delivery.lane.endpoint.subscription_id for delivery in begun] == [1, 3, 4]
@@ -328,17 +288,17 @@ def test_covered_deliveries_are_left_to_their_cursors(*, abandoned: bool) -> Non
 
 def test_beyond_its_rows_a_receivers_events_are_left_to_a_cursor() -> None:
     """It begins with the first event that may not be stored, once the database has room; the next ones follow it."""
-    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(room=0), list[int]()
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Unwritten(room=0), list[int]()
     backlog, targets = make_backlog(writes, most_rows=LANE_DELIVERIES + 2), endpoints(1)
     fill(lanes, targets[0], LANE_DELIVERIES)
     each = fanout(targets, settled, backlog=backlog)
-    assert not each.advance(lanes, settling, SLOW)
+    assert not each.advance(lanes, settling.settling, SLOW)
     settling.room = 10
-    assert each.advance(lanes, settling, SLOW)
+    assert each.advance(lanes, settling.settling, SLOW)
     assert (settling.stored, writes.begun) == ([1], [])
-    writes.open_rows["t", 0, 1] += 2
+    writes.parking.open_rows["t", 0, 1] += 2
     for _ in range(2):
-        assert fanout(targets, settled, backlog=backlog).advance(lanes, settling, SLOW)
+        assert fanout(targets, settled, backlog=backlog).advance(lanes, settling.settling, SLOW)
     assert (settling.stored, len(writes.begun), settled) == ([1], 1, [])
     writes.write()
     assert settled == [0, 0]
@@ -346,23 +306,23 @@ def test_beyond_its_rows_a_receivers_events_are_left_to_a_cursor() -> None:
 
 def test_an_event_that_a_filter_refuses_begins_no_cursor() -> None:
     """A receiver that is far behind owes nothing for it."""
-    writes, lanes, settling, settled = Unwritten(), Lanes(10), Postponed(), list[int]()
+    writes, lanes, settling, settled = Unwritten(), Lanes(10), Unwritten(), list[int]()
     targets = choosy(1, "data.n > 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
     each = fanout(targets, settled, b'{"n": 1}', backlog=make_backlog(writes, most_rows=1))
-    assert each.advance(lanes, settling, SLOW)
+    assert each.advance(lanes, settling.settling, SLOW)
     assert (each.refused, writes.begun, settled) == (1, [], [0])
 
 
 def test_an_event_behind_the_end_of_a_cursor_is_stored_until_that_is() -> None:
     """If it were sent, a crash would send it again, since the cursor would still be open."""
-    writes, lanes, settling, targets = Unwritten(), Lanes(10), Postponed(), endpoints(2)
+    writes, lanes, settling, targets = Unwritten(), Lanes(10), Unwritten(), endpoints(2)
     backlog = make_backlog(writes)
     backlog.load(("t", 0), [covering(2)])
     (cursor,) = backlog.here(("t", 0, 2))
     cursor.meet(0)
     for written in (backlog.save, lambda _: writes.write(), lambda _: None):
-        assert fanout(targets, backlog=backlog).advance(lanes, settling, 0.0)
+        assert fanout(targets, backlog=backlog).advance(lanes, settling.settling, 0.0)
         written(cursor)
     assert (settling.stored, sorted(ids(lanes))) == ([2, 2], [1, 1, 1, 2])
 
@@ -380,7 +340,7 @@ def test_each_subscription_is_served_once(
 ) -> None:
     """Each delivery is queued, stored or covered, in order, whichever lanes are full and however often it waits."""
     targets, writes = endpoints(20), Unwritten()
-    lanes, settling, settled = Lanes(slots), Postponed(), list[int]()
+    lanes, settling, settled = Lanes(slots), Unwritten(), list[int]()
     backlog = make_backlog(writes)
     backlog.load(("t", 0), map(covering, covered))
     for endpoint in targets:
@@ -398,17 +358,17 @@ def test_each_subscription_is_served_once(
     for room in rooms:
         settling.room = len(settling.stored) + room
         before = each.position
-        over = each.advance(lanes, settling, SLOW if slow else 0.0)
+        over = each.advance(lanes, settling.settling, SLOW if slow else 0.0)
         assert len(settling.stored) <= settling.room, "the database does not keep up"
         if over:
             break
         assert each.position >= before
     drain()
     settling.room = 10**9
-    while not each.advance(lanes, settling, SLOW if slow else 0.0):
+    while not each.advance(lanes, settling.settling, SLOW if slow else 0.0):
         drain()
     drain()
-    assert settled == ([] if settling.settle or covered else [0])
+    assert settled == ([] if settling.stored or covered else [0])
     settling.write()
     writes.write()
     assert settled == [0]

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from sqlalchemy import Engine
 
+from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.delivery.set_aside import LATELY
+from consumer.ledger.admin import StoredDetail
+from consumer.worker.exhausted_relay import ExhaustedRelay, exhausted_topic
 from consumer.worker.ownership import REVOKE_DRAIN, REVOKE_PART, STORE_DRAIN, WRITE_LIMIT
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
-from tests.simulation.world import TOPIC
+from tests.simulation.world import GROUP, TOPIC
 
 
 def waited(deployment: Deployment, number: int) -> float:
@@ -44,10 +48,16 @@ def test_a_stop_waits_for_the_exhausted_topic_unless_it_is_down(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, fault: str | None, seconds: float
 ) -> None:
     """So no restart in a calm time writes a record twice. In an outage the record stays owed."""
-    world, relay = deployment.world, SimpleNamespace(busy=True, fault=fault)
+    world, seconds_of = deployment.world, deployment.world.worker.parts.monotonic
+    monkeypatch.setattr("consumer.intake.dead_letters.AcknowledgedTopic", lambda *_: SimpleNamespace(fault=fault))
+    letters = exhausted_topic(KafkaSettings(bootstrap_servers="none", exhausted_topic="exhausted"), seconds_of)
+    assert letters is not None
+    thread = world.worker.parts.threads[0]
+    relay = ExhaustedRelay(world.engine, thread, GROUP, letters, lambda: True, seconds_of)
+    relay._acknowledged = [cast("StoredDetail", None)]
     monkeypatch.setattr(world.worker.parts, "exhausted_relay", relay)
     begin = world.now
-    after(2.0, deployment, lambda: setattr(relay, "busy", False))
+    after(2.0, deployment, relay._acknowledged.clear)
     world.stop()
     assert world.now - begin == pytest.approx(seconds, abs=0.1)
 

@@ -86,6 +86,7 @@ def test_without_its_database_it_waits_and_reports_why(start: Start, address: st
     assert [run.get(path)[0] for path in ("/healthz", "/metrics")] == [200, 200]
     run.stop()
     assert [line["event"] for line in run.lines()] == ["starting", "waiting for the database"]
+    assert run.lines()[0]["build"] == "pure Python"
     assert "p4ssw0rd" not in run.log + reason
 
 

@@ -1,16 +1,15 @@
 """The worker in a simulated world: specific orders of records, answers and rebalances."""
 
+from itertools import count
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Vault
-from consumer.events.event import Event
-from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
-from consumer.intake.record import Record
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.ops.changes import Changes
 from consumer.ops.changes import Deployment as ChangedDeployment
@@ -70,13 +69,14 @@ def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a record would end one worker after the other. The log shows the place in the code, and no payload."""
+    loads, calls = orjson.loads, count()
 
-    def failing(record: Record, *more: Any) -> Event:
-        if record.offset == 1:
-            raise RuntimeError(f"{record.value!r}gy payload")
-        return decode(record, *more)
+    def failing(text: bytes) -> Any:
+        if next(calls) == 1:
+            raise RuntimeError(f"{text!r}gy payload")
+        return loads(text)
 
-    monkeypatch.setattr("consumer.worker.polling.decode", failing)
+    monkeypatch.setattr(orjson, "loads", failing)
     with capture_logs() as logs:
         for _ in range(3):
             deployment.write(0, "nobody")
@@ -288,7 +288,7 @@ def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.Monk
     world.settle_down()
     if stopping:
         world.worker.stop()
-    monkeypatch.setattr(world.worker.parts.lanes, "wake", lambda _: 1 // 0)
+    monkeypatch.setattr(world.dead_letters, "poll", lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         world.worker.run()
     assert world.source.partitions == {}
