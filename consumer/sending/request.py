@@ -107,9 +107,9 @@ def batch_id(payloads: Sequence[Rendered]) -> str:
 
 def _stamp(event: Event, timestamp: int, content_type: str) -> _Stamp:
     global _stamped  # noqa: PLW0603 (a memo of one, replaced whole)
-    lines = untraced = _lines(content_type, event.webhook_id, timestamp, event.type)
+    lines = untraced = _lines(content_type, event.webhook_id, timestamp, event.type, event.traceparent)
     if event.traceparent is not None:
-        lines += _traced(event.traceparent)
+        untraced = lines[: -len(f"traceparent: {event.traceparent}\r\n")]
     _stamped = _Stamp(event, timestamp, content_type, lines, untraced, _start(event.webhook_id, timestamp))
     return _stamped
 
@@ -122,10 +122,14 @@ def _traced(traceparent: str) -> bytes:
     return encoded([f"traceparent: {traceparent}"])
 
 
-def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str | None) -> bytes:
+def _lines(
+    content_type: str, webhook_id: str, timestamp: int, event_type: str | None, traceparent: str | None = None
+) -> bytes:
     lines = [f"content-type: {content_type}", f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}"]
     if event_type is not None:
         lines.append(f"x-webhook-event: {event_type}")
+    if traceparent is not None:
+        lines.append(f"traceparent: {traceparent}")
     return encoded(lines)
 
 
