@@ -59,8 +59,9 @@ class ReportedAnswer(NamedTuple):
 
 
 # The fields of a record's `data` and their types; those that may be None are left out then, but for `status`.
-_DATA: dict[str, type | UnionType] = {**Attempt.__annotations__}
-del _DATA["at"]
+# They are not taken from `__annotations__`, because mypyc keeps no unions there.
+_TYPES = (int, str, str, str | None, str, int, int, int, str, int | None, str | None, float, str | None)
+_DATA: dict[str, type | UnionType] = dict(zip(Attempt._fields[1:], _TYPES, strict=True))
 
 
 def key_of(subscription_id: int) -> bytes:
