@@ -25,10 +25,15 @@ class RecordedSpan:
 
 
 class SpanRecorder:
-    """`spans` are in the order of their start."""
+    """`spans` are in the order of their start. Everything is sampled, unless there is a `traceparent` that `passes`."""
 
     def __init__(self) -> None:
         self.spans: list[RecordedSpan] = []
+        self.passes: str | None = None
+
+    def unsampled(self, _parent: str | None) -> str | None:
+        """Whether this one passes."""
+        return self.passes
 
     def start(
         self,

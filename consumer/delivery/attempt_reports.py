@@ -14,9 +14,7 @@ from consumer.http.urls import parse_target, redact_url
 from consumer.ledger.rows import AttemptFailure, OperationalEvent
 from consumer.sending.trace import secrets_in
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.telemetry.tracer import Attributes, Tracer, TraceSpan
-
-_SAMPLED = "13579bdf"  # the last digit of a traceparent whose sampled bit is set
+from consumer.telemetry.tracer import SAMPLED, Attributes, Tracer, TraceSpan
 
 
 def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], attempts: int) -> TraceSpan:
@@ -33,7 +31,7 @@ def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], 
         return tracer.start(endpoint.method, "client", event.traceparent, attributes)
     attributes["messaging.batch.message_count"] = len(events)
     parents = [event.traceparent for event in events if event.traceparent]  # an edited row may have an empty one
-    parent = next((each for each in parents if each[-1] in _SAMPLED), parents[0] if parents else None)
+    parent = next((each for each in parents if each[-1] in SAMPLED), parents[0] if parents else None)
     links = [each for each in dict.fromkeys(parents) if each != parent]
     return tracer.start(endpoint.method, "client", parent, attributes, links=links)
 

@@ -152,8 +152,10 @@ class Sender(Part):
         Any other exception fails the attempt, which is then retried or stored as after an error of the network.
         """
         endpoint, event = delivery.lane.endpoint, delivery.event
-        span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
-        traceparent = None if span is None else span.traceparent
+        span = traceparent = None
+        if self._tracer is not None and (traceparent := self._tracer.unsampled(event.traceparent)) is None:
+            span = attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
+            traceparent = span.traceparent
         try:
             if not template.renders:
                 request = build(template, endpoint, event, timestamp, traceparent)

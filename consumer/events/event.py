@@ -53,6 +53,14 @@ class Event(NamedTuple):
         return len(self.body) + self.extra
 
 
+_TRACEPARENT = Event._fields.index("traceparent")
+
+
+def in_trace(event: Event, traceparent: str) -> Event:
+    """The event with this `traceparent`; `_replace` takes three times as long."""
+    return tuple.__new__(Event, (*event[:_TRACEPARENT], traceparent, *event[_TRACEPARENT + 1 :]))
+
+
 def extra_of(key: bytes | None, headers: Mapping[str, bytes | None] | None) -> int:
     """The `extra` of an event with this key and these headers."""
     named = sum([len(name) + len(value or b"") for name, value in headers.items()]) if headers else 0

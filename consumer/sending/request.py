@@ -7,7 +7,7 @@ from requests import PreparedRequest, RequestException
 
 from consumer.events.event import Event
 from consumer.expressions.expression import ExpressionFailed
-from consumer.http.header_rules import check_value, encoded, header_lines
+from consumer.http.header_rules import check_value, header_lines
 from consumer.sending.exchange import SignedRequest, call_plugin
 from consumer.sending.payloads import (
     Rendered,
@@ -104,7 +104,8 @@ def _stamp(event: Event, timestamp: int, content_type: str) -> _Stamp:
 
 
 def _traced(traceparent: str) -> bytes:
-    return encoded([f"traceparent: {traceparent}"])
+    check_value(traceparent)
+    return f"traceparent: {traceparent}\r\n".encode("ascii")
 
 
 def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str | None) -> bytes:

@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 Attributes = Mapping[str, str | int]
 Kind = Literal["consumer", "internal", "client"]
 
+SAMPLED = "13579bdf"  # the last digit of a `traceparent` whose sampled flag is set
+
 
 class TraceSpan(Protocol):
     """A unit of work that is traced. `traceparent` makes it the parent of other spans (W3C Trace Context)."""
@@ -20,6 +22,12 @@ class TraceSpan(Protocol):
 
 class Tracer(Protocol):
     """Starts spans. It never blocks and never raises: spans that cannot be exported are dropped."""
+
+    def unsampled(self, parent: str | None) -> str | None:
+        """The `traceparent` to send if no span is to be recorded under `parent`, so that none need be started.
+
+        None: start one. If it is a root, do so before the next call, because this one has decided on it.
+        """
 
     def start(
         self,

@@ -109,15 +109,16 @@ class AttemptLog(Part):
                 error = response = None
             else:
                 error, response = outcome.error, escaped(outcome.response, RESPONSE)
+            topic, partition, offset, _ = event.record
             attempt = Attempt(
                 at,
                 subscription_id,
                 event.webhook_id,
                 event.type,
                 event.tenant,
-                event.record.topic,
-                event.record.partition,
-                event.record.offset,
+                topic,
+                partition,
+                offset,
                 delivery.attempts,
                 what,
                 outcome.status,

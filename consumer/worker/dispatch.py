@@ -260,7 +260,7 @@ class Dispatch(Part):
     def _ended(self, event: Event, matched: int, refused: int) -> None:
         """Count an event, and record the span of its match: look-up, filters, and the wait for room, until now."""
         self._metrics.events["matched" if matched or self._stored else "unmatched"] += 1
-        if self._tracer is None:
+        if self._tracer is None or self._tracer.unsampled(event.traceparent) is not None:
             return
         ago, attributes = self._monotonic() - self._arrived, {"webhooks.event.type": event.type}
         span = self._tracer.start("match", "internal", event.traceparent, attributes, ago=ago)

@@ -10,7 +10,7 @@ import structlog
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
-from consumer.events.event import Event
+from consumer.events.event import Event, in_trace
 from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, RecordLog, bug, decode, decoded, traceparent_of
@@ -165,12 +165,14 @@ class Polling(Part):
             size = event.size
             settle = self._hold(record.partition, size)
             if self._tracer is not None:
-                about: Attributes = {
-                    "messaging.message.id": event.webhook_id,
-                    "messaging.message.body.size": len(event.body),
-                }
-                parent, settle = self._traced(self._tracer, record, event.traceparent, about, settle, now)
-                event = event._replace(traceparent=parent)
+                if (parent := self._tracer.unsampled(event.traceparent)) is None:
+                    about: Attributes = {
+                        "messaging.message.id": event.webhook_id,
+                        "messaging.message.body.size": len(event.body),
+                    }
+                    parent, settle = self._traced(self._tracer, record, event.traceparent, about, settle, now)
+                if parent is not event.traceparent:
+                    event = in_trace(event, parent)
             self._inbox.put(event, size, settle, now)
         self._catalog.want(keys)
 

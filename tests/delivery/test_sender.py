@@ -371,6 +371,15 @@ def test_a_request_carries_the_span_of_its_attempt(counter: Counter) -> None:
     assert [(span.error, span.ended) for span in spans] == [(None, 1), ("503", 1), ("cancelled", 1)]
 
 
+def test_without_a_span_a_request_carries_the_traceparent_to_pass_on(counter: Counter) -> None:
+    """Its attempt is not sampled. The event's own is passed on, or one with the flag unset if the event has none."""
+    counter.tracer.passes = passed = f"00-{'a' * 32}-{'b' * 16}-02"
+    counter.turn(b"{}")
+    assert counter.wire.requests[0].headers["traceparent"] == passed
+    counter.wire.end(response(200))
+    assert not counter.tracer.spans
+
+
 def test_a_batch_carries_the_span_of_its_request(counter: Counter) -> None:
     """One span for all of its events. Events left out because they cannot be rendered are not counted."""
     counter.turn(b'{"a": 1}', b"{}", b'{"a": 2}', batch=Batch(3, 1.0), projection=compile_projection("{'a': data.a}"))

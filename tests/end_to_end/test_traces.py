@@ -83,6 +83,31 @@ def test_a_record_its_match_and_its_attempts_are_one_trace(
         assert secret not in collector.bodies
 
 
+def test_what_is_not_sampled_is_passed_on_with_the_flag_unset(deployment: Deployment, collector: Collector) -> None:
+    """A record without a trace gets ids for all its requests; one that its producer has not sampled keeps its ids.
+
+    One that its producer has sampled is traced, whatever the ratio is.
+    """
+    for path in ("/a", "/b"):
+        deployment.subscribe("a", path)
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    worker = deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **ratio, **SOON)
+    write(deployment, b"1", flags="02")
+    deployment.write(b"2", headers=[("event-type", b"a")])
+    write(deployment, b"3")
+    eventually(lambda: len(collector.spans) == 4)
+    worker.stop()
+    both = {(request.body, request.headers["traceparent"]) for request in deployment.receiver.requests}
+    seen = dict(both)
+    assert len(both) == 2 + 2
+    assert seen[b"1"] == f"00-{TRACE}-{PRODUCER}-02"
+    version, trace, span, flags = seen[b"2"].split("-")
+    assert (version, len(trace), len(span), int(flags, 16) & 1) == ("00", 32, 16, 0)
+    assert TRACE not in trace
+    assert {at for body, at in both if body == b"3"} == {each.traceparent for each in collector.named("POST")}
+    assert {each.trace for each in collector.spans} == {TRACE}
+
+
 def test_a_dead_letter_is_a_failed_span_in_its_producers_trace(deployment: Deployment, collector: Collector) -> None:
     """It ends when the dead-letter topic has the record, and its error is the reason."""
     deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)

@@ -50,6 +50,12 @@ def test_it_is_a_structured_cloudevent() -> None:
     )["data"].items()
 
 
+def test_its_time_is_rounded_to_microseconds() -> None:
+    """A second may end with that."""
+    for at, time in ((1_700_000_000.123456, "20.123456Z"), (1_699_999_999.9999998, "20.000000Z")):
+        assert orjson.loads(rendered(SUCCESS._replace(at=at)))["time"] == "2023-11-14T22:13:" + time
+
+
 @given(
     st.builds(
         Attempt,

@@ -88,6 +88,15 @@ def test_an_event_is_matched_if_any_subscription_wants_it(
     assert span.ago == desk.clock.now - 100.0  # measured from the event's arrival
 
 
+def test_an_event_that_is_not_sampled_has_no_span() -> None:
+    """It is matched all the same."""
+    desk = Desk(WANTED)
+    desk.tracer.passes = f"00-{'a' * 32}-{'b' * 16}-02"
+    desk.put(0)
+    desk.run(3)
+    assert (dict(desk.metrics.events), desk.tracer.spans) == ({"matched": 1}, [])
+
+
 def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
     """The limit covers all events of a turn. The next turn continues at once from where this one ended."""
     desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
