@@ -224,7 +224,7 @@ def test_a_waiting_delivery_is_not_filtered_again() -> None:
     lanes, settling = Lanes(LANE_DELIVERIES * 2), Unwritten(room=0)
     targets = choosy(1, "data.n == 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
-    selector = Selector(Metrics(), None, Clock(step=TURN * 0.6))
+    selector = Selector(Metrics(), None, Clock(step=TURN * 1.1))
     each = fanout(targets, body=b'{"n": 1}', selector=selector)
     spent = []
     for _ in range(3):
