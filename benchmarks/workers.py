@@ -31,7 +31,7 @@ THREADS = 8  # a worker has three times as many, the parent and the port's proce
 
 
 class Round(NamedTuple):
-    """What one run of so many workers took."""
+    """The cost of one run of so many workers."""
 
     per_second: float
     cpu_us: float

@@ -375,8 +375,10 @@ class Lanes:
 
     def _is_over(self, lane: Lane, free: int, now: float) -> bool:
         """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
-        if now - lane.moved_at >= STILL or lane.slots < (BUSY * free if lane.warm else free):
-            return now - lane.moved_at >= STILL
+        if now - lane.moved_at >= STILL:
+            return True
+        if lane.slots < (BUSY * free if lane.warm else free):
+            return False
         is_alone = lane.warm and lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
         return not is_alone or free <= max(1, self.slots.total // RESERVE)
 

@@ -320,10 +320,7 @@ class Settling:
             settle = partial(self._resolve, delivery, origin, result)
         if self._report is not None:
             self._report(delivery, "delivered", outcome, now, took)
-        if self.once_reported is at_once:
-            settle()
-        else:
-            self.once_reported(settle)
+        self.once_reported(settle)
         if key is not None:
             self._lanes.go_on(delivery.lane, key)
 

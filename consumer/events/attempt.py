@@ -90,7 +90,7 @@ def render(attempt: Attempt, source: str, identity: str) -> bytes:
 def _alike(
     source: str, number: int, event_type: str, tenant: str | None, topic: str, partition: int
 ) -> tuple[str, str, str]:
-    """What stands in the records of a subscription's attempts before the time, the webhook id, and the offset."""
+    """The texts before the time, the webhook id and the offset in the records of a subscription's attempts."""
     subject = f'","subject":"subscriptions/{number}","datacontenttype":"application/json"'
     of_tenant = "" if tenant is None else f'"tenant":{_json(tenant)},'
     return (

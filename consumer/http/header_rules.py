@@ -96,7 +96,7 @@ def header_lines(headers: Mapping[Any, object]) -> bytes:
 
 def check_value(text: str) -> None:
     """Raise InvalidHeader for text that no header can hold."""
-    if not (text.isascii() and text.isprintable()):
+    if not is_value(text):
         raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
 
 

@@ -29,7 +29,7 @@ _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DEL
 _HTTP1_ONLY = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"te"))
 
 
-# What all requests of an event at one timestamp share. The event, the timestamp and the content type come first; then
+# All requests of an event at one timestamp share this. The event, the timestamp and the content type come first; then
 # the header lines, the same without the event's `traceparent`, and the start of the signed text.
 _Stamp = tuple[Event | None, int, str, bytes, bytes, bytes]
 _stamped: _Stamp = None, 0, "", b"", b"", b""  # a fan-out builds requests for the same event again and again

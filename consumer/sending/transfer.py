@@ -66,7 +66,7 @@ class Transfer:
 
 
 class Transport(Protocol):
-    """What the loop sends requests with, as `LoopAdapter` says."""
+    """Sends the loop's requests, as `LoopAdapter` does."""
 
     connections_opened: int
 

@@ -20,7 +20,7 @@ class _Seen(NamedTuple):
 class Merged:
     """Counters and histograms are summed, and never fall; other metrics get the label `worker`.
 
-    What a worker that has ended had counted when it was last seen stays in the sums: Prometheus takes a sum that falls
+    The counts of a worker that has ended stay in the sums as they were last seen: Prometheus takes a sum that falls
     for a counter that began again, and would count the rest twice.
     """
 

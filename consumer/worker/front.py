@@ -30,7 +30,7 @@ _BACKLOG = 16
 
 
 class Shown(NamedTuple):
-    """What the parent says of a place: the process in it, why there is none or another one, and how many ended."""
+    """A place, as the parent describes it: the process in it, why there is none or another one, and how many ended."""
 
     pid: int
     reason: str

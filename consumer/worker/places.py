@@ -1,4 +1,4 @@
-"""What follows when a process of a group of workers begins or ends: a place outlives the processes in it."""
+"""Decides when a process of a group of workers is replaced: a place outlives the processes in it."""
 
 import signal
 from typing import NamedTuple

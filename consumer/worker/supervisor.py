@@ -232,7 +232,7 @@ class Supervisor:
     def _workers(self) -> list[Place]:
         return self._places[_FRONT + 1 :]
 
-    # What the front shows.
+    # Telling the front.
 
     def _tell(self) -> None:
         """Tell the front all places. Without a front, or if it takes no more now, the next call does."""

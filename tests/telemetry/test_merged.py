@@ -18,7 +18,7 @@ STEPS = st.lists(
 
 
 def scrape(delivered: int, in_flight: int = 0) -> str:
-    """What a worker answers that has made so many deliveries, of a second each."""
+    """The answer of a worker that has made so many deliveries, of a second each."""
     metrics = Metrics()
     metrics.deliveries["delivered"] = delivered
     for _ in range(delivered):

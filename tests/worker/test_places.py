@@ -1,4 +1,4 @@
-"""What follows when a worker's process ends."""
+"""Decisions about the place of a worker's process that has ended."""
 
 import signal
 
