@@ -7,7 +7,6 @@ request carries a batch, the lane waits until that is complete. No I/O; times ar
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import ceil, inf
 from random import random
 from typing import NamedTuple
@@ -59,7 +58,6 @@ class StoredRow(NamedTuple):
     schedule_start: int = 0
 
 
-@dataclass(slots=True, eq=False)
 class Delivery:
     """An event on its way to one subscription.
 
@@ -70,23 +68,53 @@ class Delivery:
     request takes; `size` is the event's, at the latest once it is queued.
     """
 
-    event: Event
-    lane: "Lane"
-    origin: OpenRecord | StoredRow
-    ordering_key: OrderingKey | None = None
-    size: int = 0
-    attempts: int = 0
-    first: AttemptFailure | None = None
-    last: AttemptFailure | None = None
-    due_at: float = 0.0  # unix seconds, of the next attempt
-    queued_at: float = 0.0
-    started_at: float = 0.0
-    sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
-    transfer: Transfer | None = None
-    batch_members: Sequence["Delivery"] = ()
-    released: bool = False
-    rendered: bytes | None = None
-    slots: int = 1
+    __slots__ = (
+        "attempts",
+        "batch_members",
+        "due_at",
+        "event",
+        "first",
+        "lane",
+        "last",
+        "ordering_key",
+        "origin",
+        "queued_at",
+        "released",
+        "rendered",
+        "sent_to",
+        "size",
+        "slots",
+        "started_at",
+        "transfer",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        lane: "Lane",
+        origin: OpenRecord | StoredRow,
+        ordering_key: OrderingKey | None = None,
+        size: int = 0,
+        attempts: int = 0,
+        first: AttemptFailure | None = None,
+        last: AttemptFailure | None = None,
+    ) -> None:
+        self.event = event
+        self.lane = lane
+        self.origin = origin
+        self.ordering_key = ordering_key
+        self.size = size
+        self.attempts = attempts
+        self.first = first
+        self.last = last
+        self.due_at = 0.0  # unix seconds, of the next attempt
+        self.queued_at = self.started_at = 0.0
+        self.sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
+        self.transfer: Transfer | None = None
+        self.batch_members: Sequence[Delivery] = ()
+        self.released = False
+        self.rendered: bytes | None = None
+        self.slots = 1
 
     @classmethod
     def of_row(cls, row: DueDelivery, lane: "Lane") -> "Delivery":

@@ -85,18 +85,13 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
     else:
         event_type = checked_type(header_type.decode("latin-1"))
 
-    record_id = RecordId(topic, partition.number, offset, timestamp)
     if not (headers or structured):  # most records: there is nothing to look for
-        return Event(
-            record_id,
-            event_type,
-            webhook_id(topic.encode(), None, record_id),
-            value,
-            JSON,
-            key,
-            None,
-            extra=len(key) if key else 0,
-        )
+        # `tuple.__new__` takes a third of the time.
+        place = tuple.__new__(RecordId, (topic, partition.number, offset, timestamp))
+        extra = len(key) if key else 0
+        named = webhook_id(topic.encode(), None, place)
+        return tuple.__new__(Event, (place, event_type, named, value, JSON, key, None, None, None, extra))
+    record_id = RecordId(topic, partition.number, offset, timestamp)
     source = headers.get("ce_source") or _text(structured.get("source")) or topic.encode()
     # An id that is empty or, in a body, not a string counts as absent: the record's place replaces it, and the event is
     # sent. The only cost is that a producer's own duplicates go unnoticed; a dead letter would lose the event.

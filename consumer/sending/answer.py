@@ -31,7 +31,7 @@ class BadAnswer(Exception):
     """The answer has no usable status; the text says why."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Answer:
     """`head` holds the status line and the header lines as received, `body` at most BODY_LIMIT bytes.
 
@@ -42,6 +42,13 @@ class Answer:
     head: bytes
     body: bytes
     keep: bool
+
+    # One that `dataclass` makes is not compiled, and takes 0.3 µs.
+    def __init__(self, status: int, head: bytes, body: bytes, keep: bool) -> None:  # noqa: FBT001 (a field)
+        self.status = status
+        self.head = head
+        self.body = body
+        self.keep = keep
 
 
 class _Enough(Exception):

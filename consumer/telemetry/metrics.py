@@ -6,7 +6,7 @@ Native histograms are missing: prometheus_client writes the text format, which h
 
 import platform
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -84,9 +84,10 @@ ATTEMPTS = "2xx", "3xx", "4xx", "5xx", "error"
 class Metrics:
     """The loop's counters since its start."""
 
-    events: Counter[str] = field(default_factory=Counter)  # by EVENTS
-    deliveries: Counter[str] = field(default_factory=Counter)  # by DELIVERIES
-    attempts: Counter[str] = field(default_factory=Counter)  # by ATTEMPTS
+    # Not `Counter`, whose additions take twice as long.
+    events: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # by EVENTS
+    deliveries: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # by DELIVERIES
+    attempts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # by ATTEMPTS
     attempt_seconds: Histogram = field(default_factory=Histogram)
     delivery_latency_seconds: Histogram = field(default_factory=Histogram)
     filter_errors: int = 0
