@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,6 +52,17 @@ def process(arguments: list[str], **environment: str) -> Iterator[psutil.Popen]:
         except psutil.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+@contextmanager
+def processors(numbers: Sequence[int]) -> Iterator[None]:
+    """Processes started in this block run on these processors alone; on any if there are none."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, numbers or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Certificate(NamedTuple):

@@ -1,21 +1,24 @@
 """This service and its peers, in one run, on one real Kafka, with the same events and receiver.
 
-    python -m benchmarks.compare [--quick] [--only NAME …] [--json FILE] [--pages]
+    python -m benchmarks.compare [--quick] [--rounds N] [--only NAME …] [--apart] [--json FILE] [--pages]
 
 Writes docs/performance.md, its pictures and docs/performance/results.json; a partial run replaces only its results.
-`--quick` and `--json` write no page. NAME is a scenario or a program. Needs Go, java 17 and maven.
+`--quick`, `--apart` and `--json` write no page. NAME is a scenario or a program. Needs Go, java 17 and maven.
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from benchmarks.compare import page, tables
+from benchmarks.compare import aims, page, tables
 from benchmarks.compare.programs import PROGRAMS, Program
 from benchmarks.compare.results import Report, Result, failures, merged, read, write
-from benchmarks.compare.run import run, stage
+from benchmarks.compare.run import Places, apart, run, stage
 from benchmarks.compare.scenarios import SCENARIOS, Scenario
 
 
@@ -54,13 +57,15 @@ def shown(scenario: Scenario, program: Program, result: Result) -> str:
     )
 
 
-def measure(chosen: list[tuple[Scenario, Program]], kept: Path | None, *, latency: bool) -> Report:
+def measure(
+    chosen: list[tuple[Scenario, Program]], rounds: int, places: Places, kept: Path | None, *, latency: bool
+) -> Report:
     """Runs all, one after the other. Each result is written at once, so that an interrupted run keeps its part."""
-    report = Report(page.about())
-    with stage() as shared:
-        for scenario, program in chosen:
+    report = Report(page.about(places))
+    with stage(places) as shared:
+        for number, (scenario, program) in product(range(1, rounds + 1), chosen):
             begin = time.monotonic()
-            result = run(program, scenario, shared, latency=latency)
+            result = replace(run(program, scenario, shared, latency=latency), round=number)
             say(f"{shown(scenario, program, result)} ({time.monotonic() - begin:.0f} s)")
             report.results.append(result)
             if kept:
@@ -76,6 +81,10 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write or replace these results in a file, and no page"
     )
+    parser.add_argument("--rounds", metavar="N", type=int, default=1, help="measure all so often; 3 for the page")
+    parser.add_argument(
+        "--apart", action="store_true", help="processors of their own for program, Kafka and receiver; write no page"
+    )
     parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from stored results")
     given = parser.parse_args(words)
     if given.pages:
@@ -83,15 +92,16 @@ def main(words: list[str]) -> int:
         return 0
     try:
         chosen = pairs(given.only, quick=given.quick)
+        places = apart(sorted(os.sched_getaffinity(0))) if given.apart else Places()
     except ValueError as error:
         parser.error(str(error))
     for build in {program.build for _, program in chosen}:
         build()
     begin = time.monotonic()
-    kept = given.json or (None if given.quick else page.STORED)
-    report = measure(chosen, kept, latency=not given.quick)
+    kept = given.json or (None if given.quick or given.apart else page.STORED)
+    report = measure(chosen, given.rounds, places, kept, latency=not given.quick)
     say(f"{len(report.results)} runs in {(time.monotonic() - begin) / 60:.1f} minutes")
-    print(tables.tables(report))
+    print(tables.tables(report), aims.table(report), sep="\n\n")
     if kept == page.STORED:
         page.publish(read(kept))
     for failure in failures(report.results):

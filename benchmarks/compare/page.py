@@ -15,10 +15,11 @@ import requests
 
 import consumer
 from benchmarks import rig
-from benchmarks.compare import tables
+from benchmarks.compare import aims, tables
 from benchmarks.compare.pictures import pictures
-from benchmarks.compare.programs import HERE
+from benchmarks.compare.programs import FORK_COMMIT, FORK_REPOSITORY, FORK_VERSION, HERE
 from benchmarks.compare.results import Report
+from benchmarks.compare.run import Places
 from tests.kafka_broker import KAFKA_VERSION
 
 PAGE = rig.ROOT / "docs" / "performance.md"
@@ -47,11 +48,11 @@ def publish(report: Report) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in drawn.items():
         (FOLDER / f"{name}.svg").write_text(text)
-    parts = {"machine": tables.about(report), "results": tables.tables(report)}
+    parts = {"machine": tables.about(report), "results": tables.tables(report), "aims": aims.table(report)}
     PAGE.write_text(filled(PAGE.read_text(), parts))
 
 
-def about() -> dict[str, str]:
+def about(places: Places) -> dict[str, str]:
     """The present machine and versions."""
     memory = psutil.virtual_memory().total / 2**30
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
@@ -61,15 +62,23 @@ def about() -> dict[str, str]:
     return {
         "measured": datetime.now(UTC).strftime("%d %B %Y"),
         "machine": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, {memory:.0f} GiB",
-        "system": f"{platform.system()} {kernel}; program, Kafka, receiver and publisher on the same cores, loopback",
+        "system": f"{platform.system()} {kernel}, loopback; {_of_processors(places)}",
         "this service": f"{consumer.__version__}; Python {platform.python_version()}, "
         f"librdkafka {confluent_kafka.libversion()[0]}, httptools {httptools.__version__}",
         "the tutorial's loop": f"requests {requests.__version__}, the same Python and librdkafka",
         "Parallel Consumer": f"{_parallel_consumer()}, Java {java}, 1 GiB of heap at most",
+        "its fork": f"{FORK_VERSION} of {FORK_REPOSITORY}, commit {FORK_COMMIT}",
         "Benthos": f"{_benthos()}, Go {go}",
         "Kafka": f"{KAFKA_VERSION}, one node, 4 partitions",
         "receiver": f"benchmarks/sink.go, Go {go}",
     }
+
+
+def _of_processors(places: Places) -> str:
+    if not places.program:
+        return "program, Kafka, receiver and publisher on the same cores"
+    numbers = (len(each) for each in places)
+    return "cores of their own: {} for the program, {} for Kafka and publisher, {} for the receiver".format(*numbers)
 
 
 def _said(*command: str) -> str:

@@ -17,6 +17,11 @@ COMPILED = rig.CACHE / "compiled" / "venv" / "bin" / "python"
 CHECKPOINT_LIMIT = (
     65_536  # records above the oldest open one; with the default of 1,024, a 5 s answer stops a partition
 )
+PARALLEL_CONSUMER, FORK = rig.CACHE / "parallel_consumer", rig.CACHE / "fork"
+# The maintained fork: its source, as its first release (bz.stub.parallelconsumer) was not at hand.
+FORK_REPOSITORY = "https://github.com/astubbs/parallel-consumer"
+FORK_COMMIT = "230e5d9d"
+FORK_VERSION = "0.6.0.0-SNAPSHOT"
 JAVA = ("java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
 
 
@@ -50,7 +55,7 @@ class Program:
     title: str
     command: Callable[[Task], Command]
     per_second: int
-    processes: int = 1
+    workers: int = 1  # processes that deliver
     most_open: int | None = None  # requests, if it has a maximum
     from_kafka: bool = True
     database: bool = False
@@ -59,12 +64,13 @@ class Program:
     build: Callable[[], object] = field(default=lambda: None)
 
     def concurrency(self, allowed: int) -> int:
-        """The open requests that each of its processes may have."""
+        """The open requests that each of its workers may have."""
         return min(allowed, self.most_open or allowed)
 
 
-def _worker(python: str) -> Callable[[Task], Command]:
-    return lambda task: Command([python, "-P", *rig.WORKER[1:]], _settings(task))
+def _worker(python: str, workers: int) -> Callable[[Task], Command]:
+    several = ["--workers", str(workers)] if workers > 1 else []
+    return lambda task: Command([python, "-P", *rig.WORKER[1:], *several], _settings(task))
 
 
 def _settings(task: Task) -> dict[str, str]:
@@ -93,9 +99,8 @@ def _benthos(task: Task) -> Command:
     return Command([str(rig.CACHE / "benthos"), "run", str(HERE / "benthos" / "benthos.yaml")], variables)
 
 
-def _parallel_consumer(engine: str, order: str) -> Callable[[Task], Command]:
+def _parallel_consumer(built: Path, engine: str, order: str) -> Callable[[Task], Command]:
     def command(task: Task) -> Command:
-        built = rig.CACHE / "parallel_consumer"
         trusted = []
         if task.authority:
             store = _trust_store(task.authority)
@@ -133,38 +138,52 @@ def _trust_store(authority: Path) -> Path:
     return store
 
 
+def _maven(*arguments: str) -> None:
+    pom = HERE / "parallel_consumer" / "pom.xml"
+    subprocess.run(["mvn", "-q", "-B", "-f", str(pom), *arguments], check=True, stdout=sys.stderr)  # noqa: S607 (the user's)
+
+
 @cache
 def _build_parallel_consumer() -> None:
     """Builds it into .cache with Maven."""
-    pom = HERE / "parallel_consumer" / "pom.xml"
-    command = ["mvn", "-q", "-B", "-f", str(pom), "package", f"-Doutput={rig.CACHE / 'parallel_consumer'}"]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    _maven("package", f"-Doutput={PARALLEL_CONSUMER}")
+
+
+@cache
+def _build_fork() -> None:
+    """Builds the same program with the sources of astubbs' fork."""
+    source = rig.CACHE / "fork-source"
+    if not source.exists():
+        subprocess.run(["git", "clone", "--quiet", FORK_REPOSITORY, source], check=True, stdout=sys.stderr)  # noqa: S607 (the user's)
+    subprocess.run(["git", "-C", source, "checkout", "--quiet", FORK_COMMIT], check=True, stdout=sys.stderr)  # noqa: S607 (the user's)
+    _maven("package", f"-Doutput={FORK}", f"-Dfork={source}")
 
 
 def _build_benthos() -> None:
     rig.build_go("compare/benthos", "benthos")
 
 
-def _parallel(name: str, title: str, engine: str, order: str, per_second: int, *, usual: bool = True) -> Program:
-    command = _parallel_consumer(engine, order)
+def _parallel(
+    name: str, title: str, engine: str, order: str, per_second: int, *, usual: bool = True, fork: bool = False
+) -> Program:
     return Program(
         name,
         f"Parallel Consumer, {title}",
-        command,
+        _parallel_consumer(FORK if fork else PARALLEL_CONSUMER, engine, order),
         per_second,
         most_open=KEYS if order == "KEY" else None,
         usual=usual,
-        build=_build_parallel_consumer,
+        build=_build_fork if fork else _build_parallel_consumer,
     )
 
 
-def _ours(name: str, title: str, per_second: int, processes: int, *, compiled: bool = False) -> Program:
+def _ours(name: str, title: str, per_second: int, workers: int, *, compiled: bool = False) -> Program:
     return Program(
         name,
         f"this service, {title}",
-        _worker(str(COMPILED) if compiled else sys.executable),
+        _worker(str(COMPILED) if compiled else sys.executable, workers),
         per_second,
-        processes,
+        workers,
         database=True,
         fans_out=True,
         build=_build_compiled if compiled else lambda: None,
@@ -182,6 +201,7 @@ PROGRAMS = (
     _ours("compiled", "compiled, one worker", 35_000, 1, compiled=True),
     _ours("compiled-2", "compiled, two workers", 35_000, 2, compiled=True),
     _parallel("vertx", "Vert.x", "vertx", "UNORDERED", 20_000),
+    _parallel("fork", "its fork, Vert.x", "vertx", "UNORDERED", 20_000, fork=True),
     _parallel("vertx-key", "Vert.x, by key", "vertx", "KEY", 15_000),
     _parallel("threads", "threads and java.net.http", "core", "UNORDERED", 5_000, usual=False),
     Program("benthos", "Benthos", _benthos, 9_000, build=_build_benthos),

@@ -2,10 +2,11 @@
 
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import trustme
 
@@ -13,7 +14,7 @@ from benchmarks import rig
 from benchmarks.compare.programs import Program, Task
 from benchmarks.compare.results import Result
 from benchmarks.compare.scenarios import BEFORE_WARM, HALF, HOSTS, NEARLY_ALL, PARTITIONS, Scenario
-from benchmarks.compare.watch import Crew, Mark, Watch
+from benchmarks.compare.watch import Mark, Running, Watch
 from benchmarks.events import TYPE, create_topic, delete_topic, fill, stream
 
 SESSION_MS = 3000  # session time-out of Kafka's group: the wait of the new process after kill -9
@@ -23,18 +24,42 @@ LATEST = 20.0  # seconds after the last event was published
 STILL = 1.0  # seconds without a delivery: no duplicate follows
 
 
+class Places(NamedTuple):
+    """The processors of the program, of Kafka and the publisher, and of the receiver; empty: all share all."""
+
+    program: Sequence[int] = ()
+    kafka: Sequence[int] = ()
+    receiver: Sequence[int] = ()
+
+
+def apart(processors: Sequence[int]) -> Places:
+    """Half of the processors for the program, the rest shared out between Kafka and receiver.
+
+    Raises ValueError if there are fewer than four.
+    """
+    half, quarter = len(processors) // 2, len(processors) // 4
+    if not quarter:
+        raise ValueError(f"processors of its own for each need four or more; this machine has {len(processors)}")
+    return Places(processors[:half], processors[half:-quarter], processors[-quarter:])
+
+
 @dataclass(frozen=True)
 class Stage:
-    """The Kafka and the receiver's certificate that all runs share."""
+    """The Kafka, the receiver's certificate and the processors that all runs share."""
 
     bootstrap: str
+    places: Places
     certificate: rig.Certificate
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage(places: Places) -> Iterator[Stage]:
     """Starts a Kafka and makes a certificate for the receiver."""
-    with rig.kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="compare-") as folder:
+    with (
+        rig.processors(places.kafka),
+        rig.kafka() as bootstrap,
+        tempfile.TemporaryDirectory(prefix="compare-") as folder,
+    ):
         authority = trustme.CA()
         issued = authority.issue_cert("127.0.0.1")
         certificate = rig.Certificate(*(Path(folder) / name for name in ("chain.pem", "key.pem", "authority.pem")))
@@ -42,7 +67,7 @@ def stage() -> Iterator[Stage]:
         for blob in issued.cert_chain_pems:
             blob.write_to_path(certificate.chain, append=True)
         authority.cert_pem.write_to_path(certificate.authority)
-        yield Stage(bootstrap, certificate)
+        yield Stage(bootstrap, places, certificate)
 
 
 def run(program: Program, scenario: Scenario, shared: Stage, *, latency: bool = True) -> Result:
@@ -51,12 +76,14 @@ def run(program: Program, scenario: Scenario, shared: Stage, *, latency: bool = 
     Then measures latency at half of the rate.
     """
     concurrency = program.concurrency(scenario.concurrency)
-    events = scenario.events(program.per_second, concurrency * program.processes)
+    events = scenario.events(program.per_second, concurrency * program.workers)
     topic = f"compare-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         certificate = shared.certificate if scenario.tls else None
         hosts = min(scenario.fan_out, HOSTS)
-        receiver = stack.enter_context(rig.sink(scenario.delay_ms, hosts, tail=scenario.tail, certificate=certificate))
+        with rig.processors(shared.places.receiver):
+            sink = rig.sink(scenario.delay_ms, hosts, tail=scenario.tail, certificate=certificate)
+            receiver = stack.enter_context(sink)
         urls = scenario.urls(receiver.tls_url if scenario.tls else receiver.url)
         if program.from_kafka:
             create_topic(shared.bootstrap, topic, PARTITIONS)
@@ -75,15 +102,17 @@ def run(program: Program, scenario: Scenario, shared: Stage, *, latency: bool = 
         )
         log = rig.CACHE / f"compare-{program.name}.log"
         log.write_bytes(b"")
-        crew = stack.enter_context(Crew(program.command(task), program.processes, log))
-        watch = Watch(receiver, crew)
-        result = _deliver(watch, crew, receiver, task, program, scenario)
+        running = stack.enter_context(Running(program.command(task), shared.places.program, log))
+        watch = Watch(receiver, running)
+        result = _deliver(watch, running, receiver, task, program, scenario)
         if latency and scenario.latency and program.from_kafka and result.finished:
             result = _latency(result, receiver, task, watch)
     return result
 
 
-def _deliver(watch: Watch, crew: Crew, receiver: rig.Sink, task: Task, program: Program, scenario: Scenario) -> Result:
+def _deliver(
+    watch: Watch, running: Running, receiver: rig.Sink, task: Task, program: Program, scenario: Scenario
+) -> Result:
     """The rate is measured from the first fifth to the kill at half, or to nine tenths."""
     seconds = 30 + 4 * scenario.seconds
     kill = scenario.kill and program.from_kafka
@@ -91,11 +120,11 @@ def _deliver(watch: Watch, crew: Crew, receiver: rig.Sink, task: Task, program: 
     end = watch.until(int(task.deliveries * (HALF if kill else NEARLY_ALL)), seconds)
     repeated = None
     if kill:
-        crew.kill()
+        running.kill()
         watch.quiet(0.1)
         calm = receiver.stats()
         repeated = int(calm["total"] - calm["distinct"])
-        crew.start()
+        running.start()
     last = watch.until(task.deliveries, seconds)
     watch.quiet(STILL)
     stats = receiver.stats()
@@ -105,7 +134,7 @@ def _deliver(watch: Watch, crew: Crew, receiver: rig.Sink, task: Task, program: 
         scenario=scenario.name,
         program=program.name,
         concurrency=task.concurrency,
-        processes=program.processes,
+        workers=program.workers,
         most_open=stats["most_open"],
         deliveries=task.deliveries,
         per_second=_per_second(begin, end),

@@ -30,9 +30,9 @@ def title(result: Result) -> str:
 
 
 def concurrency(result: Result) -> str:
-    """The configured open requests of each process."""
+    """The configured open requests of each worker."""
     number = f"{result.concurrency:,}"
-    return number if result.processes == 1 else f"{result.processes} times {number}"
+    return number if result.workers == 1 else f"{result.workers} times {number}"
 
 
 def _lost(result: Result) -> str:

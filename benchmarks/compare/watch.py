@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -15,43 +17,51 @@ EVERY = 0.05  # seconds between two queries of the receiver
 EVERY_MEMORY = 0.5
 
 
-class Crew:
-    """A program's processes, which end by kill -9, at the latest when the block ends."""
+class Running:
+    """A program and its child processes, which end by kill -9, at the latest when the block ends."""
 
-    def __init__(self, command: Command, processes: int, log: Path) -> None:
+    def __init__(self, command: Command, processors: Sequence[int], log: Path) -> None:
         self._command = command
-        self._number = processes
+        self._processors = processors
         self._log = log
-        self._processes: list[psutil.Popen] = []
+        self._process: psutil.Popen
 
     def start(self) -> None:
-        """Starts all processes at once; their output goes to the log."""
+        """Starts it; its output goes to the log."""
         environment = {**os.environ, **self._command.environment}
-        with self._log.open("ab") as log:
-            self._processes = [
-                psutil.Popen(self._command.arguments, cwd=rig.ROOT, env=environment, stdout=log, stderr=log)
-                for _ in range(self._number)
-            ]
+        with self._log.open("ab") as log, rig.processors(self._processors):
+            self._process = psutil.Popen(self._command.arguments, cwd=rig.ROOT, env=environment, stdout=log, stderr=log)
 
     def kill(self) -> None:
-        """Kills all with `kill -9`."""
-        for each in self._processes:
-            if each.is_running():
+        """Kills all processes with `kill -9`, the parent first, so that it replaces none."""
+        if not self._process.is_running():
+            self._process.wait()
+            return
+        self._process.suspend()
+        children = self._process.children(recursive=True)
+        self._process.kill()
+        for each in children:
+            with suppress(psutil.NoSuchProcess):
                 each.kill()
-            each.wait()
+        self._process.wait()
+        psutil.wait_procs(children)
 
     def cpu(self) -> float:
-        """The CPU seconds, user and system, of the processes and their children."""
-        return sum(map(_cpu, self._processes))
+        """The CPU seconds, user and system, of the process and its children."""
+        return _cpu(self._process)
 
     def memory(self) -> float:
         """Present memory in MiB; shared pages count once."""
-        return sum(map(_memory, self._processes)) / 2**20
+        try:
+            processes = [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return 0.0
+        return sum(map(_memory, processes)) / 2**20
 
     @property
-    def running(self) -> bool:
-        """Whether all are still running."""
-        return all(map(_alive, self._processes))
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
 
     def __enter__(self) -> Self:
         self.start()
@@ -75,9 +85,9 @@ class Mark(NamedTuple):
 class Watch:
     """Polls the receiver's count until a number is reached, and keeps the highest memory."""
 
-    def __init__(self, receiver: rig.Sink, crew: Crew) -> None:
+    def __init__(self, receiver: rig.Sink, program: Running) -> None:
         self._receiver = receiver
-        self._crew = crew
+        self._program = program
         self._next_memory = 0.0
         self.memory = 0.0
 
@@ -85,13 +95,13 @@ class Watch:
         """Returns when so many distinct deliveries have arrived, the time is over, or the program has ended."""
         limit = time.monotonic() + seconds
         while True:
-            running = self._crew.running
+            running = self._program.alive
             found = self._receiver.count()
             now = time.monotonic()
             if found >= number or now > limit or not running:
-                return Mark(found, time.perf_counter(), self._crew.cpu(), _others())
+                return Mark(found, time.perf_counter(), self._program.cpu(), _others())
             if now >= self._next_memory:
-                self.memory = max(self.memory, self._crew.memory())
+                self.memory = max(self.memory, self._program.memory())
                 self._next_memory = now + EVERY_MEMORY
             time.sleep(EVERY)
 
@@ -103,10 +113,6 @@ class Watch:
             if total != last:
                 last, since = total, time.monotonic()
             time.sleep(EVERY)
-
-
-def _alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def _memory(process: psutil.Process) -> int:

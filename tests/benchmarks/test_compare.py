@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import page, results, tables
+from benchmarks.compare import aims, page, results, tables
 from benchmarks.compare.results import Report, Result
+from benchmarks.compare.run import Places, apart
 
 OURS = Result("0ms", "worker", 256, 1, 250, 100_000, 16_512.4, 54.32, 159.6, 0, 0)
 PEER = replace(OURS, program="vertx", per_second=13_300.0, repeated_after_kill=1234, p50_ms=1.234, p99_ms=12.0)
@@ -44,6 +45,33 @@ def test_new_results_replace_old_ones(tmp_path: Path) -> None:
     results.write(tmp_path / "folder" / "results.json", report)
     assert results.read(tmp_path / "folder" / "results.json") == report
     assert results.read(tmp_path / "none.json") == Report({})
+
+
+def test_several_rounds_are_one_line() -> None:
+    """The medians of what was measured, and the worst of what must not happen."""
+    fast, slow = (replace(OURS, round=number, per_second=rate) for number, rate in ((2, 20_000.0), (3, 9_000.0)))
+    (found,) = results.Report({}, [OURS, fast, replace(slow, repeated=7, finished=False)]).of("0ms")
+    assert (found.per_second, found.repeated, found.finished, found.p99_ms) == (16_512.4, 7, False, None)
+    assert len(results.merged(Report({}, [OURS]), Report({}, [fast])).results) == 2
+
+
+def test_an_aim_is_a_ratio_within_one_round() -> None:
+    """Not of medians: a slow round slows down both programs. The median of the ratios reaches the aim, or does not."""
+    ours = [replace(OURS, round=number, cpu_us=cpu) for number, cpu in enumerate((40.0, 80.0, 36.0))]
+    peers = [
+        replace(PEER, round=number, cpu_us=cpu, per_second=16_512.4) for number, cpu in enumerate((100.0, 200.0, 60.0))
+    ]
+    head, _, cpu, rate, *_ = lines(aims.table(Report({}, [*ours, *peers])))
+    place = head.index("Receiver that answers at once")
+    assert cpu[place] == "0.40 (0.40 to 0.60), reached"
+    assert rate[place] == "**1.00 (1.00 to 1.00), missed**"
+
+
+def test_processors_are_shared_out() -> None:
+    """Each processor goes to one part, and a machine with too few is refused."""
+    assert apart(range(8)) == Places(range(4), range(4, 6), range(6, 8))
+    with pytest.raises(ValueError, match="four or more; this machine has 2"):
+        apart(range(2))
 
 
 def test_only_text_between_the_markers_changes() -> None:
