@@ -2,8 +2,9 @@
 
     python -m benchmarks.workers [EVENTS [ROUNDS]]
 
-Events a second, CPU for each delivery, the memory of each process by its share of what they have in common (PSS), and
-the seconds until a killed worker is replaced. Of many workers: until all are ready, for a page of metrics, to stop.
+Once with a plain subscription, where Kafka and receiver take much of two cores, and once with one that costs a worker
+more. Events a second, CPU for each delivery, and the memory of each process by its share of what they have in common
+(PSS). Of many workers: the seconds until all are ready, until a killed one is replaced, for a page of metrics, to stop.
 """
 
 import json
@@ -19,14 +20,18 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
+from sqlalchemy import create_engine, text
 
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
 
-WARM = 0.2  # share of the events before the measurement
+WARM, LAST = 0.2, 0.9  # shares of the events before and after which nothing is measured
 MANY = (4, 16, 64)
 LIMIT = 300.0  # seconds
+BUSY = 0.02  # seconds of CPU in 0.2
 PARTITIONS = 8
+PLAIN, FILTERED = "plain", "filter and projection"
+EXPRESSIONS = """UPDATE webhook_subscriptions SET event_filter = 'data.id != ""', projection = '{"id": data.id}'"""
 THREADS = 8  # a worker has three times as many, the parent and the port's process one or two
 
 
@@ -61,15 +66,26 @@ def wait(condition: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
+def is_working(pid: int) -> bool:
+    """Whether it uses a tenth of a core."""
+    before = rig.cpu_seconds(pid)
+    time.sleep(0.2)
+    return rig.cpu_seconds(pid) - before > BUSY
+
+
 def measured(number: int, receiver: rig.Sink, events: int, arguments: list[str], settings: dict[str, str]) -> Round:
-    """From the first WARM of the events to the last one."""
+    """From when all workers work, at the earliest after WARM of the events, to LAST of them: then one may be alone.
+
+    A group that its members join one after the other assigns the partitions twice, in the first seconds.
+    """
     receiver.reset()
     with rig.process([*rig.WORKER, *arguments], **settings, KAFKA_GROUP_ID=uuid.uuid4().hex) as child:
         wait(lambda: receiver.count() >= events * WARM)
         processes = workers_of(child, number)
+        wait(lambda: all(is_working(each.pid) for each in processes))
         first, began, cpu = receiver.count(), time.perf_counter(), sum(rig.cpu_seconds(each.pid) for each in processes)
         memory = [0.0] * len(processes)
-        while receiver.count() < events:
+        while receiver.count() < events * LAST:
             memory = [max(before, pss(each.pid)) for before, each in zip(memory, processes, strict=True)]
             time.sleep(0.2)
         made, took = receiver.count() - first, time.perf_counter() - began
@@ -115,7 +131,21 @@ def started(number: int, settings: dict[str, str]) -> str:
     )
 
 
-def main(events: int = 100_000, rounds: int = 3) -> None:
+def compare(subscription: str, receiver: rig.Sink, events: int, rounds: int, settings: dict[str, str]) -> None:
+    """Prints the table of one subscription."""
+    found: dict[int, list[Round]] = {1: [], 2: []}
+    print(f"{subscription}\n{'workers':>7}{'events/s':>10}{'CPU/delivery':>14}   memory of each")
+    for _ in range(rounds):
+        for number, runs in found.items():
+            arguments = ["--workers", str(number)] if number > 1 else []
+            runs.append(used := measured(number, receiver, events, arguments, settings))
+            memory = ", ".join(f"{each:.0f}" for each in used.memory_mib)
+            print(f"{number:>7}{used.per_second:>10,.0f}{used.cpu_us:>11,.0f} µs   {memory} MiB", flush=True)
+    one, two = (statistics.median(each.per_second for each in runs) for runs in found.values())
+    print(f"two : one   {two / one:.2f} times the events (medians)\n")
+
+
+def main(events: int = 400_000, rounds: int = 3) -> None:
     """Runs all and prints the tables."""
     with rig.kafka() as bootstrap, rig.sink() as receiver, rig.database([receiver.url + "/hook"], TYPE) as database:
         topic, idle = (f"bench-{uuid.uuid4().hex[:8]}" for _ in range(2))
@@ -123,16 +153,11 @@ def main(events: int = 100_000, rounds: int = 3) -> None:
         fill(bootstrap, topic, events)
         settings = rig.worker_settings(bootstrap, topic, database)
         del settings["KAFKA_GROUP_ID"]
-        found: dict[int, list[Round]] = {1: [], 2: []}
-        print(f"{'workers':>7}{'events/s':>10}{'CPU/delivery':>14}   memory of each")
-        for _ in range(rounds):
-            for number, runs in found.items():
-                arguments = ["--workers", str(number)] if number > 1 else []
-                runs.append(used := measured(number, receiver, events, arguments, settings))
-                memory = ", ".join(f"{each:.0f}" for each in used.memory_mib)
-                print(f"{number:>7}{used.per_second:>10,.0f}{used.cpu_us:>11,.0f} µs   {memory} MiB", flush=True)
-        one, two = (statistics.median(each.per_second for each in runs) for runs in found.values())
-        print(f"two : one   {two / one:.2f} times the events (medians)\n")
+        for subscription in (PLAIN, FILTERED):
+            if subscription == FILTERED:
+                with create_engine(database).begin() as connection:
+                    connection.execute(text(EXPRESSIONS))
+            compare(subscription, receiver, events, rounds, settings)
 
         create_topic(bootstrap, idle, 2 * max(MANY))
         settings["KAFKA_TOPICS"] = idle

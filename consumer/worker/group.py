@@ -1,5 +1,6 @@
 """`kafka-webhooks run --workers N`: one worker in this process, or several, each in a process of its own."""
 
+import ctypes
 import socket
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from consumer.intake.mapping_file import mappings_of
 from consumer.worker.service import Service, listener_of, load_extras
 from consumer.worker.supervisor import Supervisor
 
+LARGE = 131_072  # bytes; glibc's own first value, which it raises with each block that is freed unless it is set
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 INSTANCE, CLIENT = "group.instance.id", "client.id"
 
 
@@ -29,8 +32,20 @@ def run(settings: WorkerSettings, workers: int, describe: Callable[[Exception], 
     mappings_of(settings.kafka)  # a mistake in it is found before any process is made
     load_extras(settings)
     make_url(settings.database.url.get_secret_value()).get_dialect().import_dbapi()
+    give_back_memory()
     port = listener_of(settings.ops)
     Supervisor(workers, partial(_work, settings), port, settings.delivery.drain, describe).run()
+
+
+def give_back_memory() -> None:
+    """Have glibc return each large block to the system once it is freed; other C libraries go on as they are.
+
+    Else it keeps the blocks of fetched records: 72 MiB for each of two workers with a backlog (PSS), and 62 so.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, LARGE)
+        mallopt(_TRIM_THRESHOLD, LARGE)
 
 
 def _work(settings: WorkerSettings, number: int, listener: socket.socket | None) -> None:

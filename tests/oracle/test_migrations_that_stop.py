@@ -72,9 +72,9 @@ def changes(oracle: OracleEmulator, migrate: Callable[[], None]) -> list[str]:
     return [sql for sql in found if sql in comments or not sql.startswith("COMMENT")]
 
 
-def half(oracle: OracleEmulator, statements: list[str]) -> list[str]:
-    """Every second statement: each profile gets one half."""
-    return statements[list(PROFILES.values()).index(oracle.profile) :: 2]
+def some(oracle: OracleEmulator, statements: list[str], one_in: int) -> list[str]:
+    """One in so many statements, each profile others: a retry looks at all that the migration has made, for seconds."""
+    return statements[list(PROFILES.values()).index(oracle.profile) :: one_in]
 
 
 def errors_at(oracle: OracleEmulator, statements: list[str], migrate: Callable[[], None]) -> list[Exception]:
@@ -101,9 +101,9 @@ def test_a_migration_continues_where_it_stopped(oracle: OracleEmulator, undistur
 
     In the end nothing is missing.
     """
-    statements = half(oracle, changes(oracle, lambda: migrations.upgrade(undisturbed)))
+    statements = some(oracle, changes(oracle, lambda: migrations.upgrade(undisturbed)), 6)
     errors = errors_at(oracle, statements, lambda: migrations.upgrade(new))
-    assert len(errors) == len(statements) >= 20
+    assert len(errors) == len(statements) >= 12
     for error in errors:
         assert isinstance(error, DatabaseUnavailable)
         assert STOPPED.fullmatch(str(error))
@@ -115,7 +115,7 @@ def test_a_downgrade_continues_where_it_stopped(oracle: OracleEmulator, undistur
     """Once `alembic downgrade` is repeated, only the version table is left."""
     for engine in (undisturbed, new):
         migrations.upgrade(engine)
-    statements = half(oracle, changes(oracle, lambda: down(undisturbed)))[::2]
+    statements = some(oracle, changes(oracle, lambda: down(undisturbed)), 4)
     assert len(errors_at(oracle, statements, lambda: down(new))) == len(statements) >= 10
     assert sa.inspect(new).get_table_names() == ["webhook_alembic_version"]
 
@@ -125,8 +125,9 @@ def test_a_table_is_adopted_in_several_runs(oracle: OracleEmulator, undisturbed:
     for engine in (undisturbed, new):
         run(engine, ADOPTED)
     found = changes(oracle, lambda: migrations.upgrade(undisturbed))
-    statements = [sql for sql in found if sql.startswith("ALTER TABLE webhook_subscriptions")]
-    assert len(errors_at(oracle, statements[::3], lambda: migrations.upgrade(new))) == len(statements[::3])
+    altering = [sql for sql in found if sql.startswith("ALTER TABLE webhook_subscriptions")]
+    statements = some(oracle, altering, 6)
+    assert len(errors_at(oracle, statements, lambda: migrations.upgrade(new))) == len(statements) >= 3
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
 
 

@@ -1,5 +1,6 @@
 """The parent of several workers, in a process of its own; its workers are stand-ins."""
 
+import ctypes
 import json
 import os
 import signal
@@ -47,6 +48,23 @@ try:
 except WebhooksError as error:
     print(error)
     sys.exit(describe(error)[1])
+"""
+
+
+# Prints how far the heap grows by eight blocks of 1 MiB, after one was freed.
+BLOCKS = """
+import re, sys
+from consumer.worker.group import give_back_memory
+
+def heap():
+    start, end = re.search("(.*)-(.*) rw-p.*heap", open("/proc/self/maps").read()).group(1, 2)
+    return int(end.split()[0], 16) - int(start, 16)
+
+exec(sys.argv[1])
+bytearray(2**20)
+before = heap()
+blocks = [bytearray(2**20) for _ in range(8)]
+print(heap() - before)
 """
 
 
@@ -186,3 +204,13 @@ def test_each_member_has_names_of_its_own() -> None:
     named = kafka.model_copy(update={"properties": {"group.instance.id": "pod-a", "client.id": "hooks"}})
     assert dict(member(named, 1).properties) == {"group.instance.id": "pod-a-1", "client.id": "hooks-1"}
     assert dict(named.properties) == {"group.instance.id": "pod-a", "client.id": "hooks"}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt")
+def test_large_blocks_go_back_to_the_system() -> None:
+    """By itself, glibc keeps all blocks of a size of which one was freed."""
+    keeps, gives_back = (
+        int(subprocess.run([sys.executable, "-c", BLOCKS, first], cwd=ROOT, capture_output=True, check=True).stdout)
+        for first in ("pass", "give_back_memory()")
+    )
+    assert keeps > 8 * 2**20 > 2**20 > gives_back
