@@ -157,6 +157,7 @@ class Lane:
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane was first used
         self.accepted_at = -inf  # when the receiver last accepted a request
+        self.took = 0.0  # seconds of that request
         self.warm = False  # a request has ended since the lane was empty
         self.timed_out = False  # the last result was a time-out; Lanes sets it
         self.unsendable: str | None = None  # why the last request could not be sent at all
@@ -278,7 +279,7 @@ class Lane:
 
     def succeeded(self, now: float, started: float, slots: int) -> None:
         """The receiver accepted a request that started at `started`."""
-        self.unsendable, self.accepted_at = None, now
+        self.unsendable, self.accepted_at, self.took = None, now, now - started
         self.breaker.succeeded(now, started, self.limit or slots)
 
     def refused(self, now: float, started: float, slots: int) -> bool:

@@ -32,9 +32,10 @@ from consumer.subscriptions.endpoint import Endpoint
 ALL_DELIVERIES = 20_000  # twenty full lanes: 20 MB at 0.5 KB a delivery and 0.5 KB of body; empty lanes may double it
 ALL_BYTES = 64 * 2**20  # four full lanes; empty lanes may double it (`memory` adds all bounds up)
 SLOW = 1.0  # seconds: a full queue whose head has waited less belongs to a receiver of over 1,000 deliveries a second
+ALONE = 2.0  # seconds instead, if no other lane sends anything: nobody is known to wait behind it
 BUSY = 4  # a lane whose requests end may take this many times the free slots
 RESERVE = 20  # a lane that is alone leaves one slot in so many to a lane that begins
-STILL = 0.25  # seconds without the end of a request: the lane is not waited for, and uses only half of the slots
+STILL = 0.25  # seconds without the end of a request, or twice as long as the receiver took: the lane is not waited for
 NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
@@ -149,7 +150,7 @@ class Lanes:
         waits_for_us = self.slots.quick
         if lane.batch is not None:  # the head may have waited for the rest of its batch
             waits_for_us = waits_for_us or self.slots.taken < self.slots.total
-        elif now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW:
+        elif lane.queue and now - lane.queue[0].queued_at < self._patience(lane) and not self._is_still(lane, now):
             return Admission.BACKPRESSURE
         return Admission.BACKPRESSURE if waits_for_us and self._may_start(lane, now) else Admission.STORE
 
@@ -346,7 +347,7 @@ class Lanes:
             return False
         free = max(1, self.slots.total - self.slots.taken)
         over = lane.in_flight and lane.slots >= free - self.slots.total // 2 and self._is_over(lane, free, now)
-        if over and not (self.slots.is_scarce(lane.slots) and now - lane.moved_at < STILL):
+        if over and not (self.slots.is_scarce(lane.slots) and not self._is_still(lane, now)):
             return False
         return lane.startable_at(now) <= now
 
@@ -375,12 +376,29 @@ class Lanes:
 
     def _is_over(self, lane: Lane, free: int, now: float) -> bool:
         """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
-        if now - lane.moved_at >= STILL:
+        if self._is_still(lane, now):
             return True
         if lane.slots < (BUSY * free if lane.warm else free):
             return False
-        is_alone = lane.warm and lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
-        return not is_alone or free <= max(1, self.slots.total // RESERVE)
+        return not (lane.warm and self._is_alone(lane)) or free <= max(1, self.slots.total // RESERVE)
+
+    def _is_still(self, lane: Lane, now: float) -> bool:
+        """No request has ended for longer than the receiver takes: it uses only half of the slots.
+
+        How long a receiver takes that has not answered yet is not known.
+        """
+        waited = now - lane.moved_at
+        if waited < STILL:
+            return False
+        is_new = not (lane.warm or lane.timed_out) and self._is_alone(lane)
+        return waited >= (ALONE if is_new else min(self._patience(lane), 2 * lane.took))
+
+    def _patience(self, lane: Lane) -> float:
+        return ALONE if self._is_alone(lane) else SLOW
+
+    def _is_alone(self, lane: Lane) -> bool:
+        """No other lane has anything to send, or has sent anything that is not answered."""
+        return lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
 
     def _readmit(self, lanes: list[Lane]) -> None:
         self._ready.extend(lanes)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
-from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
+from consumer.delivery.lanes import ALONE, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.signing import Template
@@ -155,6 +155,11 @@ def test_lanes_take_turns() -> None:
     assert order == [1, 2, 1, 2, 1]
 
 
+def beside(lanes: Lanes) -> None:
+    """Another subscription has something to send."""
+    fill(lanes, lanes.lane(endpoint(99)), 1)
+
+
 def moving(lanes: Lanes, lane: Lane, now: float) -> None:
     """One request of the lane ends now, and the next takes its place."""
     lanes.wake(now)
@@ -167,6 +172,7 @@ def moving(lanes: Lanes, lane: Lane, now: float) -> None:
 def test_a_full_lane_holds_the_intake_if_its_receiver_is_fast() -> None:
     """While the head of the queue is young, the intake is held. Afterwards deliveries are stored."""
     lanes = Lanes(10)
+    beside(lanes)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
     moving(lanes, lane, 100.0 + SLOW * 0.9)
@@ -182,6 +188,7 @@ def test_a_full_lane_holds_the_intake_only_while_requests_end() -> None:
     The time counts from the first queued delivery, so that a burst into an idle lane does not count as a hang.
     """
     lanes = Lanes(10)
+    beside(lanes)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
     assert lanes.admit(lane, 1, 100.0 + STILL * 0.9) is Admission.BACKPRESSURE
@@ -189,6 +196,27 @@ def test_a_full_lane_holds_the_intake_only_while_requests_end() -> None:
     moving(lanes, lane, 100.5)
     assert lanes.admit(lane, 1, 100.5 + STILL * 0.9) is Admission.BACKPRESSURE
     assert lanes.admit(lane, 1, 100.5 + STILL) is Admission.STORE
+
+
+def test_a_lane_that_is_alone_holds_the_intake_for_longer() -> None:
+    """Its receiver may take a second: then its events would be stored, and read from the log once more.
+
+    Not once another subscription has something to send.
+    """
+    lanes = Lanes(10_000)
+    lane = lanes.lane(endpoint())
+    fill(lanes, lane, LANE_DELIVERIES, now=100.0)
+    assert len(started(lanes, 100.0)) == LANE_DELIVERIES
+    fill(lanes, lane, LANE_DELIVERIES, now=100.1)
+    assert lanes.admit(lane, 1, 100.0 + ALONE * 0.9) is Admission.BACKPRESSURE, "it has not answered yet"
+    assert lanes.admit(lane, 1, 100.0 + ALONE) is Admission.STORE
+    moving(lanes, lane, 100.0 + SLOW)
+    lane.succeeded(100.0 + SLOW, 100.0, 10_000)
+    assert lanes.admit(lane, 1, 100.0 + ALONE) is Admission.BACKPRESSURE, "it takes so long"
+    assert lanes.admit(lane, 1, 100.1 + ALONE) is Admission.STORE, "the head of its queue does not move"
+    assert lanes.admit(lane, 1, 100.0 + ALONE * 0.9) is Admission.BACKPRESSURE
+    beside(lanes)
+    assert lanes.admit(lane, 1, 100.0 + ALONE * 0.9) is Admission.STORE
 
 
 def test_a_lane_full_of_retries_is_slow() -> None:

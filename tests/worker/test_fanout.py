@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, OpenRecord
-from consumer.delivery.lanes import SLOW, Lanes
+from consumer.delivery.lanes import ALONE, Lanes
 from consumer.expressions.expression import compile_filter
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import OrderingKey, order_key
@@ -134,7 +134,7 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     endpoint = Endpoint(1, URL, (b"key",), ordered=True)
     lanes, settling = Lanes(10), Unwritten()
     fill(lanes, endpoint, LANE_DELIVERIES)
-    assert fanout((endpoint,), key=b"k").advance(lanes, settling.settling, SLOW)
+    assert fanout((endpoint,), key=b"k").advance(lanes, settling.settling, ALONE)
     assert [each.ordering_key for each in settling.rows] == [OrderingKey(1, "t", 0, order_key(b"k"))]
 
 
@@ -292,13 +292,13 @@ def test_beyond_its_rows_a_receivers_events_are_left_to_a_cursor() -> None:
     backlog, targets = make_backlog(writes, most_rows=LANE_DELIVERIES + 2), endpoints(1)
     fill(lanes, targets[0], LANE_DELIVERIES)
     each = fanout(targets, settled, backlog=backlog)
-    assert not each.advance(lanes, settling.settling, SLOW)
+    assert not each.advance(lanes, settling.settling, ALONE)
     settling.room = 10
-    assert each.advance(lanes, settling.settling, SLOW)
+    assert each.advance(lanes, settling.settling, ALONE)
     assert (settling.stored, writes.begun) == ([1], [])
     writes.parking.open_rows["t", 0, 1] += 2
     for _ in range(2):
-        assert fanout(targets, settled, backlog=backlog).advance(lanes, settling.settling, SLOW)
+        assert fanout(targets, settled, backlog=backlog).advance(lanes, settling.settling, ALONE)
     assert (settling.stored, len(writes.begun), settled) == ([1], 1, [])
     writes.write()
     assert settled == [0, 0]
@@ -310,7 +310,7 @@ def test_an_event_that_a_filter_refuses_begins_no_cursor() -> None:
     targets = choosy(1, "data.n > 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
     each = fanout(targets, settled, b'{"n": 1}', backlog=make_backlog(writes, most_rows=1))
-    assert each.advance(lanes, settling.settling, SLOW)
+    assert each.advance(lanes, settling.settling, ALONE)
     assert (each.refused, writes.begun, settled) == (1, [], [0])
 
 
@@ -358,14 +358,14 @@ def test_each_subscription_is_served_once(
     for room in rooms:
         settling.room = len(settling.stored) + room
         before = each.position
-        over = each.advance(lanes, settling.settling, SLOW if slow else 0.0)
+        over = each.advance(lanes, settling.settling, ALONE if slow else 0.0)
         assert len(settling.stored) <= settling.room, "the database does not keep up"
         if over:
             break
         assert each.position >= before
     drain()
     settling.room = 10**9
-    while not each.advance(lanes, settling.settling, SLOW if slow else 0.0):
+    while not each.advance(lanes, settling.settling, ALONE if slow else 0.0):
         drain()
     drain()
     assert settled == ([] if settling.stored or covered else [0])
