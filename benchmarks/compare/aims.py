@@ -1,4 +1,4 @@
-"""What this service is to reach against the others, and what it reached: ratios within one round of measurement."""
+"""Bounds that this service aims at, and whether it reaches them: by ratios within one round of measurement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -70,11 +70,10 @@ def table(report: Report) -> str:
     """A row for each aim and program: median (lowest to highest) of the rounds, and whether the median reaches it."""
     titles = {each.name: each.title for each in SCENARIOS if any(each.name in aim.scenarios for aim in AIMS)}
     rows = [["aim", "of", *titles.values()], ["---"] * (len(titles) + 2)]
+    rounds = report.rounds
     for aim in AIMS:
         for ours in aim.ours:
-            cells = [
-                _cell(aim, values(aim, ours, name, report.rounds) if name in aim.scenarios else ()) for name in titles
-            ]
+            cells = [_cell(aim, values(aim, ours, name, rounds) if name in aim.scenarios else ()) for name in titles]
             if any(cells):
                 rows.append([aim.text, TITLES[ours].removeprefix("this service, "), *cells])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)

@@ -58,7 +58,7 @@ class StoredRow(NamedTuple):
     schedule_start: int = 0
 
 
-class Delivery:
+class Delivery:  # not a dataclass, whose initialiser would not be compiled
     """An event on its way to one subscription.
 
     `ordering_key` is set if the delivery must keep its place among the deliveries of its record key. `first` and `last`

@@ -347,7 +347,7 @@ class Lanes:
             return False
         free = max(1, self.slots.total - self.slots.taken)
         over = lane.in_flight and lane.slots >= free - self.slots.total // 2 and self._is_over(lane, free, now)
-        if over and not (self.slots.is_scarce(lane.slots) and not self._is_still(lane, now)):
+        if over and (self._is_still(lane, now) or not self.slots.is_scarce(lane.slots)):
             return False
         return lane.startable_at(now) <= now
 
@@ -391,9 +391,10 @@ class Lanes:
         if waited < STILL:
             return False
         is_new = not (lane.warm or lane.timed_out) and self._is_alone(lane)
-        return waited >= (ALONE if is_new else min(self._patience(lane), 2 * lane.took))
+        return waited >= min(self._patience(lane), inf if is_new else 2 * lane.took)
 
     def _patience(self, lane: Lane) -> float:
+        """Seconds for which others, who may be behind it in its partitions, wait for a lane."""
         return ALONE if self._is_alone(lane) else SLOW
 
     def _is_alone(self, lane: Lane) -> bool:
