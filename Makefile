@@ -92,7 +92,7 @@ bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad r
 	$(BIN)/python -m benchmarks.compression
 	$(BIN)/python -m benchmarks.http2
 
-compare: $(VENV)/development ## this service beside its peers, three times, in about 75 minutes; writes docs/performance.md (needs Go, java 17 and maven)
+compare: $(VENV)/development ## this service beside its peers, three times, in about 95 minutes; writes docs/performance.md (needs Go, java 17 and maven)
 	$(BIN)/python -m benchmarks.compare --rounds 3 $(COMPARE)
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env

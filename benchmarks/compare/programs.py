@@ -70,7 +70,8 @@ class Program:
 
 def _worker(python: str, workers: int) -> Callable[[Task], Command]:
     several = ["--workers", str(workers)] if workers > 1 else []
-    return lambda task: Command([python, "-P", *rig.WORKER[1:], *several], _settings(task))
+    # This tree on the path would take the place of the compiled package.
+    return lambda task: Command([python, "-P", *rig.WORKER[1:], *several], _settings(task) | {"PYTHONPATH": ""})
 
 
 def _settings(task: Task) -> dict[str, str]:
@@ -192,7 +193,11 @@ def _ours(name: str, title: str, per_second: int, workers: int, *, compiled: boo
 
 @cache
 def _build_compiled() -> None:
+    """Builds it into .cache. Raises RuntimeError if it is not compiled."""
     subprocess.run(["make", "compiled"], cwd=rig.ROOT, check=True, stdout=sys.stderr)  # noqa: S607 (the user's make)
+    asked = subprocess.run([COMPILED, "-P", "-m", "consumer", "--version"], capture_output=True, text=True, check=True)
+    if "compiled" not in asked.stdout:
+        raise RuntimeError(f"{COMPILED} runs another build: {asked.stdout}")
 
 
 PROGRAMS = (

@@ -65,9 +65,9 @@ class Report:
 
 
 def medians(rounds: Sequence[Result]) -> Result:
-    """The median of each measured value, and the worst of what must not happen."""
+    """The median of each measured value, rounded if it is a count, and the worst of what must not happen."""
     together: dict[str, Any] = {
-        each.name: median(values)
+        each.name: type(values[0])(median(values))
         for each in fields(Result)
         if (values := [value for one in rounds if isinstance(value := getattr(one, each.name), int | float)])
     }

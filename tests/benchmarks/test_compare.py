@@ -52,6 +52,8 @@ def test_several_rounds_are_one_line() -> None:
     fast, slow = (replace(OURS, round=number, per_second=rate) for number, rate in ((2, 20_000.0), (3, 9_000.0)))
     (found,) = results.Report({}, [OURS, fast, replace(slow, repeated=7, finished=False)]).of("0ms")
     assert (found.per_second, found.repeated, found.finished, found.p99_ms) == (16_512.4, 7, False, None)
+    (found,) = results.Report({}, [OURS, replace(OURS, round=2, most_open=253)]).of("0ms")
+    assert repr(found.most_open) == "251", "a count stays one between two rounds"
     assert len(results.merged(Report({}, [OURS]), Report({}, [fast])).results) == 2
 
 
