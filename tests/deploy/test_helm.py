@@ -51,7 +51,7 @@ SECRETS = {
     "kafka-password": "password",
     "password": "password",
 }
-FOLDER = "/run/secrets/kafka-webhooks"
+FOLDER, VAULT = "/run/secrets/kafka-webhooks", "/vault/secrets"
 # Invalid values, and a part of the message.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image.digest": "latest"}, "/image/digest"),
@@ -68,20 +68,28 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"extraEnv": [{"name": "OPS_PORT", "value": "1"}]}, "extraEnv OPS_PORT: probes"),
     ({"worker.replica": 2}, "'replica' not allowed"),
     ({"api.enabled": True, "secret.keys.apiToken": ""}, "set secret.keys.apiToken"),
+    ({"secret.name": ""}, "name a Secret, or the file"),
+    ({"settings": {"SCHEMA_REGISTRY_PASSWORD": "written-down"}}, "name that in extraEnv"),
+    ({"api.ingress.enabled": True}, "set api.enabled too"),
+    ({"api.enabled": True, "api.ingress.enabled": True}, "name a host in api.ingress.hosts"),
+    ({"pod.securityContext.runAsUser": 0}, "/pod/securityContext"),
+    ({"pod.securityContext.runAsNonRoot": False}, "/pod/securityContext"),
+    ({"prometheusRule.enabled": True, "prometheusRule.thresholds": {"WebhooksLag": 1}}, "there is no such alert"),
     ({"keda.maxReplicas": 1}, "keda.minReplicas is more"),
 ]
 
 
 def variables(found: PodOf, folder: Path) -> dict[str, str]:
     """A pod's environment as its program sees it, with the mounted keys as files in `folder`."""
-    for key in found.files:
+    elsewhere = {Path(each.get("value", "")) for each in found.environment.values()}
+    for key in found.files | {path.name for path in elsewhere if str(path.parent) == VAULT}:
         (folder / key).write_text(SECRETS[key])
     values = {}
     for name, variable in found.environment.items():
         if "valueFrom" in variable:
             values[name] = SECRETS[variable["valueFrom"]["secretKeyRef"]["key"]]
         else:
-            values[name] = variable["value"].replace(FOLDER, str(folder))
+            values[name] = variable["value"].replace(FOLDER, str(folder)).replace(VAULT, str(folder))
     return values
 
 
@@ -130,7 +138,7 @@ def test_pods_have_no_privileges(helm: Helm, name: str) -> None:
         assert each.spec["automountServiceAccountToken"] is False
         assert each.spec["enableServiceLinks"] is False
         assert each.spec["securityContext"]["runAsNonRoot"] is True
-        assert each.spec["securityContext"]["runAsUser"] == image_user()
+        assert each.spec["securityContext"].get("runAsUser") == (None if name == "openshift" else image_user())
         assert each.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert each.container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -153,7 +161,7 @@ def test_programs_get_their_settings(helm: Helm, name: str, tmp_path: Path) -> N
     for each in pods(helm.render(name)):
         listed = [variable["name"] for variable in each.container["env"]]
         assert len(set(listed)) == len(listed)
-        unknown = set(listed) - settings.known_names()
+        unknown = set(listed) - settings.known_names() - {"SSL_CERT_FILE"}
         assert all(variable.startswith("KAFKA_") for variable in unknown), unknown
         values = variables(each, tmp_path)
         (command,) = each.container["args"]
@@ -229,6 +237,7 @@ def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
     assert weights["NetworkPolicy"] < weights["Job"]
     job = pod(before, "migrate")
     assert job.spec["serviceAccountName"] == "default"
+    assert pod(helm.render("vault"), "migrate").spec["serviceAccountName"] == "webhooks", "it exists already"
     assert job.files == {"database-password"}
 
 
@@ -264,10 +273,61 @@ def test_scaling(helm: Helm) -> None:
     assert set(metadata) <= set(re.findall(r'`keda:"name=(\w+),order=triggerMetadata', scaler))
 
 
+def test_the_number_of_replicas_can_be_left_to_others(helm: Helm) -> None:
+    """Null is no number, and not 0, which would stop all delivery: an autoscaler of one's own decides then."""
+    things = helm.render("autoscaler", *set_to({"api": {"enabled": True, "replicas": None}}))
+    assert "replicas" not in one(things, "Deployment", "worker")["spec"]
+    assert "replicas" not in one(things, "Deployment", "api")["spec"]
+    stopped = helm.render("minimal", *set_to({"worker.replicas": 0}))
+    assert one(stopped, "Deployment", "worker")["spec"]["replicas"] == 0
+
+
+def test_components_are_scheduled_apart(helm: Helm) -> None:
+    """A component's own nodes and tolerations take the place of the pods' common ones, which others keep."""
+    common = {"pod.nodeSelector": {"pool": "common"}}
+    things = helm.render("autoscaler", *set_to({"api.enabled": True, **common}))
+    selectors = {name: pod(things, name).spec["nodeSelector"]["pool"] for name in ("worker", "api", "migrate")}
+    assert selectors == {"worker": "webhooks", "api": "common", "migrate": "common"}
+    assert pod(helm.render("ingress"), "api").spec["tolerations"] == [{"key": "edge", "operator": "Exists"}]
+    assert "tolerations" not in pod(helm.render("ingress"), "worker").spec
+
+
+def test_an_ingress_leads_to_the_api(helm: Helm) -> None:
+    """It has its hosts alone; two pods of the API are spread, and one is there while a node is drained."""
+    things = helm.render("ingress")
+    specification, service = one(things, "Ingress")["spec"], one(things, "Service")
+    (rule,) = specification["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert (rule["host"], backend["name"]) == ("webhooks.example.com", service["metadata"]["name"])
+    assert backend["port"]["name"] == service["spec"]["ports"][0]["name"]
+    assert one(things, "PodDisruptionBudget", "api")["spec"]["maxUnavailable"] == 1
+    spread = pod(things, "api").spec["topologySpreadConstraints"]
+    assert {each["topologyKey"] for each in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+
+
+def test_programs_may_write_the_secrets(helm: Helm) -> None:
+    """Without a Secret no pod names one; each pod has the program that writes the files, and the sidecar."""
+    things = helm.render("vault")
+    assert "secretKeyRef" not in json.dumps(things)
+    for each in pods(things):
+        assert not each.files
+        assert [container["name"] for container in each.spec["initContainers"]] == ["vault-agent-init", "vault-agent"]
+        assert {"name": "vault", "mountPath": "/vault/secrets", "readOnly": True} in each.container["volumeMounts"]
+
+
+def test_a_slow_start_is_waited_for(helm: Helm) -> None:
+    """Liveness counts from the end of the startup probe, which asks the same path for two minutes."""
+    for component in ("worker", "api"):
+        container = pod(helm.render("full"), component).container
+        probe = container["startupProbe"]
+        assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] == 120
+
+
 def unbounded(schema: dict[str, Any], before: str = "") -> Iterator[str]:
     """The paths of integers that have no upper bound."""
     for name, inner in schema["properties"].items():
-        if inner.get("type") == "integer" and "maximum" not in inner:
+        if "integer" in inner.get("type", "") and "maximum" not in inner:
             yield before + name
         if "properties" in inner:
             yield from unbounded(inner, f"{before}{name}.")
@@ -333,9 +393,12 @@ def test_documented_values() -> None:
 
 def test_each_variable_has_one_value(helm: Helm) -> None:
     """`settings` refuses each variable that another value sets."""
-    set_by_values = {name for each in NAMES for found in pods(helm.render(each)) for name in found.environment}
-    extra = yaml.safe_load((CHART / "ci/full-values.yaml").read_text())["settings"]
-    for name in (set_by_values & settings.known_names()) - extra.keys():
+    set_by_values = set()
+    for path, each in zip(VALUES, NAMES, strict=True):
+        values = yaml.safe_load(path.read_text())
+        named = {*values.get("settings", {}), *(variable["name"] for variable in values.get("extraEnv", ()))}
+        set_by_values |= {name for found in pods(helm.render(each)) for name in found.environment} - named
+    for name in set_by_values & settings.known_names():
         with pytest.raises(HelmError, match=name):
             helm.render("minimal", *set_to({"settings": {name: "1"}}))
 
@@ -353,6 +416,21 @@ def test_the_rules_are_included(helm: Helm, tmp_path: Path) -> None:
     rule = one(helm.render("minimal", *on, chart=chart), "PrometheusRule")
     assert list(schemas.faults(rule)) == []
     assert rule["spec"]["groups"][0]["rules"] == rules
+
+
+def test_alerts_have_thresholds_and_runbooks_of_ones_own(helm: Helm) -> None:
+    """A threshold takes the place of the number that the expression compares with; nothing else changes."""
+    things = helm.render("registry")
+    mine = {rule["alert"]: rule for rule in one(things, "PrometheusRule")["spec"]["groups"][0]["rules"]}
+    shipped = yaml.safe_load((CHART / "files/rules.yaml").read_text())["groups"][0]["rules"]
+    for rule in shipped:
+        rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(
+            "docs/runbooks.md", "https://wiki.example.com/webhooks/runbooks"
+        )
+        if rule["alert"] == "WebhooksLagGrows":
+            assert "(webhooks_consumer_lag) > 1000\n" in rule["expr"]
+            rule["expr"] = rule["expr"].replace("> 1000\n", "> 50000\n")
+        assert mine[rule["alert"]] == rule
 
 
 def test_the_version_is_the_programs(helm: Helm) -> None:

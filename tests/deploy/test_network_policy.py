@@ -99,6 +99,32 @@ def test_policy_of_the_values(helm: Helm) -> None:
     assert egress(things, "worker", 9092) == []
 
 
+def test_servers_of_the_settings_can_be_reached(helm: Helm) -> None:
+    """A schema registry and a trace collector, on the ports of their URLs; nothing while there are none."""
+    things = helm.render("registry")
+    assert egress(things, "worker", 8081) == egress(things, "check", 8081) == egress(things, "api", 8081) == [{}]
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert egress(things, "worker", 4318) == [monitoring]
+    assert egress(helm.render("minimal"), "worker", 8081) == []
+    urls = "https://[fd00::1]/a,http://b:8082/c"
+    things = helm.render("minimal", *set_to({"settings": {"SCHEMA_REGISTRY_URL": urls}}))
+    assert {} in egress(things, "check", 443)
+    assert egress(things, "check", 8082) == [{}]
+
+
+def test_who_may_call_the_api(helm: Helm) -> None:
+    """Pods of the cluster; anybody by a Service that leads out of it; named peers alone if there are some."""
+
+    def peers(name: str, *options: str) -> object:
+        (rule,) = one(helm.render(name, *options), "NetworkPolicy", "-api")["spec"]["ingress"]
+        return rule.get("from")
+
+    assert peers("keda-api") == [{"namespaceSelector": {}}]
+    assert peers("keda-api", *set_to({"api.service.type": "NodePort"})) is None
+    office = [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
+    assert peers("full", *set_to({"networkPolicy.api.from": office})) == office
+
+
 def test_with_a_proxy_workers_reach_no_receiver(helm: Helm) -> None:
     """The policy then allows the proxy only."""
     things = helm.render("keda-api")

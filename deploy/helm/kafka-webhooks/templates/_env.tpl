@@ -24,13 +24,14 @@ is needed. Each argument is the root.
 
 {{/* The argument is a dict: root, url, urlKey, passwordKey. */}}
 {{- define "kafka-webhooks.databaseEnv" -}}
-- name: DATABASE_URL
 {{- if .urlKey }}
+- name: DATABASE_URL
   valueFrom:
     secretKeyRef:
       name: {{ .root.Values.secret.name }}
       key: {{ .urlKey }}
-{{- else }}
+{{- else if or .url (not .root.Values.settings.DATABASE_URL_FILE) }}
+- name: DATABASE_URL
   value: {{ required "database.url is empty: set it, or secret.keys.databaseUrl" .url | quote }}
 {{- with .passwordKey }}
 - name: DATABASE_PASSWORD_FILE
@@ -45,12 +46,11 @@ is needed. Each argument is the root.
 
 {{/* The account of workers and of the API. */}}
 {{- define "kafka-webhooks.accountEnv" -}}
-{{- with .Values.secret.keys }}
-{{- include "kafka-webhooks.databaseEnv" (dict "root" $ "url" $.Values.database.url "urlKey" .databaseUrl "passwordKey" .databasePassword) }}
-{{- with .encryptionKey }}
+{{- $keys := include "kafka-webhooks.keys" . | fromJson }}
+{{- include "kafka-webhooks.databaseEnv" (dict "root" $ "url" .Values.database.url "urlKey" $keys.databaseUrl "passwordKey" $keys.databasePassword) }}
+{{- with $keys.encryptionKey }}
 - name: WEBHOOK_ENCRYPTION_KEY_FILE
   value: {{ include "kafka-webhooks.secretPath" . }}
-{{- end }}
 {{- end }}
 {{- end }}
 
@@ -63,7 +63,7 @@ is needed. Each argument is the root.
 - name: WEBHOOK_ALLOW_HTTP
   value: "true"
 {{- end }}
-{{- if .Values.secret.keys.proxyUrl }}
+{{- if and .Values.secret.name .Values.secret.keys.proxyUrl }}
 - name: WEBHOOK_PROXY
   valueFrom:
     secretKeyRef:
@@ -90,8 +90,10 @@ is needed. Each argument is the root.
 {{- define "kafka-webhooks.workerEnv" -}}
 {{ include "kafka-webhooks.kafkaEnv" . }}
 {{ include "kafka-webhooks.accountEnv" . }}
+{{- with (include "kafka-webhooks.keys" . | fromJson).webhookSecret }}
 - name: WEBHOOK_SECRET_FILE
-  value: {{ include "kafka-webhooks.secretPath" .Values.secret.keys.webhookSecret }}
+  value: {{ include "kafka-webhooks.secretPath" . }}
+{{- end }}
 - name: WEBHOOK_DRAIN
   value: {{ printf "%ds" (int .Values.worker.drainSeconds) }}
 - name: OPS_PORT

@@ -22,6 +22,11 @@
 {{- end }}
 {{- end }}
 
+{{/* The keys of the Secret, as JSON: none if something else writes the files that `settings` names. */}}
+{{- define "kafka-webhooks.keys" -}}
+{{- ternary .Values.secret.keys dict (not (empty .Values.secret.name)) | toJson }}
+{{- end }}
+
 {{/* The labels that never change; the argument is (list $ component). */}}
 {{- define "kafka-webhooks.selector" -}}
 {{- $root := index . 0 -}}

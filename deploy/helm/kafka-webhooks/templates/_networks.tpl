@@ -44,6 +44,24 @@
 {{- include "kafka-webhooks.rule" (list "to" .Values.networkPolicy.kafka.to ($ports | uniq)) }}
 {{- end }}
 
+{{/* To the servers of URLs, on the ports that these name or their schemes have. The argument is (list peers URLs). */}}
+{{- define "kafka-webhooks.urlRule" -}}
+{{- $ports := list }}
+{{- range splitList "," (index . 1 | compact | join ",") | compact }}
+{{- $port := regexFind ":[0-9]+(/|$)" (trim . | replace "://" " ") | trimPrefix ":" | trimSuffix "/" }}
+{{- $ports = append $ports ($port | default (ternary 80 443 (hasPrefix "http:" (trim .))) | int) }}
+{{- end }}
+{{- with $ports }}
+{{- include "kafka-webhooks.rule" (list "to" (index $ 0).to (. | uniq)) }}
+{{- end }}
+{{- end }}
+
+{{/* From pods; a Service that leads out of the cluster was opened on purpose, so from anywhere, unless peers are named. */}}
+{{- define "kafka-webhooks.apiRule" -}}
+{{- $inside := ternary (list (dict "namespaceSelector" dict)) list (eq .Values.api.service.type "ClusterIP") }}
+{{- include "kafka-webhooks.rule" (list "from" (.Values.networkPolicy.api.from | default $inside) (list "http")) }}
+{{- end }}
+
 {{- define "kafka-webhooks.receiverRule" -}}
 {{- with .Values.networkPolicy }}
 {{- if or $.Values.egress.proxy $.Values.secret.keys.proxyUrl }}

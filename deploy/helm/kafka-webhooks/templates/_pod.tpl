@@ -1,38 +1,61 @@
-{{/* The common parts of all pods. The argument is (list $ serviceAccountName). */}}
+{{/* The common parts of all pods. The argument is (list $ serviceAccountName component's values). */}}
 {{- define "kafka-webhooks.pod" -}}
 {{- $root := index . 0 -}}
+{{- $own := index . 2 -}}
 serviceAccountName: {{ index . 1 }}
 automountServiceAccountToken: false
 # Services in the namespace would become variables, and one named kafka would set properties of Kafka's client.
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
   seccompProfile:
     type: RuntimeDefault
+  {{- with $root.Values.pod.securityContext }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.pod }}
-{{- with .priorityClassName }}
+{{- with $root.Values.pod.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .affinity }}
-affinity:
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "hostAliases" "initContainers" }}
+{{- with get $own $field | default (get $root.Values.pod $field) }}
+{{ $field }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* Over zones and nodes as well as it can, unless the component has constraints. The argument is (list $ component). */}}
+{{- define "kafka-webhooks.spread" -}}
+topologySpreadConstraints:
+  {{- $selector := include "kafka-webhooks.selector" . }}
+  {{- with (get (index . 0).Values (index . 1)).topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- $selector | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/* A slow node gets two minutes to load the program; liveness counts from then on. The argument is the port's name. */}}
+{{- define "kafka-webhooks.startupProbe" -}}
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: {{ . }}
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 60
 {{- end }}
 
 {{- define "kafka-webhooks.container" -}}
