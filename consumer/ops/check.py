@@ -46,6 +46,7 @@ from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.cluster import TIMEOUT, broker_config, connected, knows_kip_848, lags, without
 from consumer.ops.dead_letters import HOUR, written
+from consumer.ops.installation import sharing
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.subscribed import Subscribed
 
@@ -110,6 +111,8 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("settings", True, "; ".join(["complete", *ignored, *weak]))
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
+    if (shared := sharing()) is not None:
+        yield Finding("packages", True, shared, warning=True)
     yield from _mappings(values)
     log = yield from _kafka(values)
     yield from _schema_registry(values)
