@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COMPILED := .cache/compiled
+RELEASED := .cache/released
 PIP_OF = $(1)/python -m pip --disable-pip-version-check --quiet
 PIP := $(call PIP_OF,$(BIN))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
@@ -12,7 +13,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements site release-check clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +70,7 @@ lint: $(VENV)/development ## style, types, and which package may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github
 
 format: $(VENV)/development ## what a linter can mend
 	$(BIN)/ruff check --fix .
@@ -119,12 +121,26 @@ wheels: $(COMPILED)/venv ## the wheels of a release, in dist: compiled for this 
 	cp $(COMPILED)/*.whl dist
 	$(BIN)/python -m hatchling build --target wheel --directory dist
 
+release-check: $(VENV)/development ## before a tag: versions, builds with equal bytes in build/release, the wheel in an empty environment on a real Kafka (TAG=v1.2.3; Go, java 17, maven)
+	$(BIN)/python -m tests.project.release "$(TAG)"
+	$(PYTHON) -m venv --clear $(RELEASED)
+	$(call PIP_OF,$(RELEASED)/bin) install --require-hashes --requirement requirements.txt
+	$(call PIP_OF,$(RELEASED)/bin) install --no-deps build/release/*.whl
+	KAFKA_TEST_REQUIRED=1 TEST_PROGRAM_PYTHON=$(abspath $(RELEASED))/bin/python $(RUN_TESTS) \
+		tests/docs/test_tutorial.py tests/end_to_end/test_calm_delivery.py $(PYTEST)
+
+site: ## the documentation as a site, in build/site
+	$(PYTHON) -m venv .cache/site
+	$(call PIP_OF,.cache/site/bin) install --require-hashes --requirement requirements-site.txt
+	.cache/site/bin/mkdocs build --config-file deploy/site/mkdocs.yml
+
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) pyproject.toml --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra http2 --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
 	printf 'hatch-mypyc\nhatchling\ntypes-requests\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-compile.txt
+	printf 'mkdocs-material\n' | $(COMPILE) - --no-annotate --output-file requirements-site.txt
 	printf 'openapi-python-client\n' | $(COMPILE) - --no-annotate --output-file requirements-client.txt
 	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt
 

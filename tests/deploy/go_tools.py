@@ -1,4 +1,4 @@
-"""Helm, promtool and files of Go modules: built and downloaded once by `go`, through its module proxy.
+"""Helm, promtool, actionlint and files of Go modules: built and downloaded once by `go`, through its module proxy.
 
 The versions and hashes of promtool's modules are in tests/deploy/promtool.
 """
@@ -14,6 +14,7 @@ from tests.processes import ROOT
 from tests.provided import LIMIT, NotProvided, kept, run
 
 HELM_VERSION = "v4.3.1"
+ACTIONLINT_VERSION = "v1.7.12"
 MODULE = ROOT / "tests/deploy/promtool"
 PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
 PLACE = ROOT / ".cache/go"
@@ -32,6 +33,14 @@ def helm_program() -> Path:
     """Helm, built the first time. Raises NotProvided if that fails."""
     package = f"helm.sh/helm/{HELM_VERSION.partition('.')[0]}/cmd/helm@{HELM_VERSION}"
     return kept(PLACE / f"helm-{HELM_VERSION}/helm", lambda work: _go("install", package, GOBIN=str(work)))
+
+
+def actionlint() -> Path:
+    """Actionlint, built the first time. Raises NotProvided if that fails."""
+    package = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT_VERSION}"
+    return kept(
+        PLACE / f"actionlint-{ACTIONLINT_VERSION}/actionlint", lambda work: _go("install", package, GOBIN=str(work))
+    )
 
 
 def promtool() -> Path:

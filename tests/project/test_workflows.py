@@ -1,0 +1,62 @@
+"""The workflows of .github, which run on GitHub alone: what can be seen of them here."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.go_tools import actionlint
+from tests.processes import ROOT
+from tests.provided import or_skip
+
+FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def workflow(path: Path) -> dict[str, Any]:
+    """A workflow; YAML 1.1 takes the key `on` for true."""
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
+
+
+@pytest.mark.timeout(1_000)  # the first run builds actionlint
+def test_actionlint_finds_nothing() -> None:
+    """Syntax, expressions, names of jobs and outputs, and shell of all workflows."""
+    program = or_skip(actionlint, "ACTIONLINT")
+    ran = subprocess.run([program, *FILES], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_actions_are_pinned_by_commit(path: Path) -> None:
+    """A tag can be moved to other code; the comment beside the commit says which version it is."""
+    for line in path.read_text().splitlines():
+        if "uses:" in line and "./" not in line:
+            assert re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_jobs_have_few_rights_and_an_end(path: Path) -> None:
+    """A workflow gives nothing or reading by itself, and each job that runs steps ends by itself."""
+    loaded = workflow(path)
+    assert loaded["permissions"] in ({}, {"contents": "read"})
+    for name, job in loaded["jobs"].items():
+        assert "timeout-minutes" in job or "uses" in job, name
+        writes = [right for right, level in job.get("permissions", {}).items() if level == "write"]
+        assert not writes or path.stem in {"nightly", "release"}, (name, writes)
+
+
+def test_no_workflow_has_a_secret() -> None:
+    """A release proves its identity by OIDC; the only token is that of its run."""
+    for path in FILES:
+        assert "secrets." not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_targets_of_make_exist(path: Path) -> None:
+    """Workflows run what the Makefile has."""
+    for target in re.findall(r"run: make ([a-z-]+)", path.read_text()):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
