@@ -1,5 +1,6 @@
 """The compared programs: how each is built, started and configured."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from benchmarks.events import KEYS
 HERE = Path(__file__).parent
 STORE_PASSWORD = "benchmark"  # noqa: S105 (of a file with a public certificate)
 COMPILED = rig.CACHE / "compiled" / "venv" / "bin" / "python"
+APART = {"PYTHONPATH": ""}  # this tree on the path would take the place of the compiled package
 CHECKPOINT_LIMIT = (
     65_536  # records above the oldest open one; with the default of 1,024, a 5 s answer stops a partition
 )
@@ -70,8 +72,7 @@ class Program:
 
 def _worker(python: str, workers: int) -> Callable[[Task], Command]:
     several = ["--workers", str(workers)] if workers > 1 else []
-    # This tree on the path would take the place of the compiled package.
-    return lambda task: Command([python, "-P", *rig.WORKER[1:], *several], _settings(task) | {"PYTHONPATH": ""})
+    return lambda task: Command([python, "-P", *rig.WORKER[1:], *several], _settings(task) | APART)
 
 
 def _settings(task: Task) -> dict[str, str]:
@@ -195,7 +196,8 @@ def _ours(name: str, title: str, per_second: int, workers: int, *, compiled: boo
 def _build_compiled() -> None:
     """Builds it into .cache. Raises RuntimeError if it is not compiled."""
     subprocess.run(["make", "compiled"], cwd=rig.ROOT, check=True, stdout=sys.stderr)  # noqa: S607 (the user's make)
-    asked = subprocess.run([COMPILED, "-P", "-m", "consumer", "--version"], capture_output=True, text=True, check=True)
+    command = [str(COMPILED), "-P", "-m", "consumer", "--version"]
+    asked = subprocess.run(command, env={**os.environ, **APART}, capture_output=True, text=True, check=True)
     if "compiled" not in asked.stdout:
         raise RuntimeError(f"{COMPILED} runs another build: {asked.stdout}")
 

@@ -29,18 +29,20 @@ def _go(*words: str, limit: float = LIMIT, cwd: Path | None = None, **variables:
     return run([*nice, go, *words], timeout=limit, cwd=cwd, **variables)
 
 
+def _installed(name: str, package: str, version: str) -> Path:
+    return kept(
+        PLACE / f"{name}-{version}/{name}", lambda work: _go("install", f"{package}@{version}", GOBIN=str(work))
+    )
+
+
 def helm_program() -> Path:
     """Helm, built the first time. Raises NotProvided if that fails."""
-    package = f"helm.sh/helm/{HELM_VERSION.partition('.')[0]}/cmd/helm@{HELM_VERSION}"
-    return kept(PLACE / f"helm-{HELM_VERSION}/helm", lambda work: _go("install", package, GOBIN=str(work)))
+    return _installed("helm", f"helm.sh/helm/{HELM_VERSION.partition('.')[0]}/cmd/helm", HELM_VERSION)
 
 
 def actionlint() -> Path:
     """Actionlint, built the first time. Raises NotProvided if that fails."""
-    package = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT_VERSION}"
-    return kept(
-        PLACE / f"actionlint-{ACTIONLINT_VERSION}/actionlint", lambda work: _go("install", package, GOBIN=str(work))
-    )
+    return _installed("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", ACTIONLINT_VERSION)
 
 
 def promtool() -> Path:

@@ -133,3 +133,6 @@ def test_with_a_proxy_workers_reach_no_receiver(helm: Helm) -> None:
     hidden = helm.render("keda-api", *set_to({"egress.proxy": "", "secret.keys.proxyUrl": "proxy-url"}))
     assert egress(hidden, "worker", 443) == []
     assert pod(hidden, "worker").environment["WEBHOOK_PROXY"]["valueFrom"]["secretKeyRef"]["key"] == "proxy-url"
+    without = helm.render("vault", *set_to({"secret.keys.proxyUrl": "proxy-url"}))  # there is no Secret
+    assert "WEBHOOK_PROXY" not in pod(without, "worker").environment
+    assert lets(egress(without, "worker", 443), ip_address("1.1.1.1"))

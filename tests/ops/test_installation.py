@@ -3,7 +3,6 @@
 import subprocess
 import venv
 from pathlib import Path
-from zipfile import ZipFile
 
 from consumer.ops.installation import sharing
 
@@ -18,18 +17,13 @@ def test_others_in_our_packages_are_named() -> None:
     assert "an environment of its own" in shared
 
 
-def test_an_installed_wheel_is_found(tmp_path: Path) -> None:
+def test_an_installed_distribution_is_found(tmp_path: Path) -> None:
     """The names are those of the environment that the program runs in."""
-    wheel = tmp_path / "other-1-py3-none-any.whl"
-    with ZipFile(wheel, "w") as archive:
-        archive.writestr("models/other.py", "")
-        archive.writestr("other-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: other\nVersion: 1\n")
-        archive.writestr("other-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("other-1.dist-info/RECORD", "models/other.py,,\n")
     venv.create(tmp_path / "venv", with_pip=False)
-    place = next((tmp_path / "venv").glob("lib/python*/site-packages"))
-    with ZipFile(wheel) as archive:
-        archive.extractall(place)
+    place = next((tmp_path / "venv").glob("lib/python*/site-packages")) / "other-1.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (place / "RECORD").write_text("models/other.py,,\n")
     code = "from consumer.ops.installation import sharing; print(sharing())"
     command = [str(tmp_path / "venv/bin/python"), "-c", code]
     ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)

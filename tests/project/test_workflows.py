@@ -3,7 +3,6 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,12 +13,6 @@ from tests.provided import or_skip
 
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
 MAKEFILE = (ROOT / "Makefile").read_text()
-
-
-def workflow(path: Path) -> dict[str, Any]:
-    """A workflow; YAML 1.1 takes the key `on` for true."""
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
-    return loaded
 
 
 @pytest.mark.timeout(1_000)  # the first run builds actionlint
@@ -41,7 +34,7 @@ def test_actions_are_pinned_by_commit(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_jobs_have_few_rights_and_an_end(path: Path) -> None:
     """A workflow gives nothing or reading by itself, and each job that runs steps ends by itself."""
-    loaded = workflow(path)
+    loaded = yaml.safe_load(path.read_text())
     assert loaded["permissions"] in ({}, {"contents": "read"})
     for name, job in loaded["jobs"].items():
         assert "timeout-minutes" in job or "uses" in job, name

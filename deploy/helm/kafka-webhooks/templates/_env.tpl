@@ -63,12 +63,13 @@ is needed. Each argument is the root.
 - name: WEBHOOK_ALLOW_HTTP
   value: "true"
 {{- end }}
-{{- if and .Values.secret.name .Values.secret.keys.proxyUrl }}
+{{- $keys := include "kafka-webhooks.keys" . | fromJson }}
+{{- if $keys.proxyUrl }}
 - name: WEBHOOK_PROXY
   valueFrom:
     secretKeyRef:
       name: {{ .Values.secret.name }}
-      key: {{ .Values.secret.keys.proxyUrl }}
+      key: {{ $keys.proxyUrl }}
 {{- else if .Values.egress.proxy }}
 - name: WEBHOOK_PROXY
   value: {{ .Values.egress.proxy | quote }}

@@ -64,7 +64,7 @@
 
 {{- define "kafka-webhooks.receiverRule" -}}
 {{- with .Values.networkPolicy }}
-{{- if or $.Values.egress.proxy $.Values.secret.keys.proxyUrl }}
+{{- if or $.Values.egress.proxy (include "kafka-webhooks.keys" $ | fromJson).proxyUrl }}
 {{- include "kafka-webhooks.rule" (list "to" .proxy.to .proxy.ports) }}
 {{- else }}
 {{- $peers := include "kafka-webhooks.publicNetworks" $ | fromYamlArray }}
