@@ -1,21 +1,24 @@
 # syntax=docker/dockerfile:1
 
 # Each build takes the newest patch of this tag. To build the same image again, name the base by its digest, which
-# `docker buildx imagetools inspect python:3.12-slim` prints:
-# docker build --build-arg PYTHON=python:3.12-slim@sha256:... .
-ARG PYTHON=python:3.12-slim
+# `docker buildx imagetools inspect python:3.13-slim` prints:
+# docker build --build-arg PYTHON=python:3.13-slim@sha256:... .
+ARG PYTHON=python:3.13-slim
 
-FROM ${PYTHON} AS packages
-RUN python -m venv /venv
+FROM ${PYTHON} AS tools
+RUN apt-get update && apt-get install -y --no-install-recommends binutils gcc libc6-dev
+RUN python -m venv /pip && python -m venv --without-pip /venv
+ENV PIP="/pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile --require-hashes --only-binary :all:"
+
+FROM tools AS packages
 # With the extras for HTTP/2, for traces and for a schema registry: nothing of them is imported while they are off.
 COPY requirements-image.txt .
-RUN /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-image.txt
+RUN $PIP -r requirements-image.txt
 
 # mypyc compiles the modules that each delivery passes (docs/performance.md). It reads the types of the packages.
 FROM packages AS wheel
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements-compile.txt .
-RUN /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-compile.txt
+RUN $PIP -r requirements-compile.txt
 WORKDIR /source
 COPY LICENSE .
 COPY README.md .
@@ -27,14 +30,18 @@ RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=true /venv/bin/python -m hatchling build --tar
 
 FROM packages AS program
 COPY --from=wheel /wheel /wheel
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-index /wheel/*.whl
+RUN /pip/bin/pip --python /venv/bin/python install --no-compile --no-deps --no-index /wheel/*.whl
+# 26 MB that grpcio-tools needs for the stubs that it can write; the program has it compile types only.
+RUN /pip/bin/pip --python /venv/bin/python uninstall --yes grpcio setuptools
+COPY deploy/image/slim.py .
+RUN /venv/bin/python slim.py
 
 FROM ${PYTHON}
 ARG PYTHON
 ARG REVISION
 LABEL org.opencontainers.image.title="kafka-webhooks"
 LABEL org.opencontainers.image.description="Sends events from Kafka as signed webhooks"
-LABEL org.opencontainers.image.version="0.1.0"
+LABEL org.opencontainers.image.version="1.0.0"
 LABEL org.opencontainers.image.revision="${REVISION}"
 LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.base.name="docker.io/library/${PYTHON}"
@@ -50,5 +57,5 @@ EXPOSE 9464 8080
 # Of a worker. For another command, or with OPS_PORT=0, set another one, as docker-compose.yml does, or --no-healthcheck.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + (os.environ.get('OPS_PORT') or '9464') + '/healthz', timeout=3)"]
 # Exec form: SIGTERM reaches Python, which stops in order
-ENTRYPOINT ["python", "-m", "consumer"]
+ENTRYPOINT ["kafka-webhooks"]
 CMD ["run"]

@@ -13,7 +13,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements site release-check clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots image compose-check run requirements site release-check clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -121,6 +121,12 @@ wheels: $(COMPILED)/venv ## the wheels of a release, in dist: compiled for this 
 	cp $(COMPILED)/*.whl dist
 	$(BIN)/python -m hatchling build --target wheel --directory dist
 
+image: ## the image kafka-webhooks:local: with Docker, else as root with buildah and debootstrap, in about five minutes
+	deploy/image/build
+
+compose-check: $(VENV)/development image ## the services of docker-compose.yml in containers of the image, as root (podman, crun, java 17, maven)
+	unshare --mount $(BIN)/python -m tests.image.compose_check
+
 release-check: $(VENV)/development ## before a tag: versions, builds with equal bytes in build/release, the wheel in an empty environment on a real Kafka (TAG=v1.2.3; Go, java 17, maven)
 	$(BIN)/python -m tests.project.release "$(TAG)"
 	$(PYTHON) -m venv --clear $(RELEASED)
@@ -132,7 +138,7 @@ release-check: $(VENV)/development ## before a tag: versions, builds with equal 
 site: ## the documentation as a site, in build/site
 	$(PYTHON) -m venv .cache/site
 	$(call PIP_OF,.cache/site/bin) install --require-hashes --requirement requirements-site.txt
-	.cache/site/bin/mkdocs build --config-file deploy/site/mkdocs.yml
+	.cache/site/bin/python -m mkdocs build --config-file deploy/site/mkdocs.yml
 
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) pyproject.toml --output-file requirements.txt
@@ -140,7 +146,7 @@ requirements: $(VENV)/development ## pin the newest packages that pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
 	printf 'hatch-mypyc\nhatchling\ntypes-requests\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-compile.txt
-	printf 'mkdocs-material\n' | $(COMPILE) - --no-annotate --output-file requirements-site.txt
+	printf 'mike\nmkdocs-material\n' | $(COMPILE) - --no-annotate --output-file requirements-site.txt
 	printf 'openapi-python-client\n' | $(COMPILE) - --no-annotate --output-file requirements-client.txt
 	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt
 
