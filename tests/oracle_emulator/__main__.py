@@ -12,6 +12,7 @@ from tests.provided import NotProvided
 def main() -> None:
     """Prints the address and waits."""
     parser = argparse.ArgumentParser(description="An emulated Oracle server on loopback, for tests.")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=15211)
     parser.add_argument("--user", default="webhooks")
     parser.add_argument("--password", default="secret")
@@ -22,7 +23,9 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     users = {chosen.user: chosen.password}
     try:
-        emulator = OracleEmulator(PROFILES[chosen.profile], users=users, service=chosen.service, port=chosen.port)
+        emulator = OracleEmulator(
+            PROFILES[chosen.profile], users=users, service=chosen.service, host=chosen.host, port=chosen.port
+        )
     except NotProvided as error:
         sys.exit(f"no emulated Oracle here: {error}")
     with emulator as oracle:

@@ -47,6 +47,7 @@ class OracleEmulator:
         *,
         users: Mapping[str, str] | None = None,
         service: str = "FREEPDB1",
+        host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         character_set: str = "AL32UTF8",
@@ -56,7 +57,7 @@ class OracleEmulator:
         `character_set`: the database's, one of `binds.CODECS`.
         """
         self.profile = profile
-        self.host = "127.0.0.1"
+        self.host = host
         self._tls = tls
         self._database = Database(f"oracle_{secrets.token_hex(6)}", profile.release, character_set)
         self._instance = Instance(self._database, profile, service, character_set)
