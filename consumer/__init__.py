@@ -1,3 +1,3 @@
 """Delivers Kafka events to webhook subscribers: signed, retried, committed only after success."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
