@@ -64,7 +64,7 @@ class Space(NamedTuple):
         self.helm("upgrade", "--install", "--no-hooks", release, str(chart), "--values", str(values), *options)
 
     def ask(self, things: Iterable[Object]) -> None:
-        """Whether the server would create each object, and each pod that it leads to. Raises RefusedError."""
+        """Ask the server whether it would create each object. Raises RefusedError."""
         for thing in things:
             self.cluster.create(thing, self.name, dry=True)
 
