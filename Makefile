@@ -13,7 +13,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots image compose-check run requirements site release-check clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots image compose-check run kube requirements site release-check clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads by
 
 membership: $(VENV)/development ## workers that join, leave, die and change their protocol, and topics that change under them (java 17 and maven; MEMBERSHIP_ROUNDS)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership $(PYTEST)
+
+kube: $(VENV)/development ## the chart on a real API server: installed, upgraded, rolled back (Go; the first time it is built, in some minutes)
+	HELM_TEST_REQUIRED=1 KUBE_TEST_REQUIRED=1 $(BIN)/python -m pytest --verbose -m chaos tests/deploy $(PYTEST)
 
 lint: $(VENV)/development ## style, types, and which package may import which
 	$(BIN)/ruff check .

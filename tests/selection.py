@@ -16,6 +16,7 @@ TESTS = Path(__file__).parent
 FOLDERS = {
     "chaos/": "slow",
     "membership/": "slow",
+    "deploy/test_api_server.py": "chaos",
     "end_to_end/": "slow",
     "end_to_end/test_": "compiled",
     "cli/test_command.py::test_version_needs_no_heavy_imports": "compiled",

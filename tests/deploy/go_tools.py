@@ -1,6 +1,6 @@
-"""Helm, promtool, actionlint and files of Go modules: built and downloaded once by `go`, through its module proxy.
+"""Helm, promtool, actionlint, an API server and files of Go modules: `go` builds or downloads each once, by its proxy.
 
-The versions and hashes of promtool's modules are in tests/deploy/promtool.
+The versions and hashes of the modules of promtool and of the API server are in tests/deploy/promtool and kubernetes.
 """
 
 import json
@@ -15,8 +15,7 @@ from tests.provided import LIMIT, NotProvided, kept, run
 
 HELM_VERSION = "v4.3.1"
 ACTIONLINT_VERSION = "v1.7.12"
-MODULE = ROOT / "tests/deploy/promtool"
-PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
+MODULES = ROOT / "tests/deploy"
 PLACE = ROOT / ".cache/go"
 
 
@@ -47,12 +46,34 @@ def actionlint() -> Path:
 
 def promtool() -> Path:
     """Promtool, built the first time. Raises NotProvided if that fails."""
-    lines = (MODULE / "go.mod").read_text().splitlines()
-    version = next(line.split()[1] for line in lines if line.strip().startswith("github.com/prometheus/prometheus v"))
-    build = ("build", "-mod=readonly", "-buildvcs=false", "-o")
+    version = _version("promtool", "github.com/prometheus/prometheus")
     return kept(
-        PLACE / f"promtool-{version}/promtool", lambda work: _go(*build, str(work / "promtool"), PACKAGE, cwd=MODULE)
+        PLACE / f"promtool-{version}/promtool",
+        lambda work: _build("promtool", work / "promtool", "github.com/prometheus/prometheus/cmd/promtool"),
     )
+
+
+def api_server() -> Path:
+    """The folder of kube-apiserver and of etcd, which is `server`, built once. Raises NotProvided if that fails."""
+    version = _version("kubernetes", "k8s.io/kubernetes")
+    numbers = dict(zip(("gitMajor", "gitMinor"), version.lstrip("v").split("."), strict=False), gitVersion=version)
+    flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in numbers.items())
+    packages = ("k8s.io/kubernetes/cmd/kube-apiserver", "go.etcd.io/etcd/server/v3")
+    return kept(
+        PLACE / f"kubernetes-{version}/bin",
+        lambda work: _build("kubernetes", f"{work}/bin/", "-ldflags", f"-s -w {flags}", *packages, limit=2 * LIMIT),
+    )
+
+
+def _version(module: str, name: str) -> str:
+    """The version that a module of ours requires of another."""
+    lines = (MODULES / module / "go.mod").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.strip().startswith(f"{name} v"))
+
+
+def _build(module: str, output: Path | str, *what: str, limit: float = LIMIT) -> None:
+    options = ("-mod=readonly", "-buildvcs=false", "-o", str(output))
+    _go("build", *options, *what, cwd=MODULES / module, limit=limit)
 
 
 @cache

@@ -21,6 +21,10 @@ class HelmError(Exception):
     """Helm's error for a chart or values that it refuses."""
 
 
+class HelmWarning(HelmError):
+    """What Helm or the API server warns of, in what they have done."""
+
+
 class Helm(NamedTuple):
     """Runs helm without a cluster and without the user's files."""
 
@@ -34,6 +38,8 @@ class Helm(NamedTuple):
             )
         if done.returncode:
             raise HelmError(done.stdout + done.stderr)
+        if warnings := [line for line in done.stderr.splitlines() if not line.startswith("level=INFO")]:
+            raise HelmWarning("\n".join(warnings))
         return done.stdout
 
     def render(self, name: str, *options: str, chart: Path = CHART) -> list[Object]:

@@ -37,6 +37,12 @@ def receivers(helm: Helm) -> list[Object]:
     return egress(helm.render("minimal"), "worker", 443)
 
 
+def test_networks_are_in_canonical_form(receivers: list[Object]) -> None:
+    """Kubernetes warns of an IPv6 network that is not written as RFC 5952 has it."""
+    texts = [text for peer in receivers for text in (peer["ipBlock"]["cidr"], *peer["ipBlock"]["except"])]
+    assert texts == [str(ip_network(text)) for text in texts]
+
+
 # Networks that embed an IPv4 address, and Teredo's with its neighbours.
 TUNNELS = [ip_network(text) for text in ("::/96", "::ffff:0:0/96", "2001::/23", "2002::/16")]
 SPECIAL = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "198.18.0.0/15", "2001::/23", "fc00::/7"]

@@ -85,7 +85,8 @@
 
 {{/*
 What consumer/sending/egress.py takes for public; tests/deploy compares them. Of IPv6 this leaves out 6to4 and Teredo,
-which the service judges by the address inside. NAT64 has the same exceptions as IPv4, embedded.
+which the service judges by the address inside. NAT64 has the same exceptions as IPv4, embedded and written as RFC 5952
+has it: the API server warns of any other form.
 */}}
 {{- define "kafka-webhooks.publicNetworks" -}}
 {{- $private := list "0.0.0.0/8" "10.0.0.0/8" "100.64.0.0/10" "127.0.0.0/8" "168.63.129.16/32" "169.254.0.0/16" "172.16.0.0/12" "192.0.0.0/24" "192.0.2.0/24" "192.88.99.0/24" "192.168.0.0/16" "198.18.0.0/15" "198.51.100.0/24" "203.0.113.0/24" "224.0.0.0/3" -}}
@@ -105,6 +106,9 @@ which the service judges by the address inside. NAT64 has the same exceptions as
     except:
       {{- range $private }}
       {{- $network := splitList "/" . }}
-      - 64:ff9b::{{ index $network 0 }}/{{ add 96 (index $network 1 | int) }}
+      {{- $byte := splitList "." (index $network 0) }}
+      {{- $high := add (mul 256 (index $byte 0)) (index $byte 1) }}
+      {{- $low := add (mul 256 (index $byte 2)) (index $byte 3) }}
+      - 64:ff9b::{{ if $high }}{{ printf "%x:%x" $high $low }}{{ end }}/{{ add 96 (index $network 1 | int) }}
       {{- end }}
 {{- end }}

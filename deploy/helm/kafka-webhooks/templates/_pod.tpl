@@ -106,10 +106,15 @@ new password of the database arrives. The argument is (list $ keys).
 {{- end }}
 {{- end }}
 
-{{/* Of the Secret, as it is at an installation or upgrade: another version makes new pods. */}}
+{{/*
+Of the Secret, as it is at an installation or upgrade: another version makes new pods. Without a name `lookup` would
+list all Secrets, and their version is another one each time.
+*/}}
 {{- define "kafka-webhooks.annotations" -}}
+{{- if .Values.secret.name }}
 {{- with lookup "v1" "Secret" .Release.Namespace .Values.secret.name }}
 kafka-webhooks/secret-version: {{ .metadata.resourceVersion | quote }}
+{{- end }}
 {{- end }}
 {{- with .Values.pod.annotations }}
 {{ toYaml . }}
