@@ -125,7 +125,7 @@ def test_assignment_and_upkeep(full: Engine, work: Callable[[Engine], object], i
 def test_cursors(full: Engine, work: Callable[[Engine], object], columns: str, *, sorts: bool) -> None:
     """The cursors of a partition, and of due keys, are found by their unique key. Newer SQLites sort the latter few."""
     for plan in used(full, lambda: work(full), "webhook_cursors", sorts=sorts):
-        assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns})" in plan, plan
+        assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns}" in plan, plan
 
 
 def test_stored_deliveries_of_cursors(full: Engine) -> None:
