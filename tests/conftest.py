@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from consumer.config.settings import KafkaSettings
 from tests.databases import (  # noqa: F401 (fixtures)
+    closed_files,
     emulated_oracles,
     emulator,
     engine,

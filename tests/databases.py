@@ -32,13 +32,25 @@ DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
 # For features that SQLite lacks. A test that injects faults requests `emulator`, since a real server has no faults.
 on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
 
+_files: list[Engine] = []  # to be closed
 # Compiles statements without a connection, as `create_engine` does.
 ORACLE = make_url("oracle+oracledb://").get_dialect()(enable_offset_fetch=False)  # type: ignore[call-arg]  # of Oracle's dialect
 
 
 def connect_to(url: str, schema: str | None = None) -> Engine:
     """An engine, made as by the program."""
-    return create_engine(DatabaseSettings(url=SecretStr(url), db_schema=schema, encryption_key=None))
+    engine = create_engine(DatabaseSettings(url=SecretStr(url), db_schema=schema, encryption_key=None))
+    if engine.dialect.name == "sqlite":
+        _files.append(engine)
+    return engine
+
+
+@pytest.fixture(autouse=True)
+def closed_files() -> Iterator[None]:
+    """Closes the SQLite files that a test leaves open, of which Python warns since 3.13, in some later test."""
+    yield
+    while _files:
+        _files.pop().dispose()
 
 
 def database(path: Path) -> Engine:

@@ -11,7 +11,7 @@ import typer
 from consumer.api.app import create_app
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile, generate, line_of
-from consumer.cli.deployment import configure, log_of
+from consumer.cli.deployment import configure, log_of, opened
 from consumer.config.environment import check, environment, load
 from consumer.config.settings import (
     FILE,
@@ -25,7 +25,6 @@ from consumer.config.settings import (
 )
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
-from consumer.database.engine import create_engine
 from consumer.http.server import listen, serve
 from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.attempts import AttemptHistory
@@ -95,7 +94,7 @@ def _backing(values: Mapping[str, str]) -> Backing:
     signs = {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values)
     delivery = load(DeliverySettings, values) if signs else None
     database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
-    engine, vault = create_engine(database), Vault(database.encryption_keys)
+    engine, vault = opened(database), Vault(database.encryption_keys)
     group = load(ConsumerGroupSettings, values).group_id
     deployment = Deployment(engine, group, vault, rules_of(limits), delivery.secrets if delivery else ())
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None

@@ -17,7 +17,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from consumer import __version__
-from consumer.cli.progress import quietly
+from consumer.cli.progress import running
 from consumer.telemetry.build import BUILD
 
 PROGRAM = "kafka-webhooks"
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
         open_streams()
         _check_text(arguments)
         _answer_shell()
-        with quietly(quiet="--json" in arguments):
+        with running(quiet="--json" in arguments):
             status = program().main(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 (every error is reported in one line)

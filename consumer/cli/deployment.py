@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Engine, event
 
 from consumer.cli.console import row_id
-from consumer.cli.progress import Waiting
+from consumer.cli.progress import Waiting, at_end
 from consumer.config import slips
 from consumer.config.environment import check, environment, load
 from consumer.config.settings import (
@@ -50,7 +50,14 @@ def configure() -> None:
 def open_database() -> Engine:
     """An engine for DATABASE_URL, with logging set up. It connects at its first use, and reports slow steps."""
     configure()
-    return _told_of(create_engine(load(DatabaseSettings)))
+    return _told_of(opened(load(DatabaseSettings)))
+
+
+def opened(settings: DatabaseSettings) -> Engine:
+    """An engine whose connections are closed when the command ends."""
+    engine = create_engine(settings)
+    at_end(engine.dispose)
+    return engine
 
 
 def _told_of(engine: Engine) -> Engine:

@@ -14,13 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.cli.console import print_json, printable, shortened, time_text
-from consumer.cli.deployment import configure
+from consumer.cli.deployment import configure, opened
 from consumer.cli.progress import Waiting, signals_noted
 from consumer.config.environment import check as check_settings
 from consumer.config.environment import environment, load
 from consumer.config.settings import DatabaseSettings, KafkaSettings, LogSettings, RuleSettings, TopicSettings
 from consumer.crypto.vault import Vault
-from consumer.database.engine import create_engine
 from consumer.errors import SettingsError
 from consumer.matching.destinations import rules_of
 from consumer.ops.check import check_all
@@ -97,7 +96,7 @@ def top(
     database, kafka = load(DatabaseSettings, values), load(KafkaSettings, values)
     look = partial(
         overview,
-        create_engine(database),
+        opened(database),
         kafka,
         load(TopicSettings, values).topics,
         Vault(database.encryption_keys),

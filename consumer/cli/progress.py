@@ -1,9 +1,9 @@
-"""The display of a command that waits or works: the wait's cause, a progress bar; and how a signal ends it."""
+"""The display of a command that waits or works: the wait's cause, a progress bar; and its end, by a signal too."""
 
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from threading import Timer
 from types import FrameType
@@ -15,16 +15,24 @@ T = TypeVar("T")
 
 PATIENCE = 1.0  # seconds of waiting before it is reported
 _quiet = ContextVar("quiet", default=False)
+_ends: ContextVar[ExitStack] = ContextVar("ends")
 
 
 @contextmanager
-def quietly(*, quiet: bool) -> Iterator[None]:
-    """Within the context, report no waiting if `quiet`, because a program reads the command's output."""
-    before = _quiet.set(quiet)
-    try:
-        yield
-    finally:
-        _quiet.reset(before)
+def running(*, quiet: bool) -> Iterator[None]:
+    """The run of a command. If `quiet`, it reports no waiting, because a program reads its output."""
+    with ExitStack() as ends:
+        before, outer = _quiet.set(quiet), _ends.set(ends)
+        try:
+            yield
+        finally:
+            _quiet.reset(before)
+            _ends.reset(outer)
+
+
+def at_end(action: Callable[[], object]) -> None:
+    """Call `action` when the command ends, whatever ends it."""
+    _ends.get().callback(action)
 
 
 class Waiting:

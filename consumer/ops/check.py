@@ -200,7 +200,13 @@ def _database(values: Mapping[str, str], log: _Log | None = None) -> Iterator[Fi
     except SettingsError as error:  # settings that are valid one by one, but not together
         yield Finding("database", False, str(error))
         return
+    try:
+        yield from _of_database(engine, Vault(settings.encryption_keys), values, log)
+    finally:
+        engine.dispose()
 
+
+def _of_database(engine: Engine, vault: Vault, values: Mapping[str, str], log: _Log | None) -> Iterator[Finding]:
     def reachable() -> str:
         ping(engine)
         return f"reachable at {place_of(engine)}"
@@ -212,7 +218,6 @@ def _database(values: Mapping[str, str], log: _Log | None = None) -> Iterator[Fi
         yield Finding("character set", False, lacks)
     yield (tables := _look("tables", lambda: _tables(engine)))
     if tables.ok:
-        vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, values))
         yield _look("receivers", lambda: _receivers(engine))
         yield _look("backlogs", lambda: _backlogs(engine, datetime.now(UTC), log))

@@ -17,6 +17,7 @@ _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
 _HANDSHAKE, _CERTIFICATE = 22, 11  # types of a record and of a message (RFC 8446, B)
 _NO_COMPRESSED_CERTIFICATES = 1 << 33  # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, since OpenSSL 3.2
+_END_WITHOUT_NOTIFY = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 1.1.1 has no such option
 _SESSION_AGE = 86_400.0  # seconds after a full handshake, which alone verifies the certificate
 PIECE = 16_384  # bytes of a read: the data of a whole TLS record
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)  # the operation would block
@@ -135,7 +136,7 @@ class TlsStream:
         try:
             data = self._tls.read(size)
         except ssl.SSLEOFError:
-            return b""  # most servers close the connection without a close_notify
+            return b""  # an end without a close_notify, to OpenSSL 1.1.1
         self._empty -= _WORTH * len(data)
         return data
 
@@ -200,6 +201,7 @@ class Tls:
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(_HTTP1)
         context.options |= _NO_COMPRESSED_CERTIFICATES  # these cannot be looked at
+        context.options |= _END_WITHOUT_NOTIFY  # most servers end so; as an error, it would end the session as well
         context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
         if identity is None or identity.authorities is None:
             _trust_file(context, ca_file())
@@ -258,7 +260,7 @@ class Tls:
         else:
             try:
                 ends = (tls.getpeercert() or {}).get("notAfter")
-            except ValueError:  # after an end without close_notify, OpenSSL shows no certificate
+            except ValueError:  # after an error, OpenSSL shows no certificate
                 return
             if not isinstance(ends, str):
                 return
@@ -350,7 +352,7 @@ def reason_of(error: Exception) -> str:
             return f"the certificate is refused: {error.__context__.args[0]}"
         hint = _OWN_AUTHORITY if error.verify_code in _UNKNOWN_ISSUER else ""
         return f"the certificate is refused: {error.verify_message}{hint}"
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "the other end closed the connection"
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,7 @@ def test_migrate_leaves_newer_tables_as_they_are(called: Command, tmp_path: Path
     passed = called("migrate", "--revision", "0001", **database)
     assert (passed.returncode, passed.stdout) == (2, "")
     assert ", and are not taken back" in passed.stderr
-    with sqlite3.connect(tmp_path / "x.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
         connection.execute("UPDATE webhook_alembic_version SET version_num = '0099'")
     newer = called("migrate", **database)
     said = "the tables are at 0099, of a later release, with which this one works; nothing was changed\n"

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.cli import progress
-from consumer.cli.progress import Waiting, quietly
+from consumer.cli.progress import Waiting, running
 from tests.databases import url_of
 from tests.processes import Command
 
@@ -66,7 +66,7 @@ def test_nothing_is_reported_with_json_or_after_an_error(
     with pytest.raises(ValueError, match="at once"), Waiting("the tide"):
         raise ValueError("at once")
     for quiet, said in ((True, ""), (False, "waiting for the tide\n")):
-        with quietly(quiet=quiet), Waiting("the tide"):
+        with running(quiet=quiet), Waiting("the tide"):
             pass_by()
         assert capsys.readouterr().err == said
 

@@ -75,7 +75,7 @@ def test_sql_runs(filled: Engine, block: Block) -> None:
     if "enabled = 0" in block.text and block.text.startswith("SELECT"):
         upkeep.disable(filled, "webhooks", 1, "the receiver answered 410 Gone")
     with filled.connect() as connection:
-        result = connection.execute(statement, {name: BINDS[name] for name in statement._bindparams})
+        result = connection.execute(statement.bindparams(**{name: BINDS[name] for name in statement._bindparams}))
         assert result.all() if result.returns_rows else result.rowcount > 0
         connection.rollback()
 

@@ -121,7 +121,7 @@ def expire(engine: Engine, subscription: int, at: float | None, partition: int =
 def run(engine: Engine, sql: str, **binds: object) -> None:
     """Runs plain SQL that changes rows, as an administrator would at a prompt."""
     with engine.begin() as connection:
-        connection.execute(text(sql), binds)
+        connection.execute(text(sql).bindparams(**binds))
 
 
 class LostAnswer(Exception):

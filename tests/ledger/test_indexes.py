@@ -32,13 +32,15 @@ def full(sqlite_engine: Engine) -> Engine:
     return engine
 
 
-def used(engine: Engine, work: Callable[[], object], table: str = "webhook_deliveries") -> list[str]:
-    """The plans of the statements on deliveries, or another table: none reads the whole table or sorts."""
+def used(
+    engine: Engine, work: Callable[[], object], table: str = "webhook_deliveries", *, sorts: bool = False
+) -> list[str]:
+    """The plans of the statements on deliveries, or another table: none reads it whole or, unless it `sorts`, sorts."""
     found = [(sql, plan) for sql, plan in plans(engine, work) if table in sql]
     assert found
     for sql, plan in found:
         assert f"SCAN {table}" not in plan, (sql, plan)
-        assert "FOR ORDER BY" not in plan, (sql, plan)
+        assert sorts or "FOR ORDER BY" not in plan, (sql, plan)
     return [plan for _, plan in found]
 
 
@@ -113,17 +115,17 @@ def test_assignment_and_upkeep(full: Engine, work: Callable[[Engine], object], i
 
 
 @pytest.mark.parametrize(
-    ("work", "columns"),
+    ("work", "columns", "sorts"),
     [
-        (lambda engine: cursors.of_partition(engine, GROUP, ("t", 0)), "topic=? AND partition_no=?"),
-        (lambda engine: cursors.of_due_keys(engine, GROUP, [("t", 0, 1), ("t", 1, 1)]), "topic=?"),
-        (lambda engine: cursors.prune(engine, GROUP, ("t", 0), 50), "topic=? AND partition_no=?"),
+        (lambda engine: cursors.of_partition(engine, GROUP, ("t", 0)), "topic=? AND partition_no=?", False),
+        (lambda engine: cursors.of_due_keys(engine, GROUP, [("t", 0, 1), ("t", 1, 1)]), "topic=?", True),
+        (lambda engine: cursors.prune(engine, GROUP, ("t", 0), 50), "topic=? AND partition_no=?", False),
     ],
 )
-def test_cursors(full: Engine, work: Callable[[Engine], object], columns: str) -> None:
-    """The cursors of a partition, and of due keys in a topic, are found by their unique key."""
-    for plan in used(full, lambda: work(full), "webhook_cursors"):
-        assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns})" in plan, plan
+def test_cursors(full: Engine, work: Callable[[Engine], object], columns: str, *, sorts: bool) -> None:
+    """The cursors of a partition, and of due keys, are found by their unique key. Newer SQLites sort the latter few."""
+    for plan in used(full, lambda: work(full), "webhook_cursors", sorts=sorts):
+        assert f"sqlite_autoindex_webhook_cursors_1 (group_id=? AND {columns}" in plan, plan
 
 
 def test_stored_deliveries_of_cursors(full: Engine) -> None:

@@ -83,7 +83,7 @@ def add(engine: Engine, event_type: str = "orders.*", **options: Any) -> int:
     number = repository.add(engine, URL, event_type, **options)
     with engine.begin() as connection:
         at = text("UPDATE webhook_subscriptions SET created_at = :at WHERE id = :id")
-        connection.execute(at, {"at": REGISTERED, "id": number})
+        connection.execute(at.bindparams(at=REGISTERED, id=number))
     return number
 
 
