@@ -32,6 +32,7 @@ from tests.waiting import eventually
 KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
 SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4; that of 2.8 to 4.0 is as good with it
 ZOOKEEPER = KAFKA_VERSION < "3"  # KRaft is a preview in 2.8, without transactions and without new partitions of a topic
+HAS_KIP_848 = KAFKA_VERSION >= "4"
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 CACHE = cache_dir("kafka-test-broker", "KAFKA_TEST_CACHE")
 JVM_FLAGS = (
