@@ -113,7 +113,7 @@ class KafkaBroker:
         """Start all nodes and wait until they serve. If a port was taken meanwhile, tries others."""
         for attempt in range(3):
             if ZOOKEEPER:
-                arguments = (str(self._ports[0][1]), str(self._dir / "zookeeper"), "500")  # milliseconds of its tick
+                arguments = (str(self._ports[0][1]), str(self._dir / "zookeeper"), "1000")  # milliseconds of its tick
                 self._zookeeper = self._run(
                     "zookeeper.log", "org.apache.zookeeper.server.ZooKeeperServerMain", *arguments
                 )
@@ -153,9 +153,9 @@ class KafkaBroker:
         """Start stopped nodes again, on the same ports and data. Running ones are stopped first."""
         for each in [node] if node else list(self._processes):
             self.stop(each)
-            if ZOOKEEPER:  # until its session ends it counts as alive, and a second one with its id exits
-                at = f"127.0.0.1:{self._ports[0][1]}"
-                end = ("-server", at, "delete", f"/brokers/ids/{each}")
+            # Until its session ends a killed broker counts as alive, and a second one with its id exits.
+            for path in (f"/brokers/ids/{each}", "/controller") if ZOOKEEPER else ():
+                end = ("-server", f"127.0.0.1:{self._ports[0][1]}", "delete", path)
                 self._run("zookeeper.log", "org.apache.zookeeper.ZooKeeperMain", *end).wait(60)
             self._spawn(each)
         if wait:
@@ -241,7 +241,8 @@ class KafkaBroker:
             "broker.id": node,
             "zookeeper.connect": f"127.0.0.1:{self._ports[0][1]}",
             "zookeeper.connection.timeout.ms": 60_000,
-            "zookeeper.session.timeout.ms": 3000,
+            # One broker is frozen by tests for some seconds; of several a dead one should be noticed quickly.
+            "zookeeper.session.timeout.ms": 6000 if self.nodes > 1 else 18_000,
             "controlled.shutdown.retry.backoff.ms": 100,
             "listeners": f"PLAINTEXT://127.0.0.1:{port}",
         }

@@ -60,7 +60,7 @@ def mark(item: pytest.Item) -> None:
     for marker in dict.fromkeys(markers):
         item.add_marker(marker)
     protocols = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    if not HAS_KIP_848 and "kafka" in markers and ("KIP-848" in place or "consumer" in protocols):
+    if not HAS_KIP_848 and item.get_closest_marker("kafka") and ("KIP-848" in place or "consumer" in protocols):
         item.add_marker(pytest.mark.skip("Kafka has KIP-848 from 4.0 on"))
 
 
