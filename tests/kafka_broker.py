@@ -242,7 +242,7 @@ class KafkaBroker:
             "zookeeper.connect": f"127.0.0.1:{self._ports[0][1]}",
             "zookeeper.connection.timeout.ms": 60_000,
             # One broker is frozen by tests for some seconds; of several a dead one should be noticed quickly.
-            "zookeeper.session.timeout.ms": 6000 if self.nodes > 1 else 18_000,
+            "zookeeper.session.timeout.ms": 3000 if self.nodes > 1 else 18_000,
             "controlled.shutdown.retry.backoff.ms": 100,
             "listeners": f"PLAINTEXT://127.0.0.1:{port}",
         }
