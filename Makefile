@@ -9,11 +9,14 @@ PIP_OF = $(1)/python -m pip --disable-pip-version-check --quiet
 PIP := $(call PIP_OF,$(BIN))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
+# The newest patch of each line that docs/kafka-versions.md has.
+KAFKA_VERSIONS ?= 2.8.2 3.9.2 4.0.2 4.4.0
+
 RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots image compose-check run kube requirements site release-check clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled wheels chaos fuzz membership lint format audit sbom sql bench compare screenshots image compose-check run kube kafka-versions requirements site release-check clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +70,18 @@ membership: $(VENV)/development ## workers that join, leave, die and change thei
 
 kube: $(VENV)/development ## the chart on a real API server: installed, upgraded, rolled back (Go; the first time it is built, in some minutes)
 	HELM_TEST_REQUIRED=1 KUBE_TEST_REQUIRED=1 $(BIN)/python -m pytest --verbose -m chaos tests/deploy $(PYTEST)
+
+kafka-versions: $(VENV)/development ## the whole path and rebalances on each of KAFKA_VERSIONS, with the group protocols that it has (java 17 and maven)
+	@status=0; \
+	for version in $(KAFKA_VERSIONS); do \
+		echo "Kafka $$version"; \
+		KAFKA_TEST_VERSION=$$version KAFKA_TEST_REQUIRED=1 MEMBERSHIP_ROUNDS=1 $(RUN_TESTS) -m 'kafka and not oracle' \
+			-k 'not several_rounds or ((leave or killed) and (sticky or consumer))' tests/kafka tests/membership \
+			$(patsubst %,tests/end_to_end/test_%.py,calm_delivery several_workers faults) \
+			$(patsubst %,tests/intake/test_%.py,membership topic_made_anew topics truncation) \
+			tests/ops/test_check.py tests/ops/test_lag.py $(PYTEST) || status=1; \
+	done; \
+	exit $$status
 
 lint: $(VENV)/development ## style, types, and which package may import which
 	$(BIN)/ruff check .

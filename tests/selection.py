@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.kafka_broker import HAS_KIP_848
+
 TESTS = Path(__file__).parent
 
 # Beginnings of node ids, from `tests/` on.
@@ -58,6 +60,9 @@ def mark(item: pytest.Item) -> None:
     markers += [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
     for marker in dict.fromkeys(markers):
         item.add_marker(marker)
+    protocols = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    if not HAS_KIP_848 and item.get_closest_marker("kafka") and ("KIP-848" in place or "consumer" in protocols):
+        item.add_marker(pytest.mark.skip("Kafka has KIP-848 from 4.0 on"))
 
 
 class LeftOut:

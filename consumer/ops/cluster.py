@@ -120,9 +120,9 @@ def without(operation: AclOperation, topics: Collection[str], admin: AdminClient
 
 def knows_kip_848(config: Mapping[str, str]) -> bool:
     """Whether brokers with this configuration know KAFKA_GROUP_PROTOCOL=consumer. True if it may not be read."""
-    # The first is `classic` before Kafka 4.0, and both are missing before 3.7.
-    protocols = config.get("group.coordinator.rebalance.protocols")
-    return not config or ("group.consumer.heartbeat.interval.ms" in config and "consumer" in (protocols or "consumer"))
+    # Kafka 4.0 has removed this. From 3.7 on brokers may have a preview, which librdkafka does not speak.
+    older = "inter.broker.protocol.version" in config
+    return not older and "consumer" in config.get("group.coordinator.rebalance.protocols", "consumer")
 
 
 def broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str, str]:

@@ -33,7 +33,9 @@ class CommitLog:
 
     def __init__(self, servers: str, group: str, topic: str) -> None:
         self._wanted = group, topic
-        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
+        # With ZooKeeper a broker that starts again knows no topic for a moment; the client asks again after this.
+        refresh = {"topic.metadata.refresh.interval.ms": 1000}
+        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **refresh, **QUIET})
         partitions = self._partitions()
         # As a number, not as OFFSET_END: a broker that is killed before the first fetch would move the end.
         ends = [self._consumer.get_watermark_offsets(TopicPartition(TOPIC, each), 20)[1] for each in partitions]

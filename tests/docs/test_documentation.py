@@ -269,6 +269,7 @@ def test_functions_of_the_diagram_exist() -> None:
 def test_settings_exist() -> None:
     """Each variable in the text is a setting, a property of librdkafka, or a variable of the tests."""
     others = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "KAFKA_TEST_REQUIRED", "KAFKA_TEST_BOOTSTRAP_SERVERS", "KAFKA_A_B"}
+    others |= {"KAFKA_VERSIONS"}
     refused = {"KAFKA_ENABLE_AUTO_COMMIT", "KAFKA_ISOLATION_LEVEL", "KAFKA_ACKS"}
     named = {
         name
@@ -281,6 +282,7 @@ def test_settings_exist() -> None:
     properties = {name.removeprefix("KAFKA_").lower().replace("_", "."): "1" for name in named}
     values = {"group.protocol": "consumer", "auto.offset.reset": "latest", "security.protocol": "ssl"}
     values |= {"sasl.oauthbearer.method": "oidc", "session.timeout.ms": "60000"}
+    values |= {"message.max.bytes": "1000000", "compression.type": "gzip", "socket.keepalive.enable": "true"}
     assert known_properties({name: values.get(name, value) for name, value in properties.items()})[1] == []
     for name in refused:
         with pytest.raises(SettingsError, match=name):

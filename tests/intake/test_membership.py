@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
-from tests.kafka_broker import KafkaBroker
+from tests.kafka_broker import HAS_KIP_848, KafkaBroker
 from tests.kafka_kit import Kafka, Member, reading, unique, until
 
 Join = Callable[..., Member]
@@ -52,6 +52,16 @@ def test_a_member_without_partitions_is_ready(real_kafka: Kafka, join: Join, pro
     assert second.source.fault is not None
     until(lambda: second.source.fault is None, first, second)
     assert len(first.source.partitions) + len(second.source.partitions) == 1
+
+
+@pytest.mark.skipif(HAS_KIP_848, reason="on an older Kafka alone: KAFKA_TEST_VERSION, or make kafka-versions")
+def test_an_older_kafka_does_not_accept_a_member_with_kip_848(real_kafka: Kafka, join: Join) -> None:
+    """The fault says what to set. A member of the classic protocol joins that group."""
+    topic, settings = real_kafka.topic(), real_kafka.settings(group_protocol="consumer")
+    member = join(settings, [topic])
+    until(lambda: "set KAFKA_GROUP_PROTOCOL=classic" in str(member.source.fault), member)
+    other = join(real_kafka.settings(group=settings.group_id), [topic])
+    until(lambda: other.source.partitions and other.source.fault is None, other)
 
 
 def test_a_missing_topic_is_a_fault_until_it_exists(real_kafka: Kafka, join: Join) -> None:

@@ -61,6 +61,7 @@ def killed(fleet: Fleet, protocol: str) -> None:
     settings = group_settings(protocol)
     fleet.start_all("first", "second", **settings)
     with fleet.flow():
+        _settled(fleet)  # else the other may own nothing yet, and the pause would be that of the dead one's session
         for _ in range(fleet.rounds):
             fleet.delivered()
             fleet.kill("second")

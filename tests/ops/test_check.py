@@ -19,6 +19,7 @@ from consumer.ops.cluster import knows_kip_848
 from consumer.subscriptions import repository
 from models import CursorReason, Subscription, SubscriptionSecret
 from tests.databases import database, url_of
+from tests.kafka_broker import HAS_KIP_848
 from tests.kafka_kit import QUIET, Kafka, unique
 from tests.ledger.rows_kit import expire
 
@@ -100,15 +101,25 @@ def test_records_are_counted_from_the_committed_offsets(
     ("config", "expected"),
     [
         ({}, True),  # it may not be read
-        ({"group.min.session.timeout.ms": "6000"}, False),
-        ({"group.coordinator.rebalance.protocols": "classic", "group.consumer.heartbeat.interval.ms": "1"}, False),
-        ({"group.coordinator.rebalance.protocols": "consumer", "group.consumer.heartbeat.interval.ms": "1"}, True),
-        ({"group.consumer.heartbeat.interval.ms": "1"}, True),  # if a later Kafka has no such choice
+        ({"inter.broker.protocol.version": "2.8-IV1"}, False),
+        # A preview, which librdkafka does not speak.
+        ({"inter.broker.protocol.version": "3.9", "group.coordinator.rebalance.protocols": "classic,consumer"}, False),
+        ({"group.coordinator.rebalance.protocols": "classic"}, False),
+        ({"group.coordinator.rebalance.protocols": "classic,consumer"}, True),
+        ({"group.min.session.timeout.ms": "6000"}, True),  # if a later Kafka has no such choice
     ],
 )
 def test_brokers_without_kip_848_are_found(config: dict[str, str], expected: bool) -> None:  # noqa: FBT001 (a table)
     """A worker would wait for ever there."""
     assert knows_kip_848(config) is expected
+
+
+def test_a_real_broker_is_told_whether_it_has_kip_848(real_kafka: Kafka) -> None:
+    """By its configuration, in each version that `make kafka-versions` tries."""
+    settings = of_kafka(real_kafka, "any", KAFKA_GROUP_PROTOCOL="consumer")
+    said = [each.text for each in check_all(settings) if each.part == "kafka" and not each.ok]
+    advice = "set KAFKA_GROUP_PROTOCOL=classic: the other protocol needs Kafka 4.0 or newer"
+    assert said == ([] if HAS_KIP_848 else [f"no worker can join the group: {advice}"])
 
 
 def test_a_failure_hides_no_other() -> None:

@@ -48,6 +48,15 @@ def test_no_workflow_has_a_secret() -> None:
         assert "secrets." not in path.read_text(), path
 
 
+def test_each_supported_kafka_is_tried_nightly() -> None:
+    """The job's matrix, the Makefile and the support table name the same versions."""
+    (versions,) = re.findall(r"^KAFKA_VERSIONS \?= (.+)$", MAKEFILE, re.MULTILINE)
+    nightly = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())
+    assert nightly["jobs"]["kafka"]["strategy"]["matrix"]["version"] == versions.split()
+    table = (ROOT / "docs/kafka-versions.md").read_text()
+    assert re.findall(r"^\| (\d+\.\d+\.\d+) \|", table, re.MULTILINE) == versions.split()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_targets_of_make_exist(path: Path) -> None:
     """Workflows run what the Makefile has."""
