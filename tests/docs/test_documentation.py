@@ -303,8 +303,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
                 words = words[1:]
             if words[:3] == ["docker", "compose", "exec"]:
                 assert words[3] in compose["services"], line
-                assert words[4:7] == ["python", "-m", "consumer"], line
-                words = ["kafka-webhooks", *words[7:]]
+                words = words[4:]
             if words[:1] == ["kafka-webhooks"]:
                 yield page, words[1:]
 
