@@ -96,8 +96,8 @@ class WorkerParts:
         with a mapping. Without a `tracer`, nothing is traced. `load_schema` asks the registry, and blocks; without it,
         values are decoded as they come. `clock` gives unix seconds, `monotonic` seconds that only go forward.
         """
-        self.clock, self.monotonic = clock, monotonic
         engine, group = create_engine(database), kafka.group_id
+        self.clock, self.monotonic, self.disconnect = clock, monotonic, engine.dispose
         decrypt = Vault(database.encryption_keys).decrypt
         secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
         limit = raise_descriptor_limit()

@@ -198,8 +198,12 @@ class Worker:
         self._closing = True
         for part in self._in_turn:
             part.close()
-        for thread in parts.threads:
+        *others, last = parts.threads
+        for thread in others:
             thread.close(LEAVE_DATABASE)
+        # Else Oracle keeps the sessions until it notices. On the thread, since a database that hangs does not answer.
+        last.submit(parts.disconnect, lambda _: None)
+        last.close(LEAVE_DATABASE)
         parts.transport.close()
         parts.poller.close()
 
