@@ -24,7 +24,7 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 
 
 class RefusedError(Exception):
-    """What the API server says against an object: an error or a warning."""
+    """The API server refuses an object or warns of it; the text has its words."""
 
 
 class Cluster:

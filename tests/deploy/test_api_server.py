@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(4_000)  # the first run builds the server
 
 
 def git(*words: str) -> bytes:
-    """What git prints; nothing if it fails or if there is none."""
+    """The output of git; empty if it fails or if there is none."""
     if not shutil.which("git"):
         return b""
     return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, check=False).stdout  # noqa: S607 (any git)

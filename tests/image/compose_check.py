@@ -125,7 +125,7 @@ def _needs(service: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _tries(services: Services) -> Iterator[str]:
-    """What a user does next. Each yields what it saw."""
+    """Takes the steps that a user takes next, and yields a report of each."""
     worker, receiver = services.containers("consumer")[0], services.containers("receiver")[0]
     topics = AdminClient({"bootstrap.servers": "127.0.0.1:9094"}).list_topics(timeout=20).topics
     partitions = {name: len(topic.partitions) for name, topic in topics.items() if not name.startswith("__")}

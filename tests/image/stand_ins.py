@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kafka_broker import CLUSTER_ID, KAFKA_VERSION, provision
+from tests.kafka_broker import CLUSTER_ID, JVM_FLAGS, KAFKA_VERSION, provision
 from tests.oracle_emulator import java
 from tests.processes import ROOT
 from tests.provided import find_java
@@ -41,7 +41,7 @@ COMMANDS = {"apache/kafka": "/usr/local/bin/kafka", "gvenzl/oracle-free": "/usr/
 
 
 def root_of(image: str, folder: Path) -> tuple[list[str], list[str]]:
-    """What stands in for an image, as options of podman, and its command. `folder`: empty, on another file system."""
+    """The stand-in for an image, as options of podman, and its command. `folder`: empty, on another file system."""
     if (command := COMMANDS.get(image.partition(":")[0])) is None:
         raise ValueError(f"nothing stands in for the image {image}: add it to tests/image/stand_ins.py")
     below = {name: folder / name for name in ("upper", "work", "root")}
@@ -50,7 +50,7 @@ def root_of(image: str, folder: Path) -> tuple[list[str], list[str]]:
     layers = f"lowerdir=/,upperdir={below['upper']},workdir={below['work']}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(below["root"])], check=True)  # noqa: S607 (the user's)
     jars = f"{provision()}/*:{java.provision(f'org.apache.kafka:kafka-tools:{KAFKA_VERSION}')}"
-    started = f"{find_java()} -Xms64m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp {shlex.quote(jars)}"
+    started = shlex.join([find_java(), *JVM_FLAGS, "-cp", jars])
     java.provision(java.H2)
     scripts = {
         "/usr/local/bin/kafka": KAFKA.replace("JAVA", started),
