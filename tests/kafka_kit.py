@@ -119,12 +119,8 @@ class Kafka:
         return found
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str | None]:
-        """The group's committed offset and metadata."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": group, **QUIET})
-        try:
-            (answer,) = consumer.committed([TopicPartition(topic, partition)], 10)
-        finally:
-            consumer.close()
+        """The group's committed offset and metadata, as soon as its coordinator tells them."""
+        answer = _committed(self.servers, group, TopicPartition(topic, partition))
         return answer.offset, answer.metadata
 
 
@@ -177,19 +173,28 @@ class Member:
 
 
 def warm_up(servers: str) -> None:
-    """Create `__consumer_offsets`: the first group of a new broker would wait 3 s for it.
+    """Create `__consumer_offsets`: the first group of a new broker would wait 3 s for it."""
+    _committed(servers, "warm-up", TopicPartition("warm-up", 0))
+
+
+def _committed(servers: str, group: str, partition: TopicPartition) -> TopicPartition:
+    """A group's commit. Its coordinator may be created just now, or be found anew after a broker was frozen.
 
     Not AdminClient.list_consumer_group_offsets, which crashes (segmentation fault) while the coordinator loads.
     """
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", **QUIET})
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": group, **QUIET})
+    found: list[TopicPartition] = []
 
-    def has_a_coordinator() -> bool:
-        with suppress(KafkaException):  # it is being created
-            return bool(consumer.committed([TopicPartition("warm-up", 0)], 20))
-        return False
+    def answers() -> bool:
+        with suppress(KafkaException):
+            found.extend(consumer.committed([partition], 20))
+        return bool(found)
 
-    eventually(has_a_coordinator)
-    consumer.close()
+    try:
+        eventually(answers)
+    finally:
+        consumer.close()
+    return found[0]
 
 
 def read_all(servers: str, topic: str, partition: int = 0) -> list[Message]:
