@@ -60,6 +60,11 @@ def is_running(name: str) -> bool:
     return podman("inspect", "--format", "{{.State.Running}}", name).stdout.strip() == "true"
 
 
+def has_succeeded(name: str) -> bool:
+    """Whether the container has ended with 0. One that failed may be started again."""
+    return not is_running(name) and exit_code(name) == 0
+
+
 def exit_code(name: str) -> int:
     """The exit status of a container that has ended."""
     return int(podman("inspect", "--format", "{{.State.ExitCode}}", name).stdout)
