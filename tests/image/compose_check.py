@@ -5,6 +5,7 @@ Oracle the emulated one, in place of their images. Our containers have less than
 that is read-only, and none of root's capabilities. Docker's own part is not shown: its name server, volumes, builder.
 """
 
+import os
 import re
 import sys
 import time
@@ -22,7 +23,8 @@ from tests.image.containers import ContainerError, podman
 from tests.processes import ROOT
 from tests.waiting import eventually
 
-NETWORK = "kafka-webhooks-check"
+PREFIX = "kafka-webhooks-check"
+NETWORK = f"{PREFIX}-{os.getpid()}"  # podman may never free the addresses of a network whose containers were killed
 SUBNET = "172.29.77"  # of the networks that WEBHOOK_ALLOW_NETWORKS names
 OURS = "kafka-webhooks:local"
 HARDENED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges")
@@ -44,7 +46,7 @@ class Services:
     def containers(self, name: str) -> list[str]:
         """The containers of a service, by name."""
         replicas = self.by_name[name].get("deploy", {}).get("replicas", 1)
-        return [f"{NETWORK}-{name}-{number}" for number in range(1, replicas + 1)]
+        return [f"{PREFIX}-{name}-{number}" for number in range(1, replicas + 1)]
 
     def say(self, text: str) -> None:
         """Prints a line with the seconds since the start."""
@@ -161,7 +163,7 @@ def _removed(services: Services) -> Iterator[None]:
 
     def remove() -> None:
         podman("rm", "--force", "--ignore", "--time", "0", *everything)
-        podman("network", "rm", "--force", NETWORK)
+        containers.remove_networks(PREFIX, f"{SUBNET}.1")
 
     remove()
     try:
@@ -177,7 +179,7 @@ def main() -> None:
     containers.mount_memory(folder)
     services = Services((ROOT / "docker-compose.yml").read_text(), folder)
     with _removed(services):
-        podman("network", "create", "--subnet", f"{SUBNET}.0/24", NETWORK)
+        podman("network", "create", "--disable-dns", "--subnet", f"{SUBNET}.0/24", NETWORK)
         services.up()
         for seen in _tries(services):
             services.say(seen)

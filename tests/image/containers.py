@@ -36,6 +36,16 @@ def podman(*words: str, check: bool = True) -> "subprocess.CompletedProcess[str]
     return done
 
 
+def remove_networks(prefix: str, gateway: str) -> None:
+    """Removes networks, and the bridge with this address that stays where podman itself was killed."""
+    for name in podman("network", "ls", "--quiet", "--filter", f"name={prefix}").stdout.split():
+        podman("network", "rm", "--force", name)
+    addresses = subprocess.run(["ip", "-4", "-oneline", "address"], capture_output=True, text=True, check=True).stdout  # noqa: S607 (the user's)
+    for line in addresses.splitlines():
+        if f" {gateway}/" in line:
+            subprocess.run(["ip", "link", "delete", line.split()[1]], check=True)  # noqa: S607 (named above)
+
+
 def run(name: str, image: Sequence[str], command: Sequence[str], *options: str) -> None:
     """Starts a container in the background. `image`: an image, or --rootfs and a directory."""
     # By default podman raises both, for which root may lack the right.
