@@ -4,7 +4,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,14 +183,17 @@ def _committed(servers: str, group: str, partition: TopicPartition) -> TopicPart
     """
     consumer = Consumer({"bootstrap.servers": servers, "group.id": group, **QUIET})
     found: list[TopicPartition] = []
+    refusals: list[KafkaException] = []
 
     def answers() -> bool:
-        with suppress(KafkaException):
+        try:
             found.extend(consumer.committed([partition], 20))
+        except KafkaException as error:
+            refusals.append(error)
         return bool(found)
 
     try:
-        eventually(answers)
+        eventually(answers, otherwise=lambda: refusals[-1:])
     finally:
         consumer.close()
     return found[0]

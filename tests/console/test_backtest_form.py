@@ -110,7 +110,8 @@ def test_a_tenant_tries_options_on_its_own_events(engine: Engine, console: OPENS
     assert "15 of 15 events" in browser.post(NEW, data=form).text
     page = browser.post(NEW, data=texts(browser.get(NEW).text) | {"event_type": TYPES, "backtest": ""}).text
     assert "15 of 15 events of these types match</strong>." in page
-    assert "31" not in re.findall(r"[\w-]+", re.sub(r"<[^>]*>", " ", page.partition('id="tried"')[2]))
+    tried = page.partition('id="tried"')[2].replace(log.topics[0], "")  # a random name
+    assert "31" not in re.sub(r"<[^>]*>", "", tried)
 
 
 def test_what_is_typed_survives_an_outage(console: OPENS, log: Log) -> None:

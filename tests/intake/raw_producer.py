@@ -51,6 +51,7 @@ def write_bomb(servers: str, topic: str, values: Sequence[bytes] = (BOMB,), part
             "linger.ms": 60_000,  # one batch on a busy machine too: `flush` does not wait for it
         }
     )
+    producer.list_topics(topic, 30)  # else `flush` may send the first record before the others have their partition
     for value in values:
         producer.produce(
             topic, value, partition=partition, on_delivery=lambda _, message: offsets.append(message.offset())

@@ -171,7 +171,7 @@ VALUES = (
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=30_000, deadline=None)
 @given(st.fixed_dictionaries({"id": VALUES, "line": VALUES, "open": VALUES, "name": VALUES}), st.binary(), VALUES)
 def test_no_value_changes_anything_else(data: dict[str, object], header: bytes, rev: object) -> None:
     """Host, method, the number of segments and the names of headers stay what they are; or no request is made."""
