@@ -279,6 +279,7 @@ class WorkerParts:
             self.polling.event_of,
             selector,
             self.memory,
+            self.catalog,
             owns=self.ownership.owns,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
