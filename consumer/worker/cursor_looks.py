@@ -188,8 +188,7 @@ class CursorLooks:
 
     def looked(self, due_key: DueKey) -> Looked | None:
         """The subscription of a due key as it was looked up last. None: it may not move."""
-        found = self._moving.get(due_key[:2], {}).get(due_key)
-        return None if found is None else found[0]
+        return self._moving[due_key[:2]][due_key][0] if self.may_move(due_key) else None
 
     def probes(self, due_key: DueKey) -> bool:
         """Its cursors may move though its subscription is paused, until it is `probed`."""

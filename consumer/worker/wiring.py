@@ -222,7 +222,7 @@ class WorkerParts:
             tracer=tracer,
         )
         self.backlog = Backlog(
-            self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of, self.topics.retentions
+            self.parking, self.settling, delivery.backlog_rows, self.ownership.tracker_of, self.topics.retentions
         )
         self.topic_watch.ask_retention(self.backlog.topics)
         self.dispatch = dispatch = Dispatch(
