@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import chain, count
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.config.settings import KafkaSettings
-from consumer.events.event import TopicPartition
+from consumer.events.event import RecordId, TopicPartition
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.producer import BACK_OFF, AcknowledgedTopic, Headers, Purpose
 from consumer.loop.backoff import seconds_after
@@ -28,6 +29,7 @@ OURS = "dead-letter-"  # the prefix of the headers that a dead letter has beside
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _MOST_PENDING = 5000
+_MOST_KNOWN = 20_000  # letters that are not sent again: four times what may be pending
 _MOST_BYTES = 64 * 2**20  # of the pending records
 
 _PURPOSE = Purpose("dead-letter topic", "KAFKA_DEAD_LETTER_TOPIC", "records")
@@ -163,10 +165,33 @@ class DeadLetters(Letters):
         """SettingsError: librdkafka refuses a setting."""
         super().__init__(kafka, kafka.dead_letter_topic, _PURPOSE, OURS, clock)
         self._group = kafka.group_id
+        self._known: dict[
+            RecordId, list[Callable[[], None]] | None
+        ] = {}  # who waits for a letter too; None: it is stored
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         """Dead-letter `record`, as `write` does. Its offset moves once it is stored."""
-        self.write(record, self._describe(record, reason, detail), on_stored)
+        self._known.setdefault(record.id, [])
+        self.write(record, self._describe(record, reason, detail), partial(self._noted, record.id, on_stored))
+
+    def send_once(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> bool:
+        """The same for a cursor. False: it is not sent, since it was before; it may be stored already."""
+        waiting = self._known.get(record.id, ())
+        if waiting is None:
+            on_stored()
+        elif isinstance(waiting, list):
+            waiting.append(on_stored)
+        else:
+            self.send(record, reason, detail, on_stored)
+        return waiting == ()
+
+    def _noted(self, record: RecordId, on_stored: Callable[[], None]) -> None:
+        waiting, self._known[record] = self._known.pop(record, None) or (), None
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(each for each, waits in self._known.items() if waits is None)]
+        on_stored()
+        for each in waiting:
+            each()
 
     def _describe(self, record: Record, reason: str, detail: str) -> Headers:
         return [

@@ -7,6 +7,7 @@ that a far cursor does not keep a near one waiting.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from math import inf
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.limits import Memory
-from consumer.errors import FatalKafkaError, RegistryUnavailable
+from consumer.errors import FatalKafkaError, RegistryUnavailable, Undecodable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.record import AssignedPartition, Record
@@ -33,6 +34,7 @@ from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.meeting import Meeting
+from consumer.worker.polling import Polling
 from consumer.worker.reading_pass import Looked, Pass
 from consumer.worker.replaying import Replays
 from consumer.worker.saver import Saver
@@ -74,7 +76,7 @@ class CatchUp(Part):
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
         client: CursorClient,
-        read_event: Callable[[Record], Event | None],
+        polling: Polling,
         selector: Selector,
         memory: Memory,
         catalog: Catalog,
@@ -88,7 +90,7 @@ class CatchUp(Part):
         finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
-        """`look` and `job` as for CursorLooks, `read_event` as `Polling.event_of`.
+        """`look` and `job` as for CursorLooks; `polling` reads events from records.
 
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
@@ -101,7 +103,7 @@ class CatchUp(Part):
         self._replays = replaying
         self.looks = CursorLooks(backlog, look, job, replaying, live_at, self._disabled, self._changed)
         self._client = client
-        self._read_event = read_event
+        self._polling = polling
         self._selector = selector
         self._memory = memory
         self._catalog = catalog
@@ -333,7 +335,13 @@ class CatchUp(Part):
         record, read_at = each.pending[0]
         if live is None or record.offset >= live:
             return False
-        event, matched = self._read_event(record), tuple[Endpoint, ...]()
+        matched: tuple[Endpoint, ...] = ()
+        try:
+            event = self._polling.event_of(record)
+        except Undecodable as error:
+            if not self._bury(each, record, error):
+                return False
+            event = None
         if event is not None and not each.is_judged(record.offset):
             key = event.type, event.tenant
             if (answer := self._catalog.match(key, read_at)) is None:
@@ -342,6 +350,18 @@ class CatchUp(Part):
                 return False
             matched = answer
         each.look(event, matched)
+        return True
+
+    def _bury(self, each: Pass, record: Record, error: Undecodable) -> bool:
+        """Send a record that cannot be decoded to the dead-letter topic. False: it waits.
+
+        Cursors that the live stream has left it to settle it once the letter is stored. A replay passes it by.
+        """
+        owing = [cursor for cursor in each.members if cursor.covers(record.offset) and cursor.owes(record.offset)]
+        if owing and not self._polling.may_bury:
+            return False
+        if taken := [cursor for cursor in owing if cursor.take(record.offset, record.timestamp)]:
+            self._polling.bury(record, error, partial(self._feeder.settle, taken, record.offset))
         return True
 
     def _give(self, each: Pass, now: float) -> bool:

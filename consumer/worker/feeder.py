@@ -1,7 +1,7 @@
 """Feeds lanes with the events that cursors read, within bounds on what a crash would repeat."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import inf
 
 from consumer.delivery.backlog import Backlog
@@ -147,6 +147,12 @@ class Feeder:
         else:
             self._lanes.enqueue(Delivery(event, lane, record, key), now)
         return True
+
+    def settle(self, cursors: Iterable[Cursor], offset: int) -> None:
+        """The record at this offset, which these have taken, is stored as a dead letter."""
+        for cursor in cursors:
+            cursor.settle(offset)
+            self.dirty[cursor] = None
 
     @property
     def may_take(self) -> bool:

@@ -26,7 +26,6 @@ from consumer.telemetry.tracer import Attributes, Tracer
 log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
-SKIPPED = "a cursor skips a record that cannot be decoded"
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
 
 
@@ -125,9 +124,10 @@ class Polling(Part):
             self._take_in(records)
 
     def event_of(self, record: Record) -> Event | None:
-        """The event of a record that a cursor reads. None: it was skipped or dead-lettered when it was first read.
+        """The event of a record that a cursor reads; None: it is a tombstone.
 
-        RegistryUnavailable: its schema is not known yet; the registry is asked.
+        RegistryUnavailable: its schema is not known yet; the registry is asked. Undecodable: it was dead-lettered when
+        it was first read, or mappings, schemas or KAFKA_TENANT have changed since.
         """
         if self._translation is not None and not self._translation.knows(record):
             raise RegistryUnavailable("the schema is not known yet")
@@ -135,10 +135,16 @@ class Polling(Part):
             return decoded(self._event_of, record)
         except Tombstone:
             return None
-        except Undecodable as error:
-            # It was dead-lettered then, unless mappings, schemas or KAFKA_TENANT have changed since.
-            self._log.write(logging.WARNING, SKIPPED, record, error.reason, error=str(error))
-            return None
+
+    @property
+    def may_bury(self) -> bool:
+        """There is room for another dead letter."""
+        return not self._dead_letters.full
+
+    def bury(self, record: Record, error: Undecodable, on_stored: Callable[[], None]) -> None:
+        """Send a record that a cursor cannot decode to the dead-letter topic, unless it is there already."""
+        if self._dead_letters.send_once(record, error.reason, str(error), on_stored):
+            self._note_buried(record, error)
 
     def _event_of(self, record: Record) -> Event:
         read = record if self._translation is None else self._translation.json_of(record)
@@ -205,14 +211,17 @@ class Polling(Part):
         return min(self._inbox.room, self._memory.room)
 
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
-        self._metrics.events["dead_lettered"] += 1
-        self._log.write(logging.WARNING, "undecodable", record, error.reason, reason=error.reason, error=str(error))
+        self._note_buried(record, error)
         settle = self._hold(record.partition, record.size)
         if self._tracer is not None:
             about = {"messaging.message.body.size": len(record.value or b"")}
             parent = traceparent_of(record)
             _, settle = self._traced(self._tracer, record, parent, about, settle, arrived, error.reason)
         self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
+
+    def _note_buried(self, record: Record, error: Undecodable) -> None:
+        self._metrics.events["dead_lettered"] += 1
+        self._log.write(logging.WARNING, "undecodable", record, error.reason, reason=error.reason, error=str(error))
 
     def _traced(
         self,

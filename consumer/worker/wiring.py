@@ -276,7 +276,7 @@ class WorkerParts:
             CursorClient(
                 partial(beside, partial(CursorReader, kafka, monotonic), post=post, name="cursors"), monotonic
             ),
-            self.polling.event_of,
+            self.polling,
             selector,
             self.memory,
             self.catalog,

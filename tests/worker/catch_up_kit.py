@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from sqlalchemy import Engine, update
 
@@ -28,6 +29,7 @@ from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
+from consumer.worker.polling import Polling
 from consumer.worker.replaying import Replays
 from models import CursorReason, Subscription
 from tests.crypto.vaults import in_the_clear
@@ -121,7 +123,7 @@ class Rig(Desk):
             partial(look_up, engine, GROUP, find),
             ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
             CursorClient(lambda made: made(self.client_fails or self.log), self.monotonic),
-            self._event,
+            cast("Polling", SimpleNamespace(event_of=self._event)),
             selector,
             self.memory,
             Catalog(lambda keys, done: done(find_endpoints(engine, keys, DEFAULT, in_the_clear)), 1.0, self.monotonic),

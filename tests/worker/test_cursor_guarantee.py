@@ -148,3 +148,28 @@ def test_an_owner_that_was_told_late_takes_its_partition_again(engine: Engine) -
     assert [(each.first, each.next, each.end) for each in deployment.cursors()] == [(0, 0, None)]
     assert world.committed[HERE] == (1, "")
     assert not world.worker.reasons()
+
+
+def test_a_record_that_a_cursor_cannot_decode_is_dead_lettered_once(engine: Engine) -> None:
+    """Its mapping fitted when the live stream left it: the positions of all its cursors wait for the letter."""
+    deployment = Deployment(engine, URLS["a"])
+    world = deployment.world
+    world.start(0)
+    for url in URLS["a"]:
+        deployment.pause(url)
+    world.settle_down()
+    for _ in range(3):
+        deployment.write(0, "a")
+    world.settle_down()
+    world.log[HERE][1] = None, b"no JSON"
+    world.dead_letters.door_open = False
+    deployment.resume_all()
+    world.now += 6.0
+    taken(deployment)
+    assert [(each.next, each.owes(1), each.owes(2)) for each in deployment.cursors()] == [(1, True, False)] * 2
+    world.dead_letters.door_open = True
+    taken(deployment)
+    assert world.buried == {(HERE, 1)}
+    assert world.metrics.events["dead_lettered"] == 1
+    assert {deployment.offsets[identity][1] for identity, _ in world.taken} == {0, 2}
+    assert [(each.next, each.end) for each in deployment.cursors()] in ([], [(3, 3)] * 2)
