@@ -21,6 +21,7 @@ from consumer.ledger.ordering import standing
 from consumer.ledger.rows import DUE_KEY, OPEN, DueKey, OrderingKey, due_key_of_row
 from models import Mark, ParkedDelivery, Status, StoredCursor
 from models.base import BEFORE_IDS
+from models.mark import OWNER_OFFSET
 
 SEEKS = 256  # in one `scan`
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
@@ -179,7 +180,7 @@ def first_rows(group: object, topic: object, partition: object, subscription: ob
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-    """The members of `partitions` that have stored deliveries, in any state, or marks, or cursors.
+    """The members of `partitions` that have stored deliveries, in any state, or marks but their owner's, or cursors.
 
     Takes a seek for each member found, and one for each topic and table: three for a thousand partitions of a topic
     without rows.
@@ -198,6 +199,8 @@ def _numbers(
 ) -> list[int]:
     """The `wanted` partitions (sorted) that have rows."""
     lowest = select(func.min(table.partition_no)).where(table.group_id == group, table.topic == topic)
+    if table is Mark:
+        lowest = lowest.where(Mark.record_offset > OWNER_OFFSET)
     found, position = [], 0
     while position < len(wanted):
         number = connection.scalar(lowest.where(table.partition_no >= wanted[position]))

@@ -262,6 +262,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Rows whose subscription has no usable secret, but for locked ones.",
             "Postpone them, an array.",
         ),
+        "ledger.marks.own": ("A partition is assigned, which a mark counts: the number of this assignment.",),
+        "ledger.marks.is_owned": ("Before cursors are inserted: lock that count, if it is still this assignment's.",),
         "ledger.marks.recent": (
             "A worker starts: the time of the newest mark.",
             "Workers, every few seconds: the new marks for owners of partitions.",
@@ -360,7 +362,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.ordering.ahead": ("One delivery: the first open one of its ordering key, if that precedes it.",),
         "ledger.admin.of_record": ("Who got an event: the stored deliveries of its record.",),
         "ledger.marks._mark": (
-            "Mark due rows again for the partition's owner, an array.",
+            "Mark due rows again for the partition's owner, or count an assignment, an array.",
             "Insert the first mark, an array.",
         ),
         "ledger.backlogs.count": ("`adopt`: how many cursors a group has.",),
@@ -626,7 +628,8 @@ def _store(engine: Engine) -> None:
 
 
 def _follow_the_log(engine: Engine) -> None:
-    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 5, CursorReason.PAUSED)], T)
+    marks.own(engine, GROUP, ("t", 0))
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 5, CursorReason.PAUSED, assignment=1)], T)
     cursors.save(engine, [CursorMove(99, 0, 6, None, "", None)], T)
     cursors.of_partition(engine, GROUP, ("t", 0))
     cursors.of_due_keys(engine, GROUP, [("t", 0, 1)])

@@ -441,7 +441,7 @@ WHERE
 ;
 
 -- ledger.marks._mark
--- Mark due rows again for the partition's owner, an array.
+-- Mark due rows again for the partition's owner, or count an assignment, an array.
 UPDATE webhook_marks SET asked = (
   webhook_marks.asked + :asked_1
 ), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)

@@ -485,6 +485,31 @@ WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
+-- ledger.marks.own
+-- A partition is assigned, which a mark counts: the number of this assignment.
+SELECT
+  webhook_marks.asked
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :b_group_id
+  AND webhook_marks.topic = :b_topic
+  AND webhook_marks.partition_no = :b_partition_no
+  AND webhook_marks.record_offset = :b_record_offset
+  AND webhook_marks.subscription_id = :b_subscription_id
+;
+
+-- ledger.marks.is_owned
+-- Before cursors are inserted: lock that count, if it is still this assignment's.
+UPDATE webhook_marks SET asked = webhook_marks.asked
+WHERE
+  webhook_marks.group_id = :b_group_id
+  AND webhook_marks.topic = :b_topic
+  AND webhook_marks.partition_no = :b_partition_no
+  AND webhook_marks.record_offset = :b_record_offset
+  AND webhook_marks.subscription_id = :b_subscription_id
+  AND webhook_marks.asked = :b_asked
+;
+
 -- ledger.marks.recent
 -- A worker starts: the time of the newest mark.
 SELECT
@@ -732,6 +757,7 @@ FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
   AND webhook_marks.topic = :topic_1
+  AND webhook_marks.record_offset > :record_offset_1
   AND webhook_marks.partition_no >= :partition_no_1
 ;
 

@@ -622,7 +622,8 @@ INSERT INTO webhook_cursors (
   record_ts,
   topic_identity,
   created_at,
-  updated_at
+  updated_at,
+  settled_runs
 )
 SELECT
   :b_group_id AS anon_1,
@@ -637,7 +638,8 @@ SELECT
   :b_record_ts AS anon_10,
   :b_topic_identity AS anon_11,
   :b_created_at AS anon_12,
-  :b_updated_at AS anon_13
+  :b_updated_at AS anon_13,
+  :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3 AS anon_14
 FROM DUAL
 WHERE
   NOT (
@@ -705,7 +707,7 @@ ORDER BY
 UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_offset, settled_runs = (
   :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3
 ), record_ts = :b_record_ts, expires_at = :b_expires_at, version = (
-  webhook_cursors.version + :version_1
+  webhook_cursors.version + :b_assignment
 ), topic_identity = COALESCE(webhook_cursors.topic_identity, :b_topic_identity), updated_at = :b_updated_at
 WHERE
   webhook_cursors.id = :b_id AND webhook_cursors.version = :b_version

@@ -322,7 +322,9 @@ FROM (
     webhook_marks.topic AS topic
   FROM webhook_marks
   WHERE
-    webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
+    webhook_marks.group_id = :group_id_1
+    AND webhook_marks.marked_at < :marked_at_1
+    AND webhook_marks.kind != :kind_1
 ) anon_1
 WHERE
   ROWNUM <= 1
@@ -332,7 +334,9 @@ WHERE
 -- Delete these marks.
 DELETE FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.marked_at < :marked_at_1
+  AND webhook_marks.kind != :kind_1
 ;
 
 -- ledger.upkeep.waiting

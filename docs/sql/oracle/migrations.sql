@@ -903,7 +903,7 @@ COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that rec
 
 /
 
-COMMENT ON COLUMN webhook_cursors.version IS 'Number of changes. A worker that names an old one changes nothing.'
+COMMENT ON COLUMN webhook_cursors.version IS 'Rises with each change. A worker that names an old one changes nothing.'
 
 /
 
@@ -1005,7 +1005,7 @@ CREATE TABLE webhook_marks (
     asked INTEGER DEFAULT 1 NOT NULL, 
     marked_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
     CONSTRAINT pk_webhook_marks PRIMARY KEY (group_id, topic, partition_no, record_offset, subscription_id), 
-    CONSTRAINT ck_webhook_marks_kind CHECK (kind IN ('look', 'refused', 'published'))
+    CONSTRAINT ck_webhook_marks_kind CHECK (kind IN ('look', 'refused', 'published', 'owned'))
 )
 
 /
@@ -1026,7 +1026,7 @@ COMMENT ON COLUMN webhook_marks.partition_no IS 'Partition of the topic.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record. -1: about stored deliveries that are due.'
+COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record. -1: about stored deliveries that are due. -2: about the owner.'
 
 /
 
@@ -1034,11 +1034,11 @@ COMMENT ON COLUMN webhook_marks.subscription_id IS 'Id of the subscription. 0: a
 
 /
 
-COMMENT ON COLUMN webhook_marks.kind IS 'look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again.'
+COMMENT ON COLUMN webhook_marks.kind IS 'look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again. owned: by the worker that has counted last.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.asked IS 'How often a look was asked for.'
+COMMENT ON COLUMN webhook_marks.asked IS 'How often a look was asked for, or the partition assigned.'
 
 /
 
