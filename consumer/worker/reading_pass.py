@@ -91,7 +91,9 @@ class Pass:
     def asks(self, offset: int) -> Iterable[DueKey]:
         """The due keys to look up anew, so that this offset `is_judged`; it asks once."""
         asked, self._asked = self._asked, offset
-        return () if asked == offset else [cursor.due_key for cursor in self.members]
+        if asked == offset:
+            return ()
+        return [cursor.due_key for cursor, looked in self.members.items() if looked.judged_to <= offset]
 
     def look(self, event: Event | None, matched: Sequence[Endpoint] = ()) -> None:
         """The first pending record carries this event. Type and tenant choose the members that it is offered to.

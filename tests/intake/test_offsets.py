@@ -158,6 +158,29 @@ def test_only_settled_records_are_claimed(
     assert tracker.low_water_mark == (min(open_records, default=tracked[-1] + 1) if tracked else None)
 
 
+@given(logs, st.randoms(use_true_random=False), fractions, fractions, fractions)
+def test_what_is_settled_above_an_open_record_was_settled(
+    log: list[int], shuffle: random.Random, settled: float, seen: float, until: float
+) -> None:
+    """Before a restart or since, and whether it was read again or not: all of it, up to a bound, and nothing else."""
+    tracker = OffsetTracker(log[0])
+    for offset in log:
+        tracker.track(offset)
+    done = set(shuffle.sample(log, int(settled * len(log))))
+    for offset in done:
+        tracker.settle(offset)
+    tracker = restored(tracker)
+    opened = [offset for offset in log if offset >= (tracker.committed or 0) and offset not in done]
+    for offset in log[: int(seen * len(log))]:
+        if offset >= (tracker.committed or 0):
+            tracker.track(offset)
+    stop = log[int(until * (len(log) - 1))] if until < 1 else None
+    for first in opened[:1]:
+        runs = tracker.settled_after(first, stop)
+        found = {offset for offset in log if any(begin <= offset < end for begin, end in runs)}
+        assert found == {offset for offset in done if offset > first and (stop is None or offset < stop)}
+
+
 @given(logs, st.randoms(use_true_random=False), st.lists(fractions, min_size=1, max_size=4))
 def test_over_any_number_of_restarts_each_record_is_settled_once(
     log: list[int], chance: random.Random, parts: list[float]

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, marks, ordering, replays, upkeep
+from consumer.ledger import admin, assigned, marks, ordering, replays, upkeep
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import DueKey
 from consumer.subscriptions import repository
@@ -49,6 +49,20 @@ def test_marks_are_read_with_their_counts(engine: Engine) -> None:
     seen = marks.recent(engine, GROUP, None)
     assert seen.due_keys == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
     assert seen.until is not None
+
+
+def test_the_last_one_that_was_assigned_a_partition_owns_it(engine: Engine) -> None:
+    """Each assignment counts up, in its group and partition, and however old the mark is."""
+    here, there = ("t", 0), ("t", 1)
+    assert [marks.own(engine, group, place) for group, place in ((GROUP, here), ("g", here), (GROUP, there))] == [1] * 3
+    assert marks.own(engine, GROUP, here) == 2
+    age(engine)
+    marks.expire(engine, GROUP, 1_700_000_000.0)
+    with engine.begin() as connection:
+        owned = [(place, number) for place in (here, there) for number in range(4)]
+        assert [each for each in owned if marks.is_owned(connection, GROUP, *each)] == [(here, 2), (there, 1)]
+    assert assigned.with_rows(engine, GROUP, [here, there]) == set()
+    assert marks.recent(engine, GROUP, None) == ({}, None)
 
 
 def test_old_marks_are_not_read_again(engine: Engine) -> None:
