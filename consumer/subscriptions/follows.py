@@ -20,7 +20,11 @@ MOST_EXPRESSIONS = 20  # in a URL
 MOST_HEADERS = 1000  # of a record of which some go on: to look at so many takes some milliseconds
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
-_DOTS = frozenset((".", ".."))
+# A segment of dots (RFC 3986, section 5.2.4), however often a server decodes the path before it looks for one. Some
+# take \ for /, some remove what follows a semicolon, and ? or # ends a path that is decoded twice.
+_DOTS = re.compile(
+    r"(?:^|[/\\]|%(?:25)*(?:2F|5C))(?:\.|%(?:25)*2E){1,2}(?:$|[/\\;?#]|%(?:25)*(?:2F|5C|3B|3F|23))", re.IGNORECASE
+)
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?#]*")
 
 
@@ -40,7 +44,7 @@ class UrlTemplate(NamedTuple):
         for part in self.path:
             target += part if isinstance(part, str) else _segment(part, variables)
             _check_size(target, "path and query have")
-        if ("." in target or "%2" in target) and _has_dots(target):
+        if ("." in target or "%2" in target) and _DOTS.search(target):
             raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
         for part in self.query:
             target += part if isinstance(part, str) else _quoted(_text(part, variables))
@@ -141,7 +145,7 @@ def _template(url: str) -> UrlTemplate:
         raise ValueError("has a fragment, which is never sent; remove it")
     if sum(isinstance(part, Expression) for part in parts) > MOST_EXPRESSIONS:
         raise ValueError(f"has more than {MOST_EXPRESSIONS} expressions")
-    if _has_dots("".join(part if isinstance(part, str) else "x" for part in parts).partition("?")[0]):
+    if _DOTS.search("".join(part if isinstance(part, str) else "x" for part in parts).partition("?")[0]):
         raise ValueError("has a segment . or .. in its path, which leads to another path; leave it out")
     for place, part in enumerate(parts):
         if isinstance(part, str) and "?" in part:
@@ -197,11 +201,6 @@ def _segment(expression: Expression, variables: Mapping[str, object]) -> str:
     if not text:
         raise ExpressionFailed(f"{expression.source} is empty, so the path would be another one")
     return _quoted(text)
-
-
-def _has_dots(path: str) -> bool:
-    """Whether a segment is `.` or `..`, also percent-encoded (RFC 3986, section 5.2.4)."""
-    return not _DOTS.isdisjoint(re.sub("%2[eE]", ".", path).split("/"))
 
 
 def _check_size(text: str, whose: str) -> None:

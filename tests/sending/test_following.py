@@ -1,13 +1,14 @@
 """Requests that follow their event: method, path and query, computed headers, and record headers that go on."""
 
 import json
+import re
 from base64 import b64encode
 from dataclasses import replace
 from urllib.parse import unquote
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.events.event import Event, RecordId
@@ -163,6 +164,38 @@ def test_a_template_whose_segment_a_value_completes() -> None:
             sent(endpoint_of(url), event_of({"id": "."}))
     assert sent(endpoint_of("https://a.example/{data.id}."), event_of({"id": "a"})).target == b"/a."
     assert sent(endpoint_of("https://a.example?q={data.id}"), event_of({"id": ".."})).target == b"/?q=.."
+
+
+@example("../admin")
+@given(st.lists(st.sampled_from(["..", ".", "/", "\\", ";", "?", "%", "25", "2e", "2F", "5c", "3B", "a"])).map("".join))
+def test_no_value_makes_a_segment_of_dots(value: str) -> None:
+    """However a server reads it: decoded once or twice, with a backslash for /, without what follows a semicolon."""
+    endpoint = endpoint_of("https://a.example/hooks/{data.id}/done")
+    try:
+        path = sent(endpoint, event_of({"id": value})).target.decode("ascii")
+    except Unrenderable:
+        assert not value or "." in value or "2e" in value
+        return
+    for read in (path, unquote(path), unquote(unquote(path))):
+        for segment in read.replace("\\", "/").split("/"):
+            assert re.split("[;?#]", segment)[0] not in {".", ".."}, read
+
+
+@pytest.mark.parametrize(
+    "value", ["../admin", "..\\..\\admin", "a/..", "..;/..;/admin", "%2E%2e/admin", "./a", "a/.;b", "..?b"]
+)
+def test_a_value_whose_segments_are_dots(value: str) -> None:
+    """They are segments to servers that decode the path before they route the request, as nginx and lighttpd do."""
+    endpoint = endpoint_of("https://a.example/hooks/{data.id}")
+    with pytest.raises(Unrenderable, match=r"^url: a segment of the path is . or .., which"):
+        sent(endpoint, event_of({"id": value}))
+
+
+def test_dots_that_are_no_segments() -> None:
+    """They are sent: in names of files, versions, and behind other text."""
+    for value in ("a/b", "v1.2/x", "...", "a..b", "..a/b", "?..", "a;..", "1.5", ".well-known", "x/.y", "..%"):
+        read = sent(endpoint_of("https://a.example/hooks/{data.id}/done"), event_of({"id": value}))
+        assert unquote(read.target.decode("ascii")) == f"/hooks/{value}/done"
 
 
 VALUES = (
