@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from consumer.expressions.expression import Expression, ExpressionFailed
-from consumer.http.header_rules import check_name, is_free, is_value, parse_names
+from consumer.http.header_rules import CREDENTIALS, STEERING, check_name, dashed, is_free, is_value, parse_names
 from consumer.http.urls import check_target
 
 MOST_EXPRESSIONS = 20  # in a URL
@@ -76,7 +76,7 @@ class Follows(NamedTuple):
     ) -> bytes:
         """The header lines for an event's `variables` and record `headers`. Raises ExpressionFailed.
 
-        A record header goes on unless its name, in lower case, is `taken`, belongs to the sender, or is a credential's.
+        A record header goes on unless its name, `dashed`, is `taken`, belongs to the sender, or is a credential's.
         """
         lines = ""
         for name, expression in self.computed:
@@ -103,18 +103,17 @@ def follows_of(meant: Mapping[str, Any]) -> Follows | None:
 def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken: Container[str]) -> Iterator[str]:
     seen: set[str] = set()
     for name, value in headers.items():
-        lower = name.lower()
         if (
             value is not None
             and name.isascii()  # the Kelvin sign is a k in lower case
-            and passed.match(lower)
-            and lower not in seen
-            and lower not in taken
-            and is_free(lower)
+            and passed.match(name.lower())
+            and (alike := dashed(name)) not in seen
+            and alike not in taken
+            and is_free(alike)
         ):
             if len(value) > MOST_BYTES:
                 raise ExpressionFailed(f"the record's header {name:.100} has {len(value)} bytes; {MOST_BYTES} are sent")
-            seen.add(lower)
+            seen.add(alike)
             text = value.decode("latin-1")
             plain = is_value(text) and text == text.strip()
             yield f"{name}: {text if plain else b64encode(value).decode('ascii')}\r\n"
@@ -187,13 +186,15 @@ def compile_text(source: str) -> Expression:
 
 def parse_passed(text: str) -> re.Pattern[str]:
     """Compile the names of record headers that go on. Raises ValueError."""
-    return parse_names(text, _check_passed)
+    return parse_names(text, _check_passed, STEERING)
 
 
 def _check_passed(name: str) -> None:
     check_name(name)
-    if not is_free(name):
+    if dashed(name) in CREDENTIALS:
         raise ValueError(f"names {name}, a credential; store it in webhook_secrets")
+    if not is_free(dashed(name)):
+        raise ValueError(f"names {name}, which belongs to a CloudEvent; choose payload_format cloudevents-binary")
 
 
 def _segment(expression: Expression, variables: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ import h11
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from requests.auth import HTTPBasicAuth
 
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import parse_proxy
@@ -115,6 +116,54 @@ def test_headers_follow_the_event() -> None:
     assert dict(everything.headers)[b"host"] == b"erp.example"
     assert {b"authorization", b"ce-id", b"not a name"}.isdisjoint(names)
     assert b"forged" not in dict(everything.headers).values()
+
+
+def variables(endpoint: Endpoint, headers: dict[str, bytes | None]) -> dict[str, list[str]]:
+    """The request's headers as programs behind CGI, WSGI or Rack see them (RFC 3875, 4.1.18), or behind lighttpd."""
+    found: dict[str, list[str]] = {}
+    for name, value in sent(endpoint, event_of(EXAMPLE, headers)).headers:
+        found.setdefault(re.sub("[^A-Z0-9]", "_", name.decode().upper()), []).append(value.decode())
+    return found
+
+
+SET = ["webhook-id", "webhook-signature", "x-webhook-event", "x-webhook-signature", "x-tenant", "x-id", "content-type"]
+SET += ["content-length", "transfer-encoding", "user-agent", "authorization", "host", "ce-id", "proxy-authorization"]
+SPELT = st.sampled_from(SET).flatmap(
+    lambda name: st.tuples(*(st.sampled_from({"-": "-_.~"}.get(each, each + each.upper())) for each in name))
+)
+
+
+@given(st.dictionaries(SPELT.map("".join), st.just(b"forged"), min_size=1))
+def test_no_record_header_joins_one_of_the_request(headers: dict[str, bytes | None]) -> None:
+    """Servers that write - as _ would take both for one header, and read the forged value."""
+    endpoint = endpoint_of("https://a.example/", {"X_Id": "data.id"}, passed="*")
+    endpoint = replace(endpoint, headers=(("X-Tenant", "acme"),), auth=HTTPBasicAuth("u", "p"))
+    assert variables(endpoint, headers) == variables(endpoint, {})
+    assert len(variables(endpoint, {"x-a": b"1", "X_A": b"2", "x_a": b"3"})["X_A"]) == 1
+
+
+STEERING = ["X-HTTP-Method-Override", "x_http_method", "x.method.override", "Forwarded", "x-forwarded-for", "via"]
+STEERING += ["X_Forwarded_Host", "x-original-url", "x-rewrite-url", "range", "if-match", "If_None_Match", "early-data"]
+STEERING += ["proxy", "x-real-ip", "true-client.ip", "x-remote-user", "x-accel-mapping"]
+
+
+def test_headers_that_steer_a_receiver_go_on_only_if_named() -> None:
+    """A pattern passes none: with one, a producer turns a POST into a DELETE. Named whole, each goes on."""
+    steering: dict[str, bytes | None] = dict.fromkeys(STEERING, b"1")
+    for passed in ("*", "*-*,x_*", "x-*,i*,early-dat*"):
+        endpoint = endpoint_of("https://a.example/", passed=passed)
+        assert variables(endpoint, steering) == variables(endpoint, {})
+    named = endpoint_of("https://a.example/", passed=",".join(STEERING))
+    assert len(variables(named, steering)) == len(variables(named, {})) + len(STEERING)
+
+
+@pytest.mark.parametrize(
+    "name", ["webhook_id", "Content_Type", "webhook.id", "ce_id", "ce-type", "authorization", "Cookie"]
+)
+def test_a_name_that_never_goes_on(name: str) -> None:
+    """Naming it is an error when the subscription is made."""
+    with pytest.raises(ValueError, match=f"{name.lower()}"):
+        parse_passed(f"x-*,{name}")
 
 
 @pytest.mark.parametrize(
