@@ -58,7 +58,7 @@ class Delivery(Answer):
     url: Annotated[
         str,
         AfterValidator(redact_url),
-        Field(description="Without a password.", examples=["https://example.com/hooks"]),
+        Field(description="Without a password and a query.", examples=["https://example.com/hooks"]),
     ]
     event_type: Annotated[str, Field(examples=["order.paid"])]
     webhook_id: Annotated[str, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from markupsafe import Markup
 
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
@@ -30,6 +31,7 @@ _FEW = 0.01  # a share so near to 0 or 1 is written to a hundredth of a percent
 GROWN = 512 * 1024  # characters of JSON that is written over several lines
 LATELY = 10  # minutes whose attempts determine a subscription's state
 SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # Unicode's Bidi_Control
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 _OF_RECEIVER = {ReceiverState.DELIVERED: "good", ReceiverState.WAITING: "warn", ReceiverState.GIVEN_UP: "bad"}
@@ -125,12 +127,23 @@ def for_visitor(context: Context, error: str | None) -> str | None:
     return without_addresses(error) if error and context["session"].tenant is not None else error
 
 
+def shown(value: object) -> object:
+    """What a page writes: a text, in which controls of its direction are escaped, since they reorder what is around it.
+
+    Markup, such as that of a form which is saved as it came, is not changed.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isascii():
+        return value
+    return _DIRECTIONS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
 def environment(base: str, clock: Callable[[], float] = time.time) -> Environment:
     """The templates. `base` is the path under which the console is served, without a slash at its end."""
     files = static_names()
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

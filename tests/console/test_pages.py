@@ -359,6 +359,22 @@ def test_a_failure_of_a_delivery_is_shown_once(engine: Engine, console: Callable
     assert ("failure</h2>" in page, page.count("refused"), page.count("reset")) == (False, 1, 1)
 
 
+def test_nothing_reorders_the_text_around_it(engine: Engine, console: Callable[..., Browser]) -> None:
+    """Controls of the direction of text are escaped on every page; a form keeps them, since it is saved as it came."""
+    name = "from \u202ekcabdeef\u2066 \u05e9\u200f"
+    labels = f'{{"note": "{name}"}}'
+    number, body = add(engine, "hooks", metadata=labels), labels.encode()
+    repository.pause(engine, number, name)
+    failed = AttemptFailure(name, 500, name, time.time())
+    store.park(engine, GROUP, [parked(make_event(3, body=body), number, last=failed)], 1.0)
+    browser, here = console(None), f"/subscriptions/{number}"
+    for path in ("/", "/subscriptions", here, "/deliveries", "/deliveries/1"):
+        page = browser.get(path).text
+        assert "from \\u202ekcabdeef\\u2066" in page, path
+        assert not re.search("[\u200f\u202e\u2066]", page), path
+    assert name in html.unescape(browser.get(f"{here}/edit").text)
+
+
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])
 def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], query: str) -> None:
     """It is not a server error."""
