@@ -40,7 +40,6 @@ SAID = {
     "resumed": Said("Resumed.", more="Workers send the events of the pause within seconds."),
     "changed": Said("Changed.", more="Workers know it within WEBHOOK_SUBSCRIPTION_CACHE."),
     "removed": Said("Removed.", "warn", "Workers give up its stored deliveries within a minute."),
-    "resent": Said("On its way again.", more="Workers send it within seconds, with the same webhook-id."),
     "published": Said("Published again.", more="The workers read it as a new record."),
     "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
     "goes-on": Said("The replay goes on.", more="It begins where it stopped."),

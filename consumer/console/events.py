@@ -1,8 +1,10 @@
 """Pages about events: recent attempts, one event, event types, dead letters and operational events."""
 
 from collections import Counter
-from collections.abc import Mapping
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from operator import attrgetter
+from urllib.parse import quote, urlencode
 
 import orjson
 from starlette.responses import Response
@@ -10,9 +12,9 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import PageRoute, Visit, to
-from consumer.console.rendering import numbered, whole
+from consumer.console.rendering import milliseconds, numbered, whole
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED
+from consumer.events.attempt import DELIVERED, Attempt
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
 from consumer.ops.events import AuditQuery
@@ -22,6 +24,7 @@ SHOWN = 100  # attempts on a page
 BODY = 64 * 1024  # bytes of a value
 LETTERS, OPERATIONS = 50, 200  # records shown
 TYPES, ATTEMPTS = 200, 10_000
+FOLLOWED = 60  # looks, two seconds apart, for the attempt of a resend
 _PLACE = ("topic", "partition", "offset")
 
 
@@ -29,7 +32,7 @@ def _recent(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in ("webhook_id", *_PLACE)}
     partition, offset = whole(asked["partition"]), whole(asked["offset"])
     if asked["topic"] and partition is not None and offset is not None:
-        return to(f"/events/{quote(asked['topic'], safe='')}/{partition}/{offset}")
+        return to(_path((asked["topic"], partition, offset)))
     caller, history = visit.caller, backing.history
     newest = [] if history is None else history.recent(None, SHOWN, seeing(caller, asked["webhook_id"] or None))
     return visit.render(
@@ -43,6 +46,8 @@ def _recent(backing: Backing, visit: Visit) -> Response:
 def _show(backing: Backing, visit: Visit) -> Response:
     found = backing.record(visit.caller, *_place(visit))
     headers = found.record.headers
+    story = None if found.event is None else backing.story(visit.caller, found.event)
+    tried = () if story is None else chain.from_iterable(each.attempts for each in story.receivers)
     return visit.render(
         "event.html",
         record=found.record,
@@ -51,8 +56,43 @@ def _show(backing: Backing, visit: Visit) -> Response:
         value=found.record.value or b"",
         headers=() if headers is None or isinstance(headers, Unreadable) else headers,
         most=BODY,
-        story=None if found.event is None else backing.story(visit.caller, found.event),
+        story=story,
+        place=_path(_place(visit)),
+        resent=_resent(visit, tried, FOLLOWED if backing.history is not None else 0),
     )
+
+
+def _follow(backing: Backing, visit: Visit) -> Response:
+    """The notice about a resend, which asks for itself until there is an attempt, from memory; then for the page."""
+    place, sees = _place(visit), seeing(visit.caller)
+    subscription, looks = whole(visit.query.get("resent", "")), whole(visit.query.get("looks", "")) or 0
+    recent = (
+        ()
+        if backing.history is None
+        else backing.history.recent(
+            subscription, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place and sees(each)
+        )
+    )
+    resent = _resent(visit, recent, min(looks, FOLLOWED))
+    answer = visit.render("resent.html", place=_path(place), resent=resent)
+    if resent is not None and resent["attempt"] is not None:
+        answer.headers["hx-refresh"] = "true"
+    return answer
+
+
+def _resent(visit: Visit, tried: Iterable[Attempt], looks: int) -> dict[str, object] | None:
+    """What has become of the resend that the query names, with the first attempt after the newest one before it.
+
+    `follow` is the query of the next look, None: there is none.
+    """
+    subscription, newest = (whole(visit.query.get(name, "")) for name in ("resent", "newest"))
+    if subscription is None:
+        return None
+    after = (each for each in tried if each.subscription_id == subscription and milliseconds(each.at) > (newest or 0))
+    attempt = min(after, key=attrgetter("at"), default=None)
+    asked = {"resent": subscription, "newest": newest or 0, "looks": looks - 1}
+    follow = urlencode(asked) if attempt is None and looks > 0 else None
+    return {"to": subscription, "attempt": attempt, "follow": follow}
 
 
 def _resend(backing: Backing, visit: Visit) -> Response:
@@ -61,7 +101,12 @@ def _resend(backing: Backing, visit: Visit) -> Response:
     if subscription is None or event is None:
         raise RequestRefused(Code.BAD_REQUEST, "The form names no subscription, or the record carries no event.")
     backing.resend(visit.caller, event, subscription)
-    return to(f"/events/{quote(place[0], safe='')}/{place[1]}/{place[2]}", "resent")
+    asked = {"resent": str(subscription), "newest": visit.form.get("newest", "")}
+    return to(_path(place), **asked)
+
+
+def _path(place: tuple[str, int, int]) -> str:
+    return f"/events/{quote(place[0], safe='')}/{place[1]}/{place[2]}"
 
 
 def _place(visit: Visit) -> tuple[str, int, int]:
@@ -150,6 +195,7 @@ ROUTES = (
     PageRoute("/events", _recent),
     PageRoute("/events/{topic}/{partition:number}/{offset:number}", _show),
     PageRoute("/events/{topic}/{partition:number}/{offset:number}/resend", _resend, "write", post=True),
+    PageRoute("/events/{topic}/{partition:number}/{offset:number}/resent", _follow),
     PageRoute("/dead-letters", _dead_letters),
     PageRoute("/dead-letters/publish", _publish, "write", post=True),
     PageRoute("/audit", _audit),

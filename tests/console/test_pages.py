@@ -257,7 +257,7 @@ def seen(browser: Browser, path: str, kind: str) -> list[int]:
     following: str | None = path
     while following is not None:
         page = browser.get(following).text
-        ids = [int(each) for each in re.findall(rf'<td[^>]*><a[^>]* href="/console/{kind}/(\d+)"', page)]
+        ids = [int(each) for each in re.findall(rf'<td[^>]*><a[^>]* href="/console/{kind}/(\d+)\b', page)]
         assert 0 < len(ids) <= 50
         found += ids
         link = re.search(r'href="/console([^"]+)" rel="next"', page)
@@ -375,6 +375,23 @@ def test_nothing_reorders_the_text_around_it(engine: Engine, console: Callable[.
     assert name in html.unescape(browser.get(f"{here}/edit").text)
 
 
+def test_a_delivery_that_is_stored_no_more_leads_to_what_became_of_it(
+    engine: Engine, console: Callable[..., Browser]
+) -> None:
+    """A link to a delivery outlives its row; the page behind it says so, and leads to its event."""
+    browser, delivery = console(None), stored(engine, add(engine, "down"), 7)
+    (link,) = re.findall(rf'href="/console(/deliveries/{delivery}[^"]*)"', browser.get("/deliveries").text)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM webhook_deliveries")
+    gone = browser.get(html.unescape(link))
+    assert gone.status_code == HTTPStatus.NOT_FOUND
+    assert f"Delivery {delivery} is not stored any more" in gone.text
+    assert 'href="/console/events/t/0/7"' in gone.text
+    for path in (f"/deliveries/{delivery}", f"/deliveries/{delivery}?event=x", "/nowhere", "/subscriptions/99"):
+        main = browser.get(path).text.partition("<main")[2]
+        assert 'href="/console/' in main, path  # there is a way on
+
+
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])
 def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], query: str) -> None:
     """It is not a server error."""
@@ -399,7 +416,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
         assert "connecting to …:443" in browser.get(path).text
     for path in ("/deliveries", f"/subscriptions/{mine}"):
         links = browser.get(path).text
-        assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
+        assert (f"/deliveries/{own}?" in links, f"/deliveries/{earlier}?" in links) == (True, False)
     for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}", f"/deliveries/{earlier}"):
         assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
     owed = NewCursor(
