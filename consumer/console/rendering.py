@@ -171,7 +171,7 @@ def state_of(item: Subscribed, tried: Tried | None = None) -> Badge:
         return Badge("failing", "bad")
     if tried is not None and share_failed(tried) >= SOME:
         return state_of_attempts(tried)
-    return Badge("warning", "warn") if item.problems else Badge("well", "good")
+    return Badge("warning", "warn") if item.warned else Badge("well", "good")
 
 
 def state_of_attempts(tried: Tried) -> Badge:

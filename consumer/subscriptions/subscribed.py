@@ -90,6 +90,11 @@ class Subscribed:
         """Whether a value of it is unusable."""
         return any(problem.effect is not Effect.SENT for problem in self.problems)
 
+    @property
+    def warned(self) -> bool:
+        """Whether a value of it is unusable or inadvisable. That it shares WEBHOOK_SECRET alone is no fault of it."""
+        return any(problem.option != "secret" or problem.effect is not Effect.SENT for problem in self.problems)
+
 
 def mode_of(enabled: bool, paused_at: datetime | None) -> Mode:  # noqa: FBT001 (as in the table)
     """Whether it gets events now (enabled), later (paused) or not at all (disabled, even if it is paused too)."""

@@ -4,17 +4,19 @@ import html
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile, line_of
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings, RuleSettings
+from consumer.console import subscriptions
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.events.attempt import Attempt
@@ -27,7 +29,7 @@ from consumer.ops.attempts import AttemptHistory, Minute
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
-from models import CursorReason
+from models import CursorReason, Subscription
 from tests.api.test_v1_observed import History, attempt
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka, until
@@ -153,12 +155,52 @@ def test_a_new_subscription_may_have_a_secret_of_its_own(
     assert "whsec_" not in browser.get(f"/subscriptions/{item.id}").text
 
 
-def test_a_warning_has_its_reason_in_the_list(engine: Engine, console: Callable[..., Browser]) -> None:
-    """It is a problem of the subscription, or why it gets nothing now."""
-    add(engine, "shares", tenant="acme")
-    page = console(None).get("/subscriptions").text
-    assert ">warning</span>" in page
-    assert "shares WEBHOOK_SECRET with others" in page
+def test_the_list_has_the_state_of_each_subscription_s_page(
+    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recent failures are among the states, and the reason beside a bad one. To share the secret is no warning.
+
+    Each state can be filtered, however many others come first; an unknown one is an error.
+    """
+    monkeypatch.setattr(subscriptions, "PAGE", 1)
+    monkeypatch.setattr(subscriptions, "READ", 2)
+    monkeypatch.setattr(subscriptions, "LOOKED_AT", 4)
+    names = ("shares", "flaky", "down", "broken", "odd", "failing", "paused", "disabled")
+    made = {name: add(engine, name, tenant="acme") for name in names}
+    made |= {f"well-{n}": add(engine, f"well-{n}") for n in range(7)} | {"late": add(engine, "late")}
+    repository.pause(engine, made["paused"], "it moves")
+    repository.set_enabled(engine, made["disabled"], False)
+    with engine.begin() as connection:
+        failing, odd, broken = {"failing_since": datetime.now(UTC)}, {"metadata": '{"a": 1}'}, {"url": "nonsense"}
+        for name, values in (("failing", failing), ("odd", odd), ("broken", broken), ("late", broken)):
+            connection.execute(update(Subscription).where(Subscription.id == made[name]).values(values))
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    now = time.time()
+    for number, (name, outcome) in enumerate([("flaky", "parked"), *[("flaky", "delivered")] * 3, ("down", "parked")]):
+        tried = Attempt(now, made[name], f"m{number}", "a", "acme", "t", 0, 3, 1, outcome, 503, None, 0.1, None)
+        history._recent.add(tried, 100, now)
+    browser, known = console(None, history=history), {number: name for name, number in made.items()}
+
+    def found(state: str) -> dict[str, str]:
+        ids, words, path = list[int](), list[str](), f"/subscriptions?state={state}"
+        while path:
+            page = browser.get(path).text
+            ids += map(int, re.findall(r'<td[^>]*><a[^>]* href="/console/subscriptions/(\d+)"', page))
+            words += re.findall(r'<td><span class="badge \w+">([^<]+)<', page)
+            link = re.search(r'href="/console([^"]+)" rel="next"', page)
+            path = "" if link is None else html.unescape(link[1])
+        for number, word in zip(ids, words, strict=True):
+            assert f">{word}</span>" in browser.get(f"/subscriptions/{number}").text
+        return dict(zip((known[each] for each in ids), words, strict=True))
+
+    wrong = {"flaky": "25.0 % fail", "down": "100 % fail", "odd": "warning"}
+    assert found("warning") == wrong
+    assert found("broken") == {"broken": "broken", "late": "broken"}
+    states = found("")
+    assert states.items() >= {**wrong, "shares": "well", "failing": "failing", "paused": "paused"}.items()
+    assert len(states) == len(made)
+    refused = browser.get("/subscriptions?state=lost")
+    assert (refused.status_code, "There is no state lost." in refused.text) == (HTTPStatus.BAD_REQUEST, True)
 
 
 def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[[str | None], Browser]) -> None:
