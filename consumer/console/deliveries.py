@@ -49,6 +49,7 @@ def _search(backing: Backing, visit: Visit) -> Response:
         states=_STATES,
         filters=filters,
         rows=rows,
+        known=backing.receivers(visit.caller, {each.subscription_id for each in rows}),
         wrong=wrong,
         page=Pager(
             here + urlencode(filters) if position else None,
@@ -96,6 +97,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
         "delivery.html",
         it=item,
         event=event,
+        known=backing.receivers(visit.caller, [item.subscription_id]).get(item.subscription_id),
         wait=waits_for(where, item),
         attempts=attempts,
         redeliverable=item.status in _REDELIVERABLE,

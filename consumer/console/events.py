@@ -40,6 +40,7 @@ def _recent(backing: Backing, visit: Visit) -> Response:
         asked=asked,
         on=history is not None,
         rows=backing.own(caller, newest),
+        known=backing.receivers(caller, {each.subscription_id for each in newest}),
     )
 
 
@@ -57,6 +58,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
         headers=() if headers is None or isinstance(headers, Unreadable) else headers,
         most=BODY,
         story=story,
+        known={each.subscription_id: each for each in (() if story is None else story.receivers) if each.url},
         place=_path(_place(visit)),
         resent=_resent(visit, tried, FOLLOWED if backing.history is not None else 0),
     )

@@ -50,14 +50,16 @@ class ReceiverState(StrEnum):
 class Receiver(NamedTuple):
     """A subscription, what has become of an event there, and `why`.
 
-    `url` (redacted) and `event_type` are None if the subscription was removed and nothing says them. `matches`: the
-    subscription would get the event now, as `request` (method, URL, and the headers that follow the event) or with the
-    reason why there is none. `delivery_id`: its stored delivery. `attempts`: the newest first.
+    `url` (redacted), `event_type`, `name` and `tenant` are the subscription's, None if it was removed and nothing says
+    them. `matches`: it would get the event now, as `request` (method, URL, and the headers that follow the event) or
+    with the reason why there is none. `delivery_id`: its stored delivery. `attempts`: the newest first.
     """
 
     subscription_id: int
     url: str | None
     event_type: str | None
+    name: str | None
+    tenant: str | None
     state: ReceiverState
     why: str | None
     matches: bool
@@ -180,6 +182,8 @@ def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:
         subscription_id,
         item.url if item is not None else redact_url(row.url) if row is not None else None,
         None if item is None else item.event_type,
+        None if item is None else item.options["name"],
+        None if item is None else item.tenant,
         state,
         why,
         item is not None and it.hindrance is None,

@@ -54,12 +54,12 @@ def test_an_event_is_shown_with_its_receivers(browser: Browser, real_kafka: Kafk
     real_kafka.write(
         topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)]
     )
-    refuses = repository.add(engine, "https://refuses.example/", "order.*", event_filter="false")
+    refuses = repository.add(engine, "https://refuses.example/", "order.*", event_filter="false", name="Old shop")
     store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
     assert found.url.endswith(f"/events/{topic}/0/0")
     shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "waiting", "#7", "stored delivery 1")
-    refused = (f"#{refuses} order.*", "unmatched", "filter: false for this event")
+    refused = (">Old shop</a>", f"#{refuses}", "unmatched", "filter: false for this event")
     assert [text for text in (*shown, *refused) if text not in found.text] == []
     assert "<b>" not in found.text
 

@@ -22,7 +22,7 @@ from consumer.console.assembly import SAID
 from consumer.events.attempt import Attempt
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
-from consumer.ledger import cursors, outbox, store
+from consumer.ledger import cursors, outbox, replays, store
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops.attempts import AttemptHistory, Minute
@@ -399,6 +399,30 @@ def test_a_failure_of_a_delivery_is_shown_once(engine: Engine, console: Callable
         cards.pop(0)
     page = browser.get("/deliveries/1").text
     assert ("failure</h2>" in page, page.count("refused"), page.count("reset")) == (False, 1, 1)
+
+
+def test_a_subscription_s_name_and_tenant_stand_wherever_its_number_does(
+    engine: Engine, console: Callable[..., Browser]
+) -> None:
+    """Nobody has to look up a number at night. Failures of one receiver take one row, with how many there are."""
+    number, beside = add(engine, "erp", name="Acme ERP", tenant="acme"), add(engine, "beside")
+    delivery = stored(engine, number, 7)
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    tried = attempt(number, "acme")._replace(at=time.time())
+    for each in (*[tried] * 9, tried._replace(subscription_id=beside)):
+        history._recent.add(each._replace(at=each.at), 100, each.at)
+    replays.create(engine, GROUP, number, 0.0, 1.0, None, 1.0, [], 0.0)
+    browser = console(None, history=history)
+    pages = {path: browser.get(path).text for path in ("/", "/events", "/deliveries", "/replays", "/subscriptions")}
+    pages |= {path: browser.get(path).text for path in (f"/deliveries/{delivery}", f"/subscriptions/{number}/remove")}
+    form = {"form_token": form_token(pages["/deliveries"]), "do": "disable", "id": [str(number), str(beside)]}
+    pages["several"] = browser.post("/subscriptions/several", data=form).text
+    for path, page in pages.items():
+        main = page.partition("<main")[2]
+        assert all(text in main for text in ("Acme ERP", "acme")), path
+    failures = pages["/"].partition('id="failures"')[2]
+    rows = re.findall(r'(#\d+).*?data-label="failures">(\d+)<', failures, re.DOTALL)
+    assert rows == [(f"#{beside}", "1"), (f"#{number}", "9")]
 
 
 def test_nothing_reorders_the_text_around_it(engine: Engine, console: Callable[..., Browser]) -> None:
