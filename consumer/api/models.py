@@ -267,13 +267,7 @@ _StoredOptions: Any = create_model("_StoredOptions", __base__=Answer, **_STORED)
 class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
-    url: Annotated[
-        str,
-        Field(
-            description="Without a password; for a token without the scope write, without its query too.",
-            examples=["https://example.com/hooks"],
-        ),
-    ]
+    url: Annotated[str, Field(description="The scope write shows its query.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     event_types: Annotated[list[str], Field(description=_TYPES, examples=[["order.created", "invoice.*"]])]
     tenant: Annotated[str, Field(examples=["acme"])]

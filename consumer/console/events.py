@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from itertools import chain
 from operator import attrgetter
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import PageRoute, Visit, to
-from consumer.console.rendering import milliseconds, numbered, whole
+from consumer.console.rendering import numbered, whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.intake.record import Unreadable
@@ -24,7 +25,6 @@ SHOWN = 100  # attempts on a page
 BODY = 64 * 1024  # bytes of a value
 LETTERS, OPERATIONS = 50, 200  # records shown
 TYPES, ATTEMPTS = 200, 10_000
-FOLLOWED = 60  # looks, two seconds apart, for the attempt of a resend
 _PLACE = ("topic", "partition", "offset")
 
 
@@ -60,41 +60,29 @@ def _show(backing: Backing, visit: Visit) -> Response:
         story=story,
         known={each.subscription_id: each for each in (() if story is None else story.receivers) if each.url},
         place=_path(_place(visit)),
-        resent=_resent(visit, tried, FOLLOWED if backing.history is not None else 0),
+        resent=_resent(visit, tried),
     )
 
 
 def _follow(backing: Backing, visit: Visit) -> Response:
-    """The notice about a resend, which asks for itself until there is an attempt, from memory; then for the page."""
-    place, sees = _place(visit), seeing(visit.caller)
-    subscription, looks = whole(visit.query.get("resent", "")), whole(visit.query.get("looks", "")) or 0
-    recent = (
-        ()
-        if backing.history is None
-        else backing.history.recent(
-            subscription, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place and sees(each)
-        )
-    )
-    resent = _resent(visit, recent, min(looks, FOLLOWED))
-    answer = visit.render("resent.html", place=_path(place), resent=resent)
-    if resent is not None and resent["attempt"] is not None:
-        answer.headers["hx-refresh"] = "true"
-    return answer
+    """Has the page loaded again once there is an attempt of the resend that it names. Looks in memory alone."""
+    place, sees, history = _place(visit), seeing(visit.caller), backing.history
+    tried = [] if history is None else history.recent(None, SHOWN, lambda each: _at(each) == place and sees(each))
+    made = _resent(visit, tried)
+    return Response(None, HTTPStatus.NO_CONTENT, {"hx-refresh": "true"} if made and made[1] else None)
 
 
-def _resent(visit: Visit, tried: Iterable[Attempt], looks: int) -> dict[str, object] | None:
-    """What has become of the resend that the query names, with the first attempt after the newest one before it.
-
-    `follow` is the query of the next look, None: there is none.
-    """
+def _resent(visit: Visit, tried: Iterable[Attempt]) -> tuple[int, Attempt | None] | None:
+    """The subscription of the resend that the query names, and its first attempt since; None: it names none."""
     subscription, newest = (whole(visit.query.get(name, "")) for name in ("resent", "newest"))
     if subscription is None:
         return None
-    after = (each for each in tried if each.subscription_id == subscription and milliseconds(each.at) > (newest or 0))
-    attempt = min(after, key=attrgetter("at"), default=None)
-    asked = {"resent": subscription, "newest": newest or 0, "looks": looks - 1}
-    follow = urlencode(asked) if attempt is None and looks > 0 else None
-    return {"to": subscription, "attempt": attempt, "follow": follow}
+    since = (each for each in tried if each.subscription_id == subscription and int(each.at * 1000) > (newest or 0))
+    return subscription, min(since, key=attrgetter("at"), default=None)
+
+
+def _at(attempt: Attempt) -> tuple[str, int, int]:
+    return attempt.topic, attempt.partition, attempt.offset
 
 
 def _resend(backing: Backing, visit: Visit) -> Response:

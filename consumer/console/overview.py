@@ -103,9 +103,8 @@ def _tries(backing: Backing, history: AttemptHistory, caller: Caller) -> _Tries:
     if caller.tenant is None:
         newest, minutes = history.recent(None, RECENT), history.summary(None)
         failed = history.most_failed(LATELY, LISTED)
-        theirs = backing.receivers(
-            caller, {each.subscription_id for each in (*failed, *(last for last, _ in _failures(newest)))}
-        )
+        ids = {each.subscription_id for each in failed} | {last.subscription_id for last, _ in _failures(newest)}
+        theirs = backing.receivers(caller, ids)
     else:
         newest = history.recent(None, RECENT_OF_TENANT, seeing(caller))
         theirs = backing.receivers(caller, {each.subscription_id for each in newest})

@@ -86,11 +86,6 @@ def kept_for(left: float) -> Badge:
     return Badge(time_left(left), "" if left >= EXPIRES_SOON else "warn" if left > 0 else "bad")
 
 
-def milliseconds(at: float) -> int:
-    """A moment (unix seconds) in whole milliseconds, as pages send it to and fro."""
-    return round(at * 1000)
-
-
 def iso(at: float) -> str:
     """A moment (unix seconds) as RFC 3339 in UTC."""
     return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -153,7 +148,7 @@ def environment(base: str, clock: Callable[[], float] = time.time) -> Environmen
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text, pretty, number, percent, seconds, span, milliseconds, iso, for_visitor, redact_url)
+    formats = (text, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
