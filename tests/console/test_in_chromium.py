@@ -55,7 +55,7 @@ def test_a_phone_reaches_every_page(console: OPENS, chromium: Chromium) -> None:
 
 
 def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: Chromium) -> None:
-    """They are on the page, beside the age, and in sentences; without scripts they are in UTC."""
+    """They are on the page, beside the age, in sentences, and in the fields of forms; without scripts they are UTC."""
     number = repository.add(engine, "https://example.com/hooks", "order.paid")
     repository.pause(engine, number, "until 2026-07-28T22:00:00.500Z")
     with engine.begin() as connection:
@@ -66,6 +66,15 @@ def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: C
     expect(plain.go(f"/subscriptions/{number}").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
     tokyo = visitor_of(browser, chromium, timezone_id="Asia/Tokyo", locale="en-GB")
     expect(tokyo.go(f"/subscriptions/{number}").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
+    fields = tokyo.go("/deliveries?since=2026-07-28T20:00&state=parked").locator("[type=datetime-local]")
+    assert [each.input_value() for each in fields.all()] == ["2026-07-29T05:00", ""]
+    assert "UTC" not in tokyo.page.locator("main").inner_text()
+    fields.last.fill("2026-07-29T06:30")
+    tokyo.page.get_by_role("button", name="Search").click()
+    tokyo.page.wait_for_url("**since=2026-07-28T20%3A00&until=2026-07-28T21%3A30")
+    assert fields.last.input_value() == "2026-07-29T06:30"
+    expect(plain.go("/deliveries?since=2026-07-28T20:00").get_by_label("From (UTC)")).to_have_value("2026-07-28T20:00")
+    tokyo.go(f"/subscriptions/{number}")
     sentence = tokyo.page.get_by_text("Since 29 Jul 2026, 06:00:00: until 29 Jul 2026, 07:00:00")
     expect(sentence).to_be_visible()
     assert tokyo.errors == []
