@@ -10,7 +10,7 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, redelivering, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Said, Visit
-from consumer.console.rendering import moment, numbered, whole
+from consumer.console.rendering import moment, numbered, stored_state, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition, NotFound
 from consumer.events.attempt import Attempt
@@ -23,7 +23,7 @@ from models import Status
 PAGE = 50
 SHOWN = 64 * 1024  # bytes of a payload
 ATTEMPTS = 50  # shown
-_STATES = (("", "any"), *((status.value, status.value) for status in Status))
+_STATES = (("", "any"), *((status.value, stored_state(status).word) for status in Status))
 _REDELIVERABLE = frozenset((Status.PARKED, Status.HELD, Status.EXHAUSTED))
 _FILTERS = ("state", "subscription", "event_type", "since", "until")
 SECONDS, COUNTING = 5.0, 1.0  # in which one request redelivers, or counts, a page after the other

@@ -34,6 +34,7 @@ SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's 
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # Unicode's Bidi_Control
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+_WORDS = {"parked": "waiting", "exhausted": "given up"}  # of states, for people
 _OF_RECEIVER = {ReceiverState.DELIVERED: "good", ReceiverState.WAITING: "warn", ReceiverState.GIVEN_UP: "bad"}
 
 
@@ -96,6 +97,11 @@ def text(value: bytes | None) -> str:
     return "none" if value is None else value.decode(errors="backslashreplace")
 
 
+def short(text: str, most: int = 72) -> str:
+    """A long text without its middle: its beginning and its end tell texts apart."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-(most // 3) :]}"
+
+
 def pretty(value: bytes) -> str | None:
     """JSON with each member in a line of its own; None for other bytes, and if it would grow beyond GROWN."""
     parts: list[str] = []
@@ -148,7 +154,7 @@ def environment(base: str, clock: Callable[[], float] = time.time) -> Environmen
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
+    formats = (text, short, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
@@ -222,7 +228,7 @@ def moment(text: str) -> float | None:
 
 def stored_state(status: str) -> Badge:
     """The state of a stored delivery."""
-    return Badge(status, _OF_STATUS.get(status, ""))
+    return Badge(_WORDS.get(status, status), _OF_STATUS.get(status, ""))
 
 
 def place_of(record: Any) -> str:
@@ -233,7 +239,7 @@ def place_of(record: Any) -> str:
 def outcome_of(item: Attempt) -> Badge:
     """The outcome of an attempt."""
     kind = "good" if item.outcome == DELIVERED else "bad" if item.outcome == "exhausted" else "warn"
-    return Badge(item.outcome, kind)
+    return Badge({DELIVERED: DELIVERED, "exhausted": "given up"}.get(item.outcome, "failed"), kind)
 
 
 def state_of_receiver(item: Receiver) -> Badge:

@@ -25,7 +25,7 @@ from consumer.subscriptions.repository import State
 from consumer.subscriptions.subscribed import Subscribed
 
 PAGE = 50
-ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
+ATTEMPTS, STORED, FEW = 50, 10, 10  # shown on a subscription's page; FEW attempts, unless it is asked for earlier ones
 READ, LOOKED_AT = 500, 5_000  # subscriptions of a statement and of a page, if a state is judged: 0.2 s
 MOST_FAILED = 10_000  # subscriptions that have failed lately
 # The enabled ones that are meant, by their states. One that fails lately is warned of, however often it fails.
@@ -111,7 +111,9 @@ def _show(backing: Backing, visit: Visit) -> Response:
         except ValueError as error:
             raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
         cursor = visit.query.get("cursor") or None
-        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, ATTEMPTS)
+        attempts, following, missing = backing.attempts(
+            caller, item.id, times, cursor, ATTEMPTS if cursor or any(times) else FEW
+        )
     stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",

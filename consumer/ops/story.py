@@ -152,7 +152,7 @@ def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # 
         return ReceiverState.UNMATCHED, it.hindrance
     broken = next((str(each) for each in it.item.problems if each.effect is Effect.STORED), None)
     if it.covered is not None:
-        owed = f"a cursor ({it.covered}) covers it: it comes from Kafka, in its turn"
+        owed = "it waits in Kafka, behind earlier ones, and is sent in its turn"
         return ReceiverState.WAITING, "; ".join(filter(None, (it.item.pause, broken, owed)))
     if it.settled is False:
         waits = "the group has not committed its record yet"

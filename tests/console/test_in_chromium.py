@@ -54,6 +54,32 @@ def test_a_phone_reaches_every_page(console: OPENS, chromium: Chromium) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
 
 
+def test_long_texts_and_long_lists_stay_short(engine: Engine, console: OPENS, chromium: Chromium) -> None:
+    """The whole URL is on its own page, among the options. One key reaches all rows, before the first of them.
+
+    A phone's menu takes a seventh of its screen, and the head of a page with a long URL leaves room for more.
+    """
+    url = f"https://example.com/{'long-path-segment/' * 60}end"
+    for digit in "123":
+        number = repository.add(engine, url, "order.paid", name="N" * 200, external_id=digit * 240)
+    visitor = visitor_of(console(None), chromium)
+    page = visitor.go("/subscriptions")
+    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    height = "each => each.getBoundingClientRect().height"
+    assert page.locator(".side").evaluate(height) <= NARROW[1] / 7
+    assert max(row.evaluate(height) for row in page.locator("tbody tr").all()) <= NARROW[1] / 2
+    first = page.locator("main form[method=post] :is(button, input:not([type=hidden]))").first
+    first.press("Enter")
+    assert page.locator("[name=id]:checked").count() == 3
+    first.press("Enter")
+    assert page.locator("[name=id]:checked").count() == 0
+    page = visitor.go(f"/subscriptions/{number}")
+    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    assert page.locator(".head").first.evaluate(height) <= NARROW[1] * 0.6
+    expect(page.get_by_role("region", name="Options").get_by_text(url)).to_have_count(1)
+    assert visitor.errors == []
+
+
 def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: Chromium) -> None:
     """They are on the page, beside the age, in sentences, and in the fields of forms; without scripts they are UTC."""
     number = repository.add(engine, "https://example.com/hooks", "order.paid")

@@ -84,7 +84,7 @@ def test_the_question_is_answered_in_three_actions(told: tuple[Support, list[int
         failed: r"waiting attempt 1 failed: status 503; attempt 2 follows by its retry schedule",
         delivered: r"delivered .*attempt 1, status 200",
         filtered: r"unmatched filter: false for this event",
-        paused: r"waiting paused since .*: it moves; a cursor \(paused\) covers it",
+        paused: r"waiting paused since .*: it moves; it waits in Kafka",
         later: r"registered later registered ",
     }.items():
         row = (

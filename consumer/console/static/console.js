@@ -37,6 +37,7 @@
       const parts = each.textContent.split(/(?<=[/?&])/);
       each.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
     }
+    for (const each of document.querySelectorAll("button[data-all]")) each.hidden = false;
     for (const each of document.querySelectorAll("button[data-copy]")) {
       each.hidden = !navigator.clipboard; // only https and localhost have it
     }
@@ -66,6 +67,9 @@
   setInterval(() => { if (Date.now() - answered > QUIET) mark(false); }, 1000);
 
   document.addEventListener("click", async (event) => {
+    const boxes = [...event.target.closest("button[data-all]")?.form.querySelectorAll("[name=id]") ?? []];
+    const all = !boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = all;
     const button = event.target.closest("button[data-copy]");
     if (!button) return;
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
