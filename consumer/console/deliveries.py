@@ -87,11 +87,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
     attempts: Sequence[Attempt] = (
         ()
         if history is None
-        else history.recent(
-            item.subscription_id,
-            ATTEMPTS,
-            lambda each: (each.topic, each.partition, each.offset) == place and sees(each),
-        )
+        else history.recent(item.subscription_id, ATTEMPTS, lambda each: each.place == place and sees(each))
     )
     return visit.render(
         "delivery.html",
@@ -158,13 +154,8 @@ def _redeliver_all(backing: Backing, visit: Visit) -> Response:
         return visit.back("/deliveries", _marked(marked, found))
     progress = {"marked": marked, "found": found, "position": position} if sure else None
     number = f"{'more than ' if position else ''}{found:,}"
-    return visit.render(
-        "redeliver_all.html",
-        asked=asked,
-        progress=progress,
-        number=number,
-        return_to=form.get("back", "/deliveries"),
-    )
+    home = form.get("back", "/deliveries")
+    return visit.render("redeliver_all.html", asked=asked, progress=progress, number=number, return_to=home)
 
 
 ROUTES = (

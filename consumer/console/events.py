@@ -67,7 +67,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
 def _follow(backing: Backing, visit: Visit) -> Response:
     """Has the page loaded again once there is an attempt of the resend that it names. Looks in memory alone."""
     place, sees, history = _place(visit), seeing(visit.caller), backing.history
-    tried = [] if history is None else history.recent(None, SHOWN, lambda each: _at(each) == place and sees(each))
+    tried = [] if history is None else history.recent(None, SHOWN, lambda each: each.place == place and sees(each))
     made = _resent(visit, tried)
     return Response(None, HTTPStatus.NO_CONTENT, {"hx-refresh": "true"} if made and made[1] else None)
 
@@ -79,10 +79,6 @@ def _resent(visit: Visit, tried: Iterable[Attempt]) -> tuple[int, Attempt | None
         return None
     since = (each for each in tried if each.subscription_id == subscription and int(each.at * 1000) > (newest or 0))
     return subscription, min(since, key=attrgetter("at"), default=None)
-
-
-def _at(attempt: Attempt) -> tuple[str, int, int]:
-    return attempt.topic, attempt.partition, attempt.offset
 
 
 def _resend(backing: Backing, visit: Visit) -> Response:

@@ -111,9 +111,8 @@ def _show(backing: Backing, visit: Visit) -> Response:
         except ValueError as error:
             raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
         cursor = visit.query.get("cursor") or None
-        attempts, following, missing = backing.attempts(
-            caller, item.id, times, cursor, ATTEMPTS if cursor or any(times) else FEW
-        )
+        most = ATTEMPTS if cursor or any(times) else FEW
+        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, most)
     stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",

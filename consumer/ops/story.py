@@ -113,7 +113,7 @@ def tell(
     attempts, missing = _attempts(history, event)
     tried = defaultdict[int, list[Attempt]](list)
     for attempt in attempts:
-        if (attempt.topic, attempt.partition, attempt.offset) == place[:3]:
+        if attempt.place == place[:3]:
             tried[attempt.subscription_id].append(attempt)
     rows = admin.of_record(where.engine, where.group, place, MOST_ROWS)
     stored = {row.subscription_id: row for row in reversed(rows)}  # the first one of each
