@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from requests import PreparedRequest, Response
@@ -373,7 +374,7 @@ def test_an_invalid_query_is_named(api: Api, query: str) -> None:
 def test_a_token_that_may_only_read_sees_no_query_of_a_url(api: Api) -> None:
     """It may hold the receiver's own token. Whoever may change the URL sees it whole, and can send it back."""
     url = "https://example.com/hooks?token=s3cret"
-    made = api.create(url=url, name="Hooks")
+    made = api.create(url=url)
     store.park(api.engine, GROUP, [parked(make_event(3), made["id"], url=url)], 1.0)
     here = f"/subscriptions/{made['id']}"
     whole = [api.call("GET", path).text for path in ("/subscriptions", here)]
@@ -382,6 +383,9 @@ def test_a_token_that_may_only_read_sees_no_query_of_a_url(api: Api) -> None:
         found = api.call("GET", path, token="reader")
         shown = "/hooks?\u2026" in found.text
         assert (found.status_code, "s3cret" in found.text, shown) == (200, False, True), path
+    for text, number in (("/Hooks", 1), ("s3c", 0), ("hooks?t", 0)):  # nor can it guess the query, a letter at a time
+        assert len(api.call("GET", f"/subscriptions?url={quote(text)}", token="reader").json()["items"]) == number
+        assert len(api.call("GET", f"/search?q={quote(text)}", token="reader").json()["items"]) == number
 
 
 def test_a_change_shows_nothing_to_a_token_without_read(api: Api) -> None:

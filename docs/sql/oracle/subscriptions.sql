@@ -403,10 +403,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -444,10 +448,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -485,10 +493,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -610,23 +622,25 @@ FROM (
       webhook_subscriptions.id AS id
     FROM webhook_subscriptions
     WHERE
-      (
-        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_4) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
       )
+      AND webhook_subscriptions.url NOT LIKE :param_6
       OR webhook_subscriptions.name IS NOT NULL
       AND (
-        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
       )
     ORDER BY
       CASE
         WHEN (
           webhook_subscriptions.name IS NOT NULL
           AND (
-            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
           )
         )
-        THEN :param_6
-        ELSE :param_7
+        THEN :param_8
+        ELSE :param_9
       END,
       webhook_subscriptions.id
   ) anon_8
@@ -734,12 +748,14 @@ FROM (
     FROM webhook_subscriptions
     WHERE
       (
-        (
-          LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.url) LIKE LOWER(:param_4) ESCAPE '/'
+        OR (
+          LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
         )
+        AND webhook_subscriptions.url NOT LIKE :param_6
         OR webhook_subscriptions.name IS NOT NULL
         AND (
-          LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+          LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
         )
       )
       AND webhook_subscriptions.tenant = :tenant_1
@@ -748,11 +764,11 @@ FROM (
         WHEN (
           webhook_subscriptions.name IS NOT NULL
           AND (
-            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
           )
         )
-        THEN :param_6
-        ELSE :param_7
+        THEN :param_8
+        ELSE :param_9
       END,
       webhook_subscriptions.id
   ) anon_8
