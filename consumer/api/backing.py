@@ -340,7 +340,7 @@ def of_all_tenants(caller: Caller) -> None:
 
 def check_move(caller: Caller, item: Subscribed, url: object) -> None:
     """Raise RequestRefused if a new URL would take credentials to another server, and the token may not set them."""
-    moves = _target(str(url)) != _target(item.url)
+    moves = _target(str(url)) != _target(item.whole_url)
     if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
         why = "its credentials would go to another server: the token needs the scope secrets"
         raise RequestRefused(Code.SCOPE, why)

@@ -31,6 +31,7 @@ from consumer.events.event import Event
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.waiting import Reason, waits_for
+from consumer.subscriptions.health import ListedSubscription
 from models import Status
 
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
@@ -58,8 +59,10 @@ class Delivery(Answer):
     url: Annotated[
         str,
         AfterValidator(redact_url),
-        Field(description="Without a password.", examples=["https://example.com/hooks"]),
+        Field(description="Without a password and a query.", examples=["https://example.com/hooks"]),
     ]
+    subscription_name: Annotated[str | None, Field(examples=["Orders to the warehouse"])] = None
+    subscription_tenant: Annotated[str | None, Field(description="Null: it was removed.", examples=["acme"])] = None
     event_type: Annotated[str, Field(examples=["order.paid"])]
     webhook_id: Annotated[str, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
     topic: Annotated[str, Field(validation_alias=AliasPath("record", "topic"), examples=["orders"])]
@@ -146,7 +149,9 @@ def list_deliveries(
         return answer({"items": [], "next": None})
     query = DeliveryQuery(state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until))
     found = backing.search(caller, query, limit, cursor)
-    return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
+    known = backing.receivers(caller, {each.subscription_id for each in found.deliveries})
+    items = [_shown(caller, each, known.get(each.subscription_id)) for each in found.deliveries]
+    return answer({"items": items, "next": found.position})
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail)
@@ -155,7 +160,8 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
     item, event = backing.deployment.delivery(delivery_id, caller.tenant)
     wait = waits_for(backing.deployment, item)
     waiting = None if wait is None else told(caller, Wait.model_validate(wait).model_dump(), "text")
-    return answer({**_shown(caller, item), "event": _carried(event), "waits_for": waiting})
+    known = backing.receivers(caller, [item.subscription_id]).get(item.subscription_id)
+    return answer({**_shown(caller, item, known), "event": _carried(event), "waits_for": waiting})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Redelivery)
@@ -177,12 +183,13 @@ def redeliver_deliveries(caller: Writer, backing: Backed, these: RedeliveryReque
     return answer({"delivery_ids": backing.changes(caller).redeliver_these(these.delivery_ids)})
 
 
-def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:
+def _shown(caller: Caller, item: StoredDelivery, known: ListedSubscription | None) -> dict[str, Any]:
     found = Delivery.model_validate(item).model_dump()
     if item.status != Status.PARKED:
         found["next_attempt_at"] = None
     failures = {name: found[name] and told(caller, found[name], "error") for name in ("first_failure", "last_failure")}
-    return found | failures
+    named = {} if known is None else {"subscription_name": known.name, "subscription_tenant": known.tenant}
+    return found | failures | named
 
 
 def _carried(event: Event) -> dict[str, object]:

@@ -28,6 +28,8 @@ class EventReceiver(Answer):
     subscription_id: int
     url: Annotated[str | None, Field(description="Null: it was removed.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str | None, Field(examples=["order.*"])]
+    name: Annotated[str | None, Field(examples=["Orders to the warehouse"])]
+    tenant: Annotated[str | None, Field(description="The subscription's; *: all.", examples=["acme"])]
     state: Annotated[ReceiverState, Field(description="unknown: nothing is on record.", examples=["waiting"])]
     why: Annotated[str | None, Field(examples=["filter: false for this event"])]
     matches: Annotated[bool, Field(description="It would get the event now.")]

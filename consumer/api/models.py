@@ -267,7 +267,7 @@ _StoredOptions: Any = create_model("_StoredOptions", __base__=Answer, **_STORED)
 class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
-    url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
+    url: Annotated[str, Field(description="The scope write shows its query.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     event_types: Annotated[list[str], Field(description=_TYPES, examples=[["order.created", "invoice.*"]])]
     tenant: Annotated[str, Field(examples=["acme"])]
@@ -359,15 +359,15 @@ class SubscriptionPage(Page):
     items: list[Subscription]
 
 
-def shown(item: Subscribed) -> dict[str, Any]:
-    """A subscription as JSON: the members of `Subscription`."""
+def shown(caller: Caller, item: Subscribed) -> dict[str, Any]:
+    """A subscription as JSON, as the caller may see it: the members of `Subscription`."""
     members: dict[str, Any] = Subscription.model_validate(item).model_dump(mode="json", warnings=False)
-    return members
+    return members | {"url": item.whole_url} if "write" in caller.scopes else members
 
 
 def shown_to(caller: Caller, item: Subscribed) -> dict[str, Any]:
     """The subscription that the caller has changed: only its id without the scope `read`, which guards the rest."""
-    return shown(item) if "read" in caller.scopes else {"id": item.id}
+    return shown(caller, item) if "read" in caller.scopes else {"id": item.id}
 
 
 def check_spelling(given: Mapping[str, Any]) -> None:

@@ -97,6 +97,8 @@ class FailingSubscription(Answer):
 
     subscription_id: Annotated[int, _of_subscription("subscription_id", 7)]
     url: Annotated[str, _of_subscription("url", "https://example.com/hooks")]
+    name: Annotated[str | None, _of_subscription("name", "Orders to the warehouse")]
+    tenant: Annotated[str, _of_subscription("tenant", "acme")]
     failing_since: Annotated[datetime, _of_subscription("since", "2026-07-28T14:00:00Z")]
     last_error: Annotated[
         str | None,

@@ -149,7 +149,7 @@ def list_subscriptions(
             external_id=external_id,
             rules=where.rules,
         )
-    return answer(paged(backing, "subscriptions", list(map(shown, found)), limit, itemgetter("id")))
+    return answer(paged(backing, "subscriptions", [shown(caller, each) for each in found], limit, itemgetter("id")))
 
 
 @router.post("", status_code=HTTPStatus.CREATED, response_model=CreatedSubscription, responses=_CREATED)
@@ -248,7 +248,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     where = backing.deployment
     item = where.subscription(subscription_id, caller.tenant)
     parts = [each.as_json(where.clock()) for each in backing.owed(caller, subscription_id)]
-    return answer(shown(item) | {"cursors": parts}, headers={"etag": etag(item)})
+    return answer(shown(caller, item) | {"cursors": parts}, headers={"etag": etag(item)})
 
 
 @router.patch(

@@ -116,7 +116,7 @@ def json_of(item: Subscribed) -> dict[str, object]:
         "id": item.id,
         "state": item.state,
         **shown(item),
-        "url": item.url,
+        "url": item.whole_url,
         "problems": [problem.as_json() for problem in item.problems],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,

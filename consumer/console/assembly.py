@@ -32,15 +32,14 @@ REFERENCE_HEADERS = HEADERS | {
 }
 
 SAID = {
-    "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
+    "created": Said("Subscribed.", more="Workers send it events within seconds."),
     "enabled": Said("Enabled.", more="Its held deliveries are sent within a minute."),
     "disabled": Said("Disabled.", "warn", "Its stored deliveries are held until it is enabled again."),
     "paused": Said("Paused.", "warn", "Its events wait in Kafka until it is resumed."),
     "still_paused": Said("Enabled.", "warn", "It is still paused: resume it to send its events."),
     "resumed": Said("Resumed.", more="Workers send the events of the pause within seconds."),
-    "changed": Said("Changed.", more="Workers know it within WEBHOOK_SUBSCRIPTION_CACHE."),
+    "changed": Said("Changed.", more="Workers apply it within seconds."),
     "removed": Said("Removed.", "warn", "Workers give up its stored deliveries within a minute."),
-    "resent": Said("On its way again.", more="Workers send it within seconds, with the same webhook-id."),
     "published": Said("Published again.", more="The workers read it as a new record."),
     "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
     "goes-on": Said("The replay goes on.", more="It begins where it stopped."),

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, redelivering, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import BASE, PageRoute, Said, Visit
-from consumer.console.rendering import moment, numbered, whole
+from consumer.console.rendering import moment, numbered, stored_state, whole
 from consumer.console.subscriptions import Pager
-from consumer.errors import InvalidPosition
+from consumer.errors import InvalidPosition, NotFound
 from consumer.events.attempt import Attempt
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ledger.rows import AttemptFailure
@@ -23,10 +23,10 @@ from models import Status
 PAGE = 50
 SHOWN = 64 * 1024  # bytes of a payload
 ATTEMPTS = 50  # shown
-_STATES = (("", "any"), *((status.value, status.value) for status in Status))
+_STATES = (("", "any"), *((status.value, stored_state(status).word) for status in Status))
 _REDELIVERABLE = frozenset((Status.PARKED, Status.HELD, Status.EXHAUSTED))
 _FILTERS = ("state", "subscription", "event_type", "since", "until")
-SECONDS = 5.0  # in which one request redelivers a page after the other
+SECONDS, COUNTING = 5.0, 1.0  # in which one request redelivers, or counts, a page after the other
 
 
 def _search(backing: Backing, visit: Visit) -> Response:
@@ -49,6 +49,7 @@ def _search(backing: Backing, visit: Visit) -> Response:
         states=_STATES,
         filters=filters,
         rows=rows,
+        known=backing.receivers(visit.caller, {each.subscription_id for each in rows}),
         wrong=wrong,
         page=Pager(
             here + urlencode(filters) if position else None,
@@ -75,21 +76,24 @@ def _query(asked: dict[str, str]) -> DeliveryQuery:
 
 def _show(backing: Backing, visit: Visit) -> Response:
     where, history = backing.deployment, backing.history
-    item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
+    try:
+        item, event = where.delivery(int(visit.path["id"]), visit.caller.tenant)
+    except NotFound:
+        text = f"Delivery {visit.path['id']} is not stored any more: it was delivered, or given up and removed."
+        event_path = visit.query.get("event", "")
+        on = [(event_path, "What became of its event")] if event_path.startswith("/events/") else []
+        return visit.render("error.html", HTTPStatus.NOT_FOUND, title="Not stored any more", text=text, kind="", on=on)
     place, sees = item.record[:3], seeing(visit.caller)
     attempts: Sequence[Attempt] = (
         ()
         if history is None
-        else history.recent(
-            item.subscription_id,
-            ATTEMPTS,
-            lambda each: (each.topic, each.partition, each.offset) == place and sees(each),
-        )
+        else history.recent(item.subscription_id, ATTEMPTS, lambda each: each.place == place and sees(each))
     )
     return visit.render(
         "delivery.html",
         it=item,
         event=event,
+        known=backing.receivers(visit.caller, [item.subscription_id]).get(item.subscription_id),
         wait=waits_for(where, item),
         attempts=attempts,
         redeliverable=item.status in _REDELIVERABLE,
@@ -122,7 +126,10 @@ def _marked(number: int, found: int) -> Said:
 
 
 def _redeliver_all(backing: Backing, visit: Visit) -> Response:
-    """Redeliver what the filters find, for some seconds; the page that follows goes on behind the last one."""
+    """Redeliver what the filters find, for some seconds; the page that follows goes on behind the last one.
+
+    The page that asks before has counted them, for a second.
+    """
     form, changes = visit.form, backing.changes(visit.caller)
     asked = {name: form.get(name, "").strip() for name in _FILTERS}
     try:
@@ -133,18 +140,22 @@ def _redeliver_all(backing: Backing, visit: Visit) -> Response:
     if not query.statuses:
         raise RequestRefused(Code.BAD_REQUEST, f"Deliveries that are {asked['state']} cannot be sent again.")
     marked, found = (whole(form.get(name, "")) or 0 for name in ("marked", "found"))
-    position, until = form.get("position") or None, time.monotonic() + SECONDS
+    sure, position = "sure" in form, form.get("position") or None
+    until = time.monotonic() + (SECONDS if sure else COUNTING)
     with redelivering(visit.caller):
-        while "sure" in form:
+        while True:
             page = backing.search(visit.caller, query, MOST, position)
-            marked += len(changes.redeliver_these({each.id for each in page.deliveries}))
+            if sure:
+                marked += len(changes.redeliver_these({each.id for each in page.deliveries}))
             found, position = found + len(page.deliveries), page.position
-            if position is None:
-                return visit.back("/deliveries", _marked(marked, found))
-            if time.monotonic() >= until:
+            if position is None or time.monotonic() >= until:
                 break
-    progress = {"marked": marked, "found": found, "position": position} if position else None
-    return visit.render("redeliver_all.html", asked=asked, progress=progress, return_to=form.get("back", "/deliveries"))
+    if sure and position is None:
+        return visit.back("/deliveries", _marked(marked, found))
+    progress = {"marked": marked, "found": found, "position": position} if sure else None
+    number = f"{'more than ' if position else ''}{found:,}"
+    home = form.get("back", "/deliveries")
+    return visit.render("redeliver_all.html", asked=asked, progress=progress, number=number, return_to=home)
 
 
 ROUTES = (

@@ -1,7 +1,10 @@
 """Pages about events: recent attempts, one event, event types, dead letters and operational events."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from itertools import chain
+from operator import attrgetter
 from urllib.parse import quote
 
 import orjson
@@ -12,7 +15,7 @@ from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import numbered, whole
 from consumer.errors import WebhooksError
-from consumer.events.attempt import DELIVERED
+from consumer.events.attempt import DELIVERED, Attempt
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
 from consumer.ops.events import AuditQuery
@@ -29,7 +32,7 @@ def _recent(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in ("webhook_id", *_PLACE)}
     partition, offset = whole(asked["partition"]), whole(asked["offset"])
     if asked["topic"] and partition is not None and offset is not None:
-        return to(f"/events/{quote(asked['topic'], safe='')}/{partition}/{offset}")
+        return to(_path((asked["topic"], partition, offset)))
     caller, history = visit.caller, backing.history
     newest = [] if history is None else history.recent(None, SHOWN, seeing(caller, asked["webhook_id"] or None))
     return visit.render(
@@ -37,12 +40,15 @@ def _recent(backing: Backing, visit: Visit) -> Response:
         asked=asked,
         on=history is not None,
         rows=backing.own(caller, newest),
+        known=backing.receivers(caller, {each.subscription_id for each in newest}),
     )
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
     found = backing.record(visit.caller, *_place(visit))
     headers = found.record.headers
+    story = None if found.event is None else backing.story(visit.caller, found.event)
+    tried = () if story is None else chain.from_iterable(each.attempts for each in story.receivers)
     return visit.render(
         "event.html",
         record=found.record,
@@ -51,8 +57,28 @@ def _show(backing: Backing, visit: Visit) -> Response:
         value=found.record.value or b"",
         headers=() if headers is None or isinstance(headers, Unreadable) else headers,
         most=BODY,
-        story=None if found.event is None else backing.story(visit.caller, found.event),
+        story=story,
+        known={each.subscription_id: each for each in (() if story is None else story.receivers) if each.url},
+        place=_path(_place(visit)),
+        resent=_resent(visit, tried),
     )
+
+
+def _follow(backing: Backing, visit: Visit) -> Response:
+    """Has the page loaded again once there is an attempt of the resend that it names. Looks in memory alone."""
+    place, sees, history = _place(visit), seeing(visit.caller), backing.history
+    tried = [] if history is None else history.recent(None, SHOWN, lambda each: each.place == place and sees(each))
+    made = _resent(visit, tried)
+    return Response(None, HTTPStatus.NO_CONTENT, {"hx-refresh": "true"} if made and made[1] else None)
+
+
+def _resent(visit: Visit, tried: Iterable[Attempt]) -> tuple[int, Attempt | None] | None:
+    """The subscription of the resend that the query names, and its first attempt since; None: it names none."""
+    subscription, newest = (whole(visit.query.get(name, "")) for name in ("resent", "newest"))
+    if subscription is None:
+        return None
+    since = (each for each in tried if each.subscription_id == subscription and int(each.at * 1000) > (newest or 0))
+    return subscription, min(since, key=attrgetter("at"), default=None)
 
 
 def _resend(backing: Backing, visit: Visit) -> Response:
@@ -61,7 +87,12 @@ def _resend(backing: Backing, visit: Visit) -> Response:
     if subscription is None or event is None:
         raise RequestRefused(Code.BAD_REQUEST, "The form names no subscription, or the record carries no event.")
     backing.resend(visit.caller, event, subscription)
-    return to(f"/events/{quote(place[0], safe='')}/{place[1]}/{place[2]}", "resent")
+    asked = {"resent": str(subscription), "newest": visit.form.get("newest", "")}
+    return to(_path(place), **asked)
+
+
+def _path(place: tuple[str, int, int]) -> str:
+    return f"/events/{quote(place[0], safe='')}/{place[1]}/{place[2]}"
 
 
 def _place(visit: Visit) -> tuple[str, int, int]:
@@ -150,6 +181,7 @@ ROUTES = (
     PageRoute("/events", _recent),
     PageRoute("/events/{topic}/{partition:number}/{offset:number}", _show),
     PageRoute("/events/{topic}/{partition:number}/{offset:number}/resend", _resend, "write", post=True),
+    PageRoute("/events/{topic}/{partition:number}/{offset:number}/resent", _follow),
     PageRoute("/dead-letters", _dead_letters),
     PageRoute("/dead-letters/publish", _publish, "write", post=True),
     PageRoute("/audit", _audit),

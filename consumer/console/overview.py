@@ -4,6 +4,7 @@ Failing receivers come first, then unusable ones, those whose events Kafka soon 
 then others with waiting deliveries.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from heapq import nlargest
@@ -37,6 +38,7 @@ class TroubledReceiver(NamedTuple):
     url: str
     event_type: str
     tenant: str
+    name: str | None
     state: Badge
     since: float | None = None
     error: str | None = None
@@ -69,7 +71,8 @@ def values(backing: Backing, caller: Caller) -> dict[str, object]:
     return {
         "faults": faults,
         "hour": None if tries is None else _hour(tries.minutes, newest, backing.deployment.clock()),
-        "failures": list(islice((each for each in newest if each.outcome != DELIVERED), FAILURES)),
+        "failures": _failures(newest),
+        "known": {} if tries is None else tries.known,
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
         "receivers": list(_receivers(backing, caller, seen, tries)),
@@ -78,10 +81,19 @@ def values(backing: Backing, caller: Caller) -> dict[str, object]:
     }
 
 
+def _failures(newest: Iterable[Attempt]) -> list[tuple[Attempt, int]]:
+    """The latest failure of each subscription, the newest first, and how many it has among these attempts."""
+    failed = [each for each in newest if each.outcome != DELIVERED]
+    latest = {each.subscription_id: each for each in reversed(failed)}
+    counted = Counter(each.subscription_id for each in failed)
+    return [(latest[number], counted[number]) for number in islice(counted, FAILURES)]
+
+
 class _Tries(NamedTuple):
     """Attempts of the last hour that a caller may see."""
 
     newest: Sequence[Attempt]
+    known: Mapping[int, ListedSubscription]  # their subscriptions, as far as they are shown
     minutes: Sequence[Minute]
     degraded: Sequence[TroubledReceiver]  # those of which some attempts of the last minutes have failed
 
@@ -91,7 +103,8 @@ def _tries(backing: Backing, history: AttemptHistory, caller: Caller) -> _Tries:
     if caller.tenant is None:
         newest, minutes = history.recent(None, RECENT), history.summary(None)
         failed = history.most_failed(LATELY, LISTED)
-        theirs = backing.receivers(caller, [each.subscription_id for each in failed])
+        ids = {each.subscription_id for each in failed} | {last.subscription_id for last, _ in _failures(newest)}
+        theirs = backing.receivers(caller, ids)
     else:
         newest = history.recent(None, RECENT_OF_TENANT, seeing(caller))
         theirs = backing.receivers(caller, {each.subscription_id for each in newest})
@@ -103,14 +116,14 @@ def _tries(backing: Backing, history: AttemptHistory, caller: Caller) -> _Tries:
         ]
         tried = (tried_lately(hour, number) for number, hour in hours.items())
         failed = nlargest(LISTED, tried, key=attrgetter("failed"))
-    return _Tries(newest, minutes, [*_degraded(failed, theirs)])
+    return _Tries(newest, theirs, minutes, [*_degraded(failed, theirs)])
 
 
 def _degraded(failed: Iterable[Tried], theirs: Mapping[int, ListedSubscription]) -> Iterator[TroubledReceiver]:
     for tried in failed:
         if share_failed(tried) >= SOME and (found := theirs.get(tried.subscription_id)) is not None:
             badge = state_of_attempts(tried) if found.mode == "enabled" else Badge(found.mode, "warn")
-            yield TroubledReceiver(*found[:4], badge)
+            yield TroubledReceiver(*found[:5], badge)
 
 
 def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt], now: float) -> dict[str, object]:
@@ -164,24 +177,25 @@ def _troubled(seen: Overview, tries: _Tries | None) -> Iterator[TroubledReceiver
     """A row for each problem, the worst first."""
     for failing in seen.failing or ():
         it, error = failing.subscription, failing.last and failing.last.error
-        yield TroubledReceiver(*it[:4], Badge("failing", "bad"), it.since.timestamp(), error)
+        yield TroubledReceiver(*it[:5], Badge("failing", "bad"), it.since.timestamp(), error)
     for item in seen.problematic.subscriptions if seen.problematic else ():
         if item.broken:
-            badge, problem = Badge("broken", "bad"), str(item.problems[0])
-            yield TroubledReceiver(item.id, item.url, item.event_type, item.tenant, badge, error=problem)
+            badge, name = Badge("broken", "bad"), item.options["name"]
+            known = item.id, item.url, item.event_type, item.tenant, name
+            yield TroubledReceiver(*known, badge, error=str(item.problems[0]))
     for expiring in seen.expiring or ():
         left = time_left(expiring.expires.timestamp() - seen.at)
-        yield TroubledReceiver(*expiring[:4], Badge("expires", "bad"), error=f"Kafka removes its next event in {left}")
+        yield TroubledReceiver(*expiring[:5], Badge("expires", "bad"), error=f"Kafka removes its next event in {left}")
     for listed in seen.disabled or ():
-        yield TroubledReceiver(*listed[:4], Badge("disabled", "warn"), error=listed.reason)
+        yield TroubledReceiver(*listed[:5], Badge("disabled", "warn"), error=listed.reason)
     for listed in seen.paused or ():
         since = None if listed.paused_at is None else listed.paused_at.timestamp()
-        yield TroubledReceiver(*listed[:4], Badge("paused", "warn"), since, listed.reason)
+        yield TroubledReceiver(*listed[:5], Badge("paused", "warn"), since, listed.reason)
     yield from () if tries is None else tries.degraded
     for loaded in seen.loaded or ():
         found, error = loaded.subscription, loaded.last and loaded.last.error
         if found is None:
-            removed = loaded.subscription_id, "a removed subscription", "", "*"
+            removed = loaded.subscription_id, "a removed subscription", "", "*", None
             yield TroubledReceiver(*removed, Badge("removed", "warn"), error=error)
         else:
-            yield TroubledReceiver(*found[:4], Badge("waiting", "warn"), error=error)
+            yield TroubledReceiver(*found[:5], Badge("waiting", "warn"), error=error)

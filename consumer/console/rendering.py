@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from markupsafe import Markup
 
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
@@ -30,8 +31,10 @@ _FEW = 0.01  # a share so near to 0 or 1 is written to a hundredth of a percent
 GROWN = 512 * 1024  # characters of JSON that is written over several lines
 LATELY = 10  # minutes whose attempts determine a subscription's state
 SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # Unicode's Bidi_Control
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+_WORDS = {"parked": "waiting", "exhausted": "given up"}  # of states, for people
 _OF_RECEIVER = {ReceiverState.DELIVERED: "good", ReceiverState.WAITING: "warn", ReceiverState.GIVEN_UP: "bad"}
 
 
@@ -94,6 +97,11 @@ def text(value: bytes | None) -> str:
     return "none" if value is None else value.decode(errors="backslashreplace")
 
 
+def short(text: str, most: int = 72) -> str:
+    """A long text without its middle: its beginning and its end tell texts apart."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-(most // 3) :]}"
+
+
 def pretty(value: bytes) -> str | None:
     """JSON with each member in a line of its own; None for other bytes, and if it would grow beyond GROWN."""
     parts: list[str] = []
@@ -125,17 +133,28 @@ def for_visitor(context: Context, error: str | None) -> str | None:
     return without_addresses(error) if error and context["session"].tenant is not None else error
 
 
+def shown(value: object) -> object:
+    """What a page writes: a text, in which controls of its direction are escaped, since they reorder what is around it.
+
+    Markup, such as that of a form which is saved as it came, is not changed.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isascii():
+        return value
+    return _DIRECTIONS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
 def environment(base: str, clock: Callable[[], float] = time.time) -> Environment:
     """The templates. `base` is the path under which the console is served, without a slash at its end."""
     files = static_names()
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
+    formats = (text, short, pretty, number, percent, seconds, span, iso, for_visitor, redact_url)
     times = {"ago": lambda at: ago(at, clock()), "left": lambda at: kept_for(at - clock())}
     parts = (state_of, reason_of, stored_state, outcome_of, state_of_receiver, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, **times)
@@ -153,7 +172,7 @@ def state_of(item: Subscribed, tried: Tried | None = None) -> Badge:
         return Badge("failing", "bad")
     if tried is not None and share_failed(tried) >= SOME:
         return state_of_attempts(tried)
-    return Badge("warning", "warn") if item.problems else Badge("well", "good")
+    return Badge("warning", "warn") if item.warned else Badge("well", "good")
 
 
 def state_of_attempts(tried: Tried) -> Badge:
@@ -209,7 +228,7 @@ def moment(text: str) -> float | None:
 
 def stored_state(status: str) -> Badge:
     """The state of a stored delivery."""
-    return Badge(status, _OF_STATUS.get(status, ""))
+    return Badge(_WORDS.get(status, status), _OF_STATUS.get(status, ""))
 
 
 def place_of(record: Any) -> str:
@@ -220,7 +239,7 @@ def place_of(record: Any) -> str:
 def outcome_of(item: Attempt) -> Badge:
     """The outcome of an attempt."""
     kind = "good" if item.outcome == DELIVERED else "bad" if item.outcome == "exhausted" else "warn"
-    return Badge(item.outcome, kind)
+    return Badge({DELIVERED: DELIVERED, "exhausted": "given up"}.get(item.outcome, "failed"), kind)
 
 
 def state_of_receiver(item: Receiver) -> Badge:

@@ -53,8 +53,11 @@ def _list(backing: Backing, visit: Visit) -> Response:
     found = replays.find(where.engine, limit=SHOWN, group=where.group, tenant=tenant)
     rows = [_row(each, counted=tenant is None) for each in found]
     form = Form(_NOTHING, {}) if backing.log is not None else None
+    known = backing.receivers(visit.caller, {each.subscription_id for each in found})
     live = any(row["open"] for row in rows)
-    return visit.render("replays.html", rows=rows, live=live, form=form, missing=NO_KAFKA, command=_COMMAND)
+    return visit.render(
+        "replays.html", rows=rows, known=known, live=live, form=form, missing=NO_KAFKA, command=_COMMAND
+    )
 
 
 def _row(item: Replay, *, counted: bool) -> dict[str, object]:
@@ -86,7 +89,7 @@ def _preview(backing: Backing, visit: Visit) -> Response:
         "replay_new.html",
         form=Form(given, {}),
         preview={
-            "url": planned.receiver.url,
+            "receiver": backing.receivers(visit.caller, [planned.receiver.id]).get(planned.receiver.id),
             "event_type": planned.event_type or planned.receiver.event_type,
             "unordered": planned.receiver.options["ordering"] == "key" and not planned.ordered,
             "since": planned.since,

@@ -181,7 +181,10 @@ def _several(backing: Backing, visit: Visit) -> Response:
     if word not in _STATES:
         raise RequestRefused(Code.BAD_REQUEST, "The form does not say what to do.")
     if word == "disable" and "sure" not in form:
-        return visit.render("confirm.html", what="disable_several", ids=ids, return_to=form.get("back", ""))
+        known = backing.receivers(visit.caller, ids)
+        return visit.render(
+            "confirm.html", what="disable_several", ids=ids, known=known, return_to=form.get("back", "")
+        )
     with changing_many(visit.caller):
         found = list(act_on_all(backing.changes(visit.caller), word, ids, form.get("reason") or None))
     others = {each.why or "there is no such subscription any more" for each in found if each.result != "done"}

@@ -1,6 +1,8 @@
 """The list of subscriptions, and the page of a subscription."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlencode
 
@@ -8,8 +10,9 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing
 from consumer.api.problems import Code, RequestRefused
+from consumer.api.tokens import Caller
 from consumer.console.app import BASE, PageRoute, Visit
-from consumer.console.rendering import moment, reason_of, state_of, tried_lately, whole
+from consumer.console.rendering import LATELY, Badge, moment, reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.errors import NotFound, WebhooksError
 from consumer.events.attempt import Attempt
@@ -22,8 +25,15 @@ from consumer.subscriptions.repository import State
 from consumer.subscriptions.subscribed import Subscribed
 
 PAGE = 50
-ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
-_STATES = (("", "any"), *((state, state) for state in get_args(State)))
+ATTEMPTS, STORED, FEW = 50, 10, 10  # shown on a subscription's page; FEW attempts, unless it is asked for earlier ones
+READ, LOOKED_AT = 500, 5_000  # subscriptions of a statement and of a page, if a state is judged: 0.2 s
+MOST_FAILED = 10_000  # subscriptions that have failed lately
+# The enabled ones that are meant, by their states. One that fails lately is warned of, however often it fails.
+_JUDGED: Mapping[str, Callable[[Badge], bool]] = {
+    "broken": lambda state: state.word == "broken",
+    "warning": lambda state: state.word not in {"broken", "failing", "well"},
+}
+_STATES = (("", "any"), *((state, state) for state in (*get_args(State), *_JUDGED)))
 _PARTS = ("name", "url", "external_id", "event_type", "tenant")  # of the filter, besides the state
 
 
@@ -37,34 +47,55 @@ class Pager(NamedTuple):
 
 def _list(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in (*_PARTS, "state")}
-    state = asked["state"] if asked["state"] in get_args(State) else None
     after = visit.query.get("after", "")
-    where = backing.deployment
-    found = repository.page(
-        where.engine,
-        where.vault,
-        after=whole(after),
-        limit=PAGE + 1,
-        state=state,  # type: ignore[arg-type]  # one of its values
-        **{name: asked[name] or None for name in _PARTS} | {"tenant": visit.caller.tenant or asked["tenant"] or None},
-        rules=where.rules,
-        clock=where.clock,
-    )
-    rows = found[:PAGE]
+    known = asked["state"] in dict(_STATES)
+    rows, following = _found(backing, visit.caller, asked, whole(after)) if known else ([], None)
     filters = {name: value for name, value in asked.items() if value}
     here = f"{BASE}/subscriptions?"
     return visit.render(
         "subscriptions.html",
+        HTTPStatus.OK if known else HTTPStatus.BAD_REQUEST,
+        wrong=None if known else f"There is no state {asked['state']}.",
         asked=asked,
         states=_STATES,
         filtered=bool(filters),
         rows=rows,
         page=Pager(
             here + urlencode(filters) if after else None,
-            here + urlencode(filters | {"after": str(rows[-1].id)}) if len(found) > PAGE else None,
+            here + urlencode(filters | {"after": str(following)}) if following is not None else None,
             PAGE,
         ),
     )
+
+
+def _found(
+    backing: Backing, caller: Caller, asked: Mapping[str, str], after: int | None
+) -> tuple[list[tuple[Subscribed, Badge]], int | None]:
+    """A page of subscriptions with their states, and the id after which the next one begins; None: it is the last.
+
+    The states of _JUDGED are not in the database: among LOOKED_AT subscriptions a page may find few, or none.
+    """
+    where, history, judged = backing.deployment, backing.history, _JUDGED.get(asked["state"])
+    limit = READ if judged else PAGE + 1
+    wanted: dict[str, Any] = {name: value or None for name, value in asked.items()}
+    wanted |= {"tenant": caller.tenant or wanted["tenant"]} | ({"state": "enabled"} if judged else {})
+    some: Callable[..., tuple[Subscribed, ...]] = partial(
+        repository.page, where.engine, where.vault, limit=limit, rules=where.rules, clock=where.clock, **wanted
+    )
+    failed = () if history is None else history.most_failed(LATELY, MOST_FAILED)
+    tried = {each.subscription_id: each for each in failed}
+    rows: list[tuple[Subscribed, Badge]] = []
+    for _ in range(LOOKED_AT // READ if judged else 1):
+        for item in (found := some(after=after)):
+            state = state_of(item, tried.get(item.id))
+            if judged is None or judged(state):
+                if len(rows) == PAGE:
+                    return rows, rows[-1][0].id
+                rows.append((item, state))
+        if len(found) < limit:
+            return rows, None
+        after = found[-1].id
+    return rows, after
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
@@ -80,7 +111,8 @@ def _show(backing: Backing, visit: Visit) -> Response:
         except ValueError as error:
             raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
         cursor = visit.query.get("cursor") or None
-        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, ATTEMPTS)
+        most = ATTEMPTS if cursor or any(times) else FEW
+        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, most)
     stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",

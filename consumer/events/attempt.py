@@ -42,6 +42,11 @@ class Attempt(NamedTuple):
     seconds: float
     response: str | None
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """The place of the event's record."""
+        return self.topic, self.partition, self.offset
+
 
 class ReportedAnswer(NamedTuple):
     """The answer to the attempt number `attempt`, as for Attempt. `headers` have names in lower case.

@@ -67,7 +67,13 @@ def check_target(url: str) -> None:
 
 
 def redact_url(url: str) -> str:
-    """The URL in a form that may be shown: if `check_target` refuses it, only the part after the last @ or `%40`."""
+    """The URL in a form that anyone may see: as `without_password`, and its query, which may hold a token, as `…`."""
+    shown, query, _ = without_password(url).partition("?")
+    return f"{shown}?…" if query else shown
+
+
+def without_password(url: str) -> str:
+    """The URL for those who may change it: if `check_target` refuses it, only the part after the last @ or `%40`."""
     try:
         check_target(url)
     except ValueError:

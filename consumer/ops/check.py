@@ -317,8 +317,8 @@ def _subscriptions(engine: Engine, vault: Vault, values: Mapping[str, str]) -> s
         looked_at += 1
         for concern in _concerns(item, settings, values):
             concerned[concern].append(item.id)
-        if not item.broken and (item.url in named or len(named) < _MOST_URLS):
-            named.setdefault(item.url, []).append(item.id)
+        if not item.broken and (item.whole_url in named or len(named) < _MOST_URLS):
+            named.setdefault(item.whole_url, []).append(item.id)
     of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
     text = f"{enabled:,} enabled{paused}"
     if broken := concerned["broken"]:

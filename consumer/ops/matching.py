@@ -8,6 +8,7 @@ from requests import RequestException
 
 from consumer.events.event import Event
 from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
+from consumer.http.urls import redact_url
 from consumer.matching.selection import FILTER_TOO_LARGE
 from consumer.ops.changes import Deployment
 from consumer.sending.request import shown
@@ -71,7 +72,8 @@ def request_for(item: Subscribed, event: Event) -> str:
     if any(problem.effect is Effect.STORED for problem in problems):
         return "none: the subscription is broken"
     try:
-        return shown(endpoint_like(meant, str(item.options["url"])), event)
+        method, url, *lines = shown(endpoint_like(meant, str(item.options["url"])), event).split(maxsplit=2)
+        return "\n".join((f"{method} {redact_url(url)}", *lines))
     except (ValueError, RequestException) as error:
         return f"none: {error}"
 

@@ -50,14 +50,16 @@ class ReceiverState(StrEnum):
 class Receiver(NamedTuple):
     """A subscription, what has become of an event there, and `why`.
 
-    `url` (redacted) and `event_type` are None if the subscription was removed and nothing says them. `matches`: the
-    subscription would get the event now, as `request` (method, URL, and the headers that follow the event) or with the
-    reason why there is none. `delivery_id`: its stored delivery. `attempts`: the newest first.
+    `url` (redacted), `event_type`, `name` and `tenant` are the subscription's, None if it was removed and nothing says
+    them. `matches`: it would get the event now, as `request` (method, URL, and the headers that follow the event) or
+    with the reason why there is none. `delivery_id`: its stored delivery. `attempts`: the newest first.
     """
 
     subscription_id: int
     url: str | None
     event_type: str | None
+    name: str | None
+    tenant: str | None
     state: ReceiverState
     why: str | None
     matches: bool
@@ -111,7 +113,7 @@ def tell(
     attempts, missing = _attempts(history, event)
     tried = defaultdict[int, list[Attempt]](list)
     for attempt in attempts:
-        if (attempt.topic, attempt.partition, attempt.offset) == place[:3]:
+        if attempt.place == place[:3]:
             tried[attempt.subscription_id].append(attempt)
     rows = admin.of_record(where.engine, where.group, place, MOST_ROWS)
     stored = {row.subscription_id: row for row in reversed(rows)}  # the first one of each
@@ -150,7 +152,7 @@ def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # 
         return ReceiverState.UNMATCHED, it.hindrance
     broken = next((str(each) for each in it.item.problems if each.effect is Effect.STORED), None)
     if it.covered is not None:
-        owed = f"a cursor ({it.covered}) covers it: it comes from Kafka, in its turn"
+        owed = "it waits in Kafka, behind earlier ones, and is sent in its turn"
         return ReceiverState.WAITING, "; ".join(filter(None, (it.item.pause, broken, owed)))
     if it.settled is False:
         waits = "the group has not committed its record yet"
@@ -180,6 +182,8 @@ def _receiver(subscription_id: int, it: Traces, event: Event) -> Receiver:
         subscription_id,
         item.url if item is not None else redact_url(row.url) if row is not None else None,
         None if item is None else item.event_type,
+        None if item is None else item.options["name"],
+        None if item is None else item.tenant,
         state,
         why,
         item is not None and it.hindrance is None,

@@ -29,6 +29,7 @@ class ListedSubscription(NamedTuple):
     url: str
     event_type: str
     tenant: str
+    name: str | None
     mode: Mode
     reason: str | None
     paused_at: datetime | None
@@ -41,6 +42,7 @@ class FailingSubscription(NamedTuple):
     url: str
     event_type: str
     tenant: str
+    name: str | None
     since: datetime
 
 
@@ -70,6 +72,7 @@ class ExpiringBacklog(NamedTuple):
     url: str
     event_type: str
     tenant: str
+    name: str | None
     expires: datetime
 
 
@@ -80,7 +83,7 @@ class NamedType(NamedTuple):
     subscriptions: int
 
 
-_SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant)
+_SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant, Subscription.name)
 _LISTED = (
     *_SHOWN,
     Subscription.enabled,
@@ -166,9 +169,7 @@ def expiring(engine: Engine, before: datetime, most: int) -> list[ExpiringBacklo
     with reading(engine) as connection:
         for row in connection.execute(urgent):  # a cursor for each partition
             if row.id not in found:
-                found[row.id] = ExpiringBacklog(
-                    row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.expires_at
-                )
+                found[row.id] = ExpiringBacklog(*_named(row), row.expires_at)
                 if len(found) == most:
                     break
     return [*found.values()]
@@ -237,13 +238,13 @@ def _of(tenant: str | None) -> list[ColumnElement[bool]]:
 
 
 def _failing(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[FailingSubscription]:
-    return [
-        FailingSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
-        for row in rows
-        if row.failing_since != UNREADABLE
-    ]
+    return [FailingSubscription(*_named(row), row.failing_since) for row in rows if row.failing_since != UNREADABLE]
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> ListedSubscription:
     mode, reason = mode_of(bool(row.enabled), row.paused_at), row.paused_reason if row.enabled else row.disabled_reason
-    return ListedSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, mode, reason, row.paused_at)
+    return ListedSubscription(*_named(row), mode, reason, row.paused_at)
+
+
+def _named(row: Row[*tuple[Any, ...]]) -> tuple[int, str, str, str, str | None]:
+    return row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.name

@@ -1,5 +1,6 @@
 """The subscriptions that a text names, by one of their types or by a part of their url or name."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def known_by(
         (Subscription.id == (BEFORE_IDS if number is None else number),),
         (Subscription.id.in_(of_type(text)),),
         (Subscription.external_id == text,),
-        (or_(has(Subscription.url, text), in_name), names_first),
+        (or_(in_url(text), in_name), names_first),
     ]
     if tenant is None:
         ways.append((Subscription.tenant == text,))
@@ -48,6 +49,12 @@ def known_by(
     ids = union_all(*(select(arm.subquery()) for arm in arms))
     with reading(engine) as connection:
         return {*connection.execute(ids).scalars()}
+
+
+def in_url(text: str) -> ColumnElement[bool]:
+    """Whether a URL has a text, in any case, before its query: that may hold a token, which nobody shall guess."""
+    url, escaped = type_coerce(Subscription.url, String), re.sub("([/%_])", r"/\1", text)
+    return or_(url.ilike(f"%{escaped}%?%", escape="/"), and_(has(Subscription.url, text), url.not_like("%?%")))
 
 
 def has(column: InstrumentedAttribute[Any], text: str | None) -> ColumnElement[bool]:

@@ -32,7 +32,7 @@ from consumer.errors import Conflict, InvalidSubscription
 from consumer.subscriptions import event_types as types
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules
-from consumer.subscriptions.naming import has, of_type
+from consumer.subscriptions.naming import has, in_url, of_type
 from consumer.subscriptions.options import OPTIONS, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.subscribed import Subscribed
@@ -204,14 +204,14 @@ def page(
 
     Filtered by any of their types (`event_type`: one, or any of several), by `tenant` and `external_id` (all as
     written), by state, and by a part of the `url` or the `name` in any case, if given. The statement reads all
-    subscriptions, or all of the tenant, if few have that url or name: 0.4 µs each.
+    subscriptions, or all of the tenant, if few have that url or name: 0.6 µs each.
     """
     wanted = [
         condition
         for value, condition in (
             (event_type, Subscription.id.in_(of_type(event_type))),
             (tenant, Subscription.tenant == tenant),
-            (url, has(Subscription.url, url)),
+            (url, in_url(url or "")),
             (name, has(Subscription.name, name)),
             (external_id, Subscription.external_id == external_id),
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from consumer.http.urls import redact_url
+from consumer.http.urls import redact_url, without_password
 from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.subscriptions.tls import TlsSummary
 from models.base import UNREADABLE
@@ -41,8 +41,13 @@ class Subscribed:
 
     @property
     def url(self) -> str:
-        """The URL, without a password."""
+        """The URL in a form that anyone may see."""
         return redact_url(str(self.options["url"]))
+
+    @property
+    def whole_url(self) -> str:
+        """The URL with its query, without a password, for those who may change it."""
+        return without_password(str(self.options["url"]))
 
     @property
     def event_type(self) -> str:
@@ -84,6 +89,11 @@ class Subscribed:
     def broken(self) -> bool:
         """Whether a value of it is unusable."""
         return any(problem.effect is not Effect.SENT for problem in self.problems)
+
+    @property
+    def warned(self) -> bool:
+        """Whether a value of it is unusable or inadvisable. That it shares WEBHOOK_SECRET alone is no fault of it."""
+        return any(problem.option != "secret" or problem.effect is not Effect.SENT for problem in self.problems)
 
 
 def mode_of(enabled: bool, paused_at: datetime | None) -> Mode:  # noqa: FBT001 (as in the table)

@@ -95,13 +95,16 @@ def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
-    """The body is shown as text or as base64."""
-    subscription = api.create()["id"]
+    """The body is shown as text or as base64; the subscription has its name and tenant beside its number."""
+    subscription = api.create(name="ERP", tenant="acme")["id"]
     stored(engine, subscription, 1, body=b'{"amount": 5}')
     stored(engine, subscription, 2, body=b"\xff")
-    second, first = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
+    listed = api.call("GET", "/deliveries").json()["items"]
+    second, first = (item["id"] for item in listed)
     shown = api.call("GET", f"/deliveries/{first}").json()
     assert (shown["event"]["body"], shown["event"]["body_base64"]) == ('{"amount": 5}', None)
+    for each in (*listed, shown):
+        assert (each["subscription_name"], each["subscription_tenant"]) == ("ERP", "acme")
     shown = api.call("GET", f"/deliveries/{second}").json()
     assert (shown["event"]["body"], shown["event"]["body_base64"]) == (None, "/w==")
     assert api.call("GET", "/deliveries/999").status_code == 404

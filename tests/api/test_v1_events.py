@@ -38,7 +38,7 @@ def api(engine: Engine, kafka: Kafka, topic: str, tmp_path: Any, monkeypatch: py
 
 def test_an_event_is_shown_with_its_receivers(api: Api, topic: str) -> None:
     """Also a stored delivery of a subscription that was removed."""
-    added = api.create(event_type="order.*", event_filter="false")["id"]
+    added = api.create(event_type="order.*", event_filter="false", name="Old shop")["id"]
     shown = api.call("GET", f"/events/{topic}/0/0").json()
     timestamp = shown["at"]
     assert {name: shown[name] for name in ("topic", "partition", "offset", "event_type", "tenant", "reason")} == {
@@ -52,6 +52,7 @@ def test_an_event_is_shown_with_its_receivers(api: Api, topic: str) -> None:
     assert (shown["body"], shown["size"], timestamp[-1]) == ('{"type": "order.paid"}', 22, "Z")
     (receiver,) = shown["receivers"]
     assert (receiver["subscription_id"], receiver["state"], receiver["matches"]) == (added, "unmatched", False)
+    assert (receiver["name"], receiver["tenant"]) == ("Old shop", "*")
     assert receiver["why"] == "filter: false for this event"
     assert shown["missing"] == story.NO_HISTORY
 

@@ -176,7 +176,7 @@ def test_statistics_of_a_subscription(api: Api) -> None:
 
 def test_a_tenants_statistics_are_of_its_own_subscriptions(api: Api, engine: Engine) -> None:
     """Nothing of another tenant is counted or named; what is about all tenants is missing, with the reason."""
-    mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    mine, theirs = api.create(tenant="acme", name="ERP")["id"], api.create(tenant="other")["id"]
     failed = AttemptFailure("connecting to 10.9.8.7:443", None, None, 1.0)
     for number in (mine, theirs, theirs):
         store.park(engine, GROUP, [parked(make_event(api.create()["id"]), number, first=failed, last=failed)], 1.0)
@@ -186,6 +186,7 @@ def test_a_tenants_statistics_are_of_its_own_subscriptions(api: Api, engine: Eng
     seen = api.call("GET", "/statistics", token="acme").json()
     assert seen["states"]["parked"] == 1
     ((failing, error),) = [(each["subscription_id"], each["last_error"]) for each in seen["failing"]]
+    assert (seen["failing"][0]["name"], seen["failing"][0]["tenant"]) == ("ERP", "acme")
     assert (failing, error, seen["disabled"], seen["paused"]) == (mine, "connecting to …:443", [], [])
     assert (seen["lag"], seen["dead_letters"]) == (None, None)
     assert seen["missing"]["lag"] == "only a token of all tenants shows it"

@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from requests import PreparedRequest, Response
@@ -22,7 +23,7 @@ from consumer.subscriptions.endpoint_row import Rules
 from models import CursorReason, Subscription
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
-from tests.ledger.rows_kit import expire, make_event, parked
+from tests.ledger.rows_kit import GROUP, expire, make_event, parked
 
 BATCHES = {"batch_size", "batch_wait_ms"}
 FOLLOWING = {"header_expressions", "pass_headers", "report_answer", "answer_headers"}  # not with these
@@ -368,6 +369,23 @@ def test_an_invalid_query_is_named(api: Api, query: str) -> None:
     answer = api.call("GET", f"/subscriptions?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
+
+
+def test_a_token_that_may_only_read_sees_no_query_of_a_url(api: Api) -> None:
+    """It may hold the receiver's own token. Whoever may change the URL sees it whole, and can send it back."""
+    url = "https://example.com/hooks?token=s3cret"
+    made = api.create(url=url)
+    store.park(api.engine, GROUP, [parked(make_event(3), made["id"], url=url)], 1.0)
+    here = f"/subscriptions/{made['id']}"
+    whole = [api.call("GET", path).text for path in ("/subscriptions", here)]
+    assert [url in text for text in (made["url"], *whole)] == [True] * 3
+    for path in ("/subscriptions", here, "/deliveries", "/deliveries/1", "/search?q=hooks"):
+        found = api.call("GET", path, token="reader")
+        shown = "/hooks?\u2026" in found.text
+        assert (found.status_code, "s3cret" in found.text, shown) == (200, False, True), path
+    for text, number in (("/Hooks", 1), ("s3c", 0), ("hooks?t", 0)):  # nor can it guess the query, a letter at a time
+        assert len(api.call("GET", f"/subscriptions?url={quote(text)}", token="reader").json()["items"]) == number
+        assert len(api.call("GET", f"/search?q={quote(text)}", token="reader").json()["items"]) == number
 
 
 def test_a_change_shows_nothing_to_a_token_without_read(api: Api) -> None:

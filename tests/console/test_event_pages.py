@@ -1,16 +1,20 @@
 """The page of an event: the record in Kafka, as workers read it, and its stored deliveries."""
 
+import html
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
 from sqlalchemy import Engine, text
 
+from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.ledger import store
 from consumer.ops.events import record_at
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
+from tests.api.test_v1_observed import History
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka
 from tests.ledger.rows_kit import GROUP, make_event, parked, plans
@@ -24,11 +28,25 @@ def topic(real_kafka: Kafka) -> str:
     return real_kafka.topic()
 
 
+class Told(History):
+    """A history that has read all attempts at any event."""
+
+    def of_event(self, _: str, __: float) -> tuple[list[Attempt], str | None]:
+        """All of them."""
+        return self.attempts, None
+
+
 @pytest.fixture
-def browser(real_kafka: Kafka, topic: str, console: Callable[..., Browser]) -> Browser:
+def history() -> History:
+    """The attempts that are on record."""
+    return Told([])
+
+
+@pytest.fixture
+def browser(real_kafka: Kafka, topic: str, console: Callable[..., Browser], history: History) -> Browser:
     """A browser of a console on this cluster."""
     kafka = real_kafka.settings()
-    return console(None, kafka=kafka, log=Log(kafka, [topic]))
+    return console(None, kafka=kafka, log=Log(kafka, [topic]), history=history)
 
 
 def test_an_event_is_shown_with_its_receivers(browser: Browser, real_kafka: Kafka, topic: str, engine: Engine) -> None:
@@ -36,12 +54,12 @@ def test_an_event_is_shown_with_its_receivers(browser: Browser, real_kafka: Kafk
     real_kafka.write(
         topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)]
     )
-    refuses = repository.add(engine, "https://refuses.example/", "order.*", event_filter="false")
+    refuses = repository.add(engine, "https://refuses.example/", "order.*", event_filter="false", name="Old shop")
     store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
     assert found.url.endswith(f"/events/{topic}/0/0")
     shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "waiting", "#7", "stored delivery 1")
-    refused = (f"#{refuses} order.*", "unmatched", "filter: false for this event")
+    refused = (">Old shop</a>", f"#{refuses}", "unmatched", "filter: false for this event")
     assert [text for text in (*shown, *refused) if text not in found.text] == []
     assert "<b>" not in found.text
 
@@ -61,22 +79,37 @@ def test_the_page_of_an_event_takes_ten_statements_at_most(
     assert "https://two.example/" in pages[0]
 
 
-def test_an_event_is_sent_again(browser: Browser, real_kafka: Kafka, topic: str, engine: Engine) -> None:
-    """A button sends it to one subscription; the page then says so."""
+def test_an_event_is_sent_again(
+    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine, history: History
+) -> None:
+    """A button sends it to one subscription; the page follows it until the next attempt, and then says how that ended.
+
+    It says nothing of it without that, as when somebody opens the page later.
+    """
     real_kafka.write(topic, [b'{"type": "order.paid"}'])
     store.park(engine, GROUP, [parked(at_the_place(real_kafka, topic), 7, status="exhausted")], 1.0)
     repository.add(engine, "https://refuses.example/", "order.*", event_filter="false")
-    page = browser.get(f"/events/{topic}/0/0").text
+    here = f"/events/{topic}/0/0"
+    page = browser.get(here).text
     assert page.count("Resend to subscription") == 1
-    form = {"form_token": form_token(page), "subscription": "7"}
+    form = {"form_token": form_token(page), "subscription": "7", "newest": "1000500"}
     assert "There is no subscription 7" in browser.post(f"/events/{topic}/0/0/resend", data=form).text
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET id = 7"))
     repository.edit(engine, 7, {"event_filter": None})
     sent = browser.post(f"/events/{topic}/0/0/resend", data=form)
-    assert sent.url.endswith(f"/events/{topic}/0/0?said=resent")
-    assert "On its way again." in sent.text
+    waiting = "Sending again to subscription 7: no attempt is on record yet."
+    assert waiting in sent.text
     assert "given up" not in sent.text
+    following = html.unescape(re.findall('hx-get="/console([^"]+)" hx-trigger="every 2s"', sent.text)[0])
+    assert waiting not in browser.get(here).text
+    before = Attempt(1000.5, 7, "m", "a", None, topic, 0, 0, 1, "delivered", 200, None, 0.1, None)
+    history.attempts.append(before)
+    assert "hx-refresh" not in browser.get(following).headers
+    history.attempts.append(before._replace(at=1001.0, attempt=2, outcome="parked", status=503, error="status 503"))
+    assert browser.get(following).headers["hx-refresh"] == "true"
+    page = browser.get(sent.url.removeprefix(browser.base)).text
+    assert ("Sent again to subscription 7: status 503." in page, "hx-get" in page) == (True, False)
 
 
 def at_the_place(kafka: Kafka, topic: str) -> Event:

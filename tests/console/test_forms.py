@@ -218,8 +218,12 @@ def parked_ids(engine: Engine) -> set[int]:
 def test_all_deliveries_that_match_are_sent_again(
     engine: Engine, console: OPENS, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """They are those that the filters find, page by page; when the time is over a page says how far it came."""
+    """They are those that the filters find, page by page; when the time is over a page says how far it came.
+
+    The question says how many they are.
+    """
     monkeypatch.setattr(deliveries, "SECONDS", seconds)
+    monkeypatch.setattr(deliveries, "COUNTING", seconds)
     monkeypatch.setattr(deliveries, "MOST", 2)
     browser = console("acme")
     mine, beside = add(engine, "mine", tenant="acme"), add(engine, "beside", tenant="acme")
@@ -230,6 +234,7 @@ def test_all_deliveries_that_match_are_sent_again(
     form = browser.get(path).text.partition('id="all"')[2]
     asked = browser.post("/deliveries/redeliver-all", data=texts(form))
     assert f'<dd class="mono">{mine}</dd>' in asked.text
+    assert f'<dd class="mono">{"5" if seconds else "more than 2"}</dd>' in asked.text
     assert parked_ids(engine) == set()
     answer, steps = browser.post("/deliveries/redeliver-all", data=texts(asked.text)), [0]
     while 'value="Go on"' in answer.text or ">Go on</button>" in answer.text:

@@ -54,8 +54,34 @@ def test_a_phone_reaches_every_page(console: OPENS, chromium: Chromium) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
 
 
+def test_long_texts_and_long_lists_stay_short(engine: Engine, console: OPENS, chromium: Chromium) -> None:
+    """The whole URL is on its own page, among the options. One key reaches all rows, before the first of them.
+
+    A phone's menu takes a seventh of its screen, and the head of a page with a long URL leaves room for more.
+    """
+    url = f"https://example.com/{'long-path-segment/' * 60}end"
+    for digit in "123":
+        number = repository.add(engine, url, "order.paid", name="N" * 200, external_id=digit * 240)
+    visitor = visitor_of(console(None), chromium)
+    page = visitor.go("/subscriptions")
+    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    height = "each => each.getBoundingClientRect().height"
+    assert page.locator(".side").evaluate(height) <= NARROW[1] / 7
+    assert max(row.evaluate(height) for row in page.locator("tbody tr").all()) <= NARROW[1] / 2
+    first = page.locator("main form[method=post] :is(button, input:not([type=hidden]))").first
+    first.press("Enter")
+    assert page.locator("[name=id]:checked").count() == 3
+    first.press("Enter")
+    assert page.locator("[name=id]:checked").count() == 0
+    page = visitor.go(f"/subscriptions/{number}")
+    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    assert page.locator(".head").first.evaluate(height) <= NARROW[1] * 0.6
+    expect(page.get_by_role("region", name="Options").get_by_text(url)).to_have_count(1)
+    assert visitor.errors == []
+
+
 def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: Chromium) -> None:
-    """They are on the page, beside the age, and in sentences; without scripts they are in UTC."""
+    """They are on the page, beside the age, in sentences, and in the fields of forms; without scripts they are UTC."""
     number = repository.add(engine, "https://example.com/hooks", "order.paid")
     repository.pause(engine, number, "until 2026-07-28T22:00:00.500Z")
     with engine.begin() as connection:
@@ -66,6 +92,15 @@ def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: C
     expect(plain.go(f"/subscriptions/{number}").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
     tokyo = visitor_of(browser, chromium, timezone_id="Asia/Tokyo", locale="en-GB")
     expect(tokyo.go(f"/subscriptions/{number}").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
+    fields = tokyo.go("/deliveries?since=2026-07-28T20:00&state=parked").locator("[type=datetime-local]")
+    assert [each.input_value() for each in fields.all()] == ["2026-07-29T05:00", ""]
+    assert "UTC" not in tokyo.page.locator("main").inner_text()
+    fields.last.fill("2026-07-29T06:30")
+    tokyo.page.get_by_role("button", name="Search").click()
+    tokyo.page.wait_for_url("**since=2026-07-28T20%3A00&until=2026-07-28T21%3A30")
+    assert fields.last.input_value() == "2026-07-29T06:30"
+    expect(plain.go("/deliveries?since=2026-07-28T20:00").get_by_label("From (UTC)")).to_have_value("2026-07-28T20:00")
+    tokyo.go(f"/subscriptions/{number}")
     sentence = tokyo.page.get_by_text("Since 29 Jul 2026, 06:00:00: until 29 Jul 2026, 07:00:00")
     expect(sentence).to_be_visible()
     assert tokyo.errors == []

@@ -4,30 +4,32 @@ import html
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile, line_of
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings, RuleSettings
+from consumer.console import subscriptions
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.events.attempt import Attempt
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
-from consumer.ledger import cursors, outbox, store
+from consumer.ledger import cursors, outbox, replays, store
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops.attempts import AttemptHistory, Minute
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
-from models import CursorReason
+from models import CursorReason, Subscription
 from tests.api.test_v1_observed import History, attempt
 from tests.console.browser import Browser, form_token
 from tests.kafka_kit import Kafka, until
@@ -153,12 +155,52 @@ def test_a_new_subscription_may_have_a_secret_of_its_own(
     assert "whsec_" not in browser.get(f"/subscriptions/{item.id}").text
 
 
-def test_a_warning_has_its_reason_in_the_list(engine: Engine, console: Callable[..., Browser]) -> None:
-    """It is a problem of the subscription, or why it gets nothing now."""
-    add(engine, "shares", tenant="acme")
-    page = console(None).get("/subscriptions").text
-    assert ">warning</span>" in page
-    assert "shares WEBHOOK_SECRET with others" in page
+def test_the_list_has_the_state_of_each_subscription_s_page(
+    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recent failures are among the states, and the reason beside a bad one. To share the secret is no warning.
+
+    Each state can be filtered, however many others come first; an unknown one is an error.
+    """
+    monkeypatch.setattr(subscriptions, "PAGE", 1)
+    monkeypatch.setattr(subscriptions, "READ", 2)
+    monkeypatch.setattr(subscriptions, "LOOKED_AT", 4)
+    names = ("shares", "flaky", "down", "broken", "odd", "failing", "paused", "disabled")
+    made = {name: add(engine, name, tenant="acme") for name in names}
+    made |= {f"well-{n}": add(engine, f"well-{n}") for n in range(7)} | {"late": add(engine, "late")}
+    repository.pause(engine, made["paused"], "it moves")
+    repository.set_enabled(engine, made["disabled"], False)
+    with engine.begin() as connection:
+        failing, odd, broken = {"failing_since": datetime.now(UTC)}, {"metadata": '{"a": 1}'}, {"url": "nonsense"}
+        for name, values in (("failing", failing), ("odd", odd), ("broken", broken), ("late", broken)):
+            connection.execute(update(Subscription).where(Subscription.id == made[name]).values(values))
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    now = time.time()
+    for number, (name, outcome) in enumerate([("flaky", "parked"), *[("flaky", "delivered")] * 3, ("down", "parked")]):
+        tried = Attempt(now, made[name], f"m{number}", "a", "acme", "t", 0, 3, 1, outcome, 503, None, 0.1, None)
+        history._recent.add(tried, 100, now)
+    browser, known = console(None, history=history), {number: name for name, number in made.items()}
+
+    def found(state: str) -> dict[str, str]:
+        ids, words, path = list[int](), list[str](), f"/subscriptions?state={state}"
+        while path:
+            page = browser.get(path).text
+            ids += map(int, re.findall(r'<td[^>]*><a[^>]* href="/console/subscriptions/(\d+)"', page))
+            words += re.findall(r'<td><span class="badge \w+">([^<]+)<', page)
+            link = re.search(r'href="/console([^"]+)" rel="next"', page)
+            path = "" if link is None else html.unescape(link[1])
+        for number, word in zip(ids, words, strict=True):
+            assert f">{word}</span>" in browser.get(f"/subscriptions/{number}").text
+        return dict(zip((known[each] for each in ids), words, strict=True))
+
+    wrong = {"flaky": "25.0 % fail", "down": "100 % fail", "odd": "warning"}
+    assert found("warning") == wrong
+    assert found("broken") == {"broken": "broken", "late": "broken"}
+    states = found("")
+    assert states.items() >= {**wrong, "shares": "well", "failing": "failing", "paused": "paused"}.items()
+    assert len(states) == len(made)
+    refused = browser.get("/subscriptions?state=lost")
+    assert (refused.status_code, "There is no state lost." in refused.text) == (HTTPStatus.BAD_REQUEST, True)
 
 
 def test_a_subscription_is_paused_and_resumed(engine: Engine, console: Callable[[str | None], Browser]) -> None:
@@ -257,7 +299,7 @@ def seen(browser: Browser, path: str, kind: str) -> list[int]:
     following: str | None = path
     while following is not None:
         page = browser.get(following).text
-        ids = [int(each) for each in re.findall(rf'<td[^>]*><a[^>]* href="/console/{kind}/(\d+)"', page)]
+        ids = [int(each) for each in re.findall(rf'<td[^>]*><a[^>]* href="/console/{kind}/(\d+)\b', page)]
         assert 0 < len(ids) <= 50
         found += ids
         link = re.search(r'href="/console([^"]+)" rel="next"', page)
@@ -314,11 +356,11 @@ def test_the_attempts_of_a_subscription_go_on_into_the_past(engine: Engine, cons
     browser = console("acme", history=history)
     path = f"/subscriptions/{mine}"
     page = browser.get(path).text
-    assert ("try 49<" in page, "try 50<" in page, "theirs" in page) == (True, False, False)
+    assert ("try 9<" in page, "try 10<" in page, "theirs" in page) == (True, False, False)
     assert f'hx-get="/console{path}/statistics"' in page
     earlier = html.unescape(re.findall('href="([?][^"]+)#attempts"', page)[0])
     page = browser.get(path + earlier).text
-    assert ("try 49<" in page, "try 50<" in page, "theirs" in page) == (False, True, False)
+    assert ("try 9<" in page, "try 10<" in page, "try 59<" in page, "theirs" in page) == (False, True, True, False)
     page = browser.get(f"{path}?since=2027-01-15T07:59:50&until=2027-01-15T08:00").text
     assert ("try 10<" in page, "try 11<" in page, "try 0<" in page, "theirs" in page) == (True, False, False, False)
     assert browser.get(f"{path}?since=yesterday").status_code == HTTPStatus.BAD_REQUEST
@@ -359,6 +401,63 @@ def test_a_failure_of_a_delivery_is_shown_once(engine: Engine, console: Callable
     assert ("failure</h2>" in page, page.count("refused"), page.count("reset")) == (False, 1, 1)
 
 
+def test_a_subscription_s_name_and_tenant_stand_wherever_its_number_does(
+    engine: Engine, console: Callable[..., Browser]
+) -> None:
+    """Nobody has to look up a number at night. Failures of one receiver take one row, with how many there are."""
+    number, beside = add(engine, "erp", name="Acme ERP", tenant="acme"), add(engine, "beside")
+    delivery = stored(engine, number, 7)
+    history = AttemptHistory(Kafka("127.0.0.1:1", real=False).settings(), "attempts")  # it has not begun to read
+    tried = attempt(number, "acme")._replace(at=time.time())
+    for each in (*[tried] * 9, tried._replace(subscription_id=beside)):
+        history._recent.add(each._replace(at=each.at), 100, each.at)
+    replays.create(engine, GROUP, number, 0.0, 1.0, None, 1.0, [], 0.0)
+    browser = console(None, history=history)
+    pages = {path: browser.get(path).text for path in ("/", "/events", "/deliveries", "/replays", "/subscriptions")}
+    pages |= {path: browser.get(path).text for path in (f"/deliveries/{delivery}", f"/subscriptions/{number}/remove")}
+    form = {"form_token": form_token(pages["/deliveries"]), "do": "disable", "id": [str(number), str(beside)]}
+    pages["several"] = browser.post("/subscriptions/several", data=form).text
+    for path, page in pages.items():
+        main = page.partition("<main")[2]
+        assert all(text in main for text in ("Acme ERP", "acme")), path
+    failures = pages["/"].partition('id="failures"')[2]
+    rows = re.findall(r'(#\d+).*?data-label="failures">(\d+)<', failures, re.DOTALL)
+    assert rows == [(f"#{beside}", "1"), (f"#{number}", "9")]
+
+
+def test_nothing_reorders_the_text_around_it(engine: Engine, console: Callable[..., Browser]) -> None:
+    """Controls of the direction of text are escaped on every page; a form keeps them, since it is saved as it came."""
+    name = "from \u202ekcabdeef\u2066 \u05e9\u200f"
+    labels = f'{{"note": "{name}"}}'
+    number, body = add(engine, "hooks", metadata=labels), labels.encode()
+    repository.pause(engine, number, name)
+    failed = AttemptFailure(name, 500, name, time.time())
+    store.park(engine, GROUP, [parked(make_event(3, body=body), number, last=failed)], 1.0)
+    browser, here = console(None), f"/subscriptions/{number}"
+    for path in ("/", "/subscriptions", here, "/deliveries", "/deliveries/1"):
+        page = browser.get(path).text
+        assert "from \\u202ekcabdeef\\u2066" in page, path
+        assert not re.search("[\u200f\u202e\u2066]", page), path
+    assert name in html.unescape(browser.get(f"{here}/edit").text)
+
+
+def test_a_delivery_that_is_stored_no_more_leads_to_what_became_of_it(
+    engine: Engine, console: Callable[..., Browser]
+) -> None:
+    """A link to a delivery outlives its row; the page behind it says so, and leads to its event."""
+    browser, delivery = console(None), stored(engine, add(engine, "down"), 7)
+    (link,) = re.findall(rf'href="/console(/deliveries/{delivery}[^"]*)"', browser.get("/deliveries").text)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM webhook_deliveries")
+    gone = browser.get(html.unescape(link))
+    assert gone.status_code == HTTPStatus.NOT_FOUND
+    assert f"Delivery {delivery} is not stored any more" in gone.text
+    assert 'href="/console/events/t/0/7"' in gone.text
+    for path in (f"/deliveries/{delivery}", f"/deliveries/{delivery}?event=x", "/nowhere", "/subscriptions/99"):
+        main = browser.get(path).text.partition("<main")[2]
+        assert 'href="/console/' in main, path  # there is a way on
+
+
 @pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])
 def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], query: str) -> None:
     """It is not a server error."""
@@ -383,7 +482,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
         assert "connecting to …:443" in browser.get(path).text
     for path in ("/deliveries", f"/subscriptions/{mine}"):
         links = browser.get(path).text
-        assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
+        assert (f"/deliveries/{own}?" in links, f"/deliveries/{earlier}?" in links) == (True, False)
     for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}", f"/deliveries/{earlier}"):
         assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
     owed = NewCursor(

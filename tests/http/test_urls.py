@@ -96,7 +96,9 @@ def test_any_text_is_refused_or_has_a_host_and_a_port(text: str) -> None:
 @pytest.mark.parametrize(
     ("url", "published"),
     [
-        ("https://example.com:8443/@me?x=a@b", "https://example.com:8443/@me?x=a@b"),
+        ("https://example.com:8443/@me", "https://example.com:8443/@me"),
+        ("https://example.com:8443/@me?token=s3cret@b", "https://example.com:8443/@me?…"),
+        ("http//user:p@host/?token=s3cret", "…@host/?…"),
         ("https://user:s3cret@host/hook", "…@host/hook"),
         ("https://user:s3/cr@et@host/hook", "…@host/hook"),
         ("http//user:s3cret@host/", "…@host/"),
@@ -104,8 +106,8 @@ def test_any_text_is_refused_or_has_a_host_and_a_port(text: str) -> None:
         ("nonsense", "nonsense"),
     ],
 )
-def test_a_published_url_has_no_password(url: str, published: str) -> None:
-    """Operational events and commands name the target of a delivery without a password, at any position."""
+def test_a_published_url_has_no_password_and_no_query(url: str, published: str) -> None:
+    """Pages, events and commands name a target without a password, at any position, and without tokens in the query."""
     assert redact_url(url) == published
 
 

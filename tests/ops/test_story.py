@@ -187,7 +187,7 @@ def test_an_event_that_waits_in_kafka_says_why(engine: Engine, told: Told) -> No
     ]
     cursors.begin(engine, GROUP, owed, 0.0)
     found = {each.subscription_id: each for each in told().receivers}
-    covered = "a cursor (behind) covers it: it comes from Kafka, in its turn"
+    covered = "it waits in Kafka, behind earlier ones, and is sent in its turn"
     assert (found[paused].why or "").endswith(f"Z: no space; {covered}")
     assert (found[behind].state, found[behind].why) == (ReceiverState.WAITING, covered)
     assert found[past].state is ReceiverState.UNKNOWN
@@ -286,7 +286,7 @@ def test_what_cannot_be_sent_again_says_why(engine: Engine, where: Deployment) -
     by = Changes(where, "api:me")
     for number, why in (
         (filtered, "would not get it: filter: false"),
-        (coming, "gets it anyway: a cursor"),
+        (coming, "gets it anyway: it waits in Kafka"),
         (blocked, "gets it anyway: an earlier event of its key"),
     ):
         with pytest.raises(Conflict, match=why):

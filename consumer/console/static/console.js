@@ -16,6 +16,16 @@
     rest.replaceWith(time);
   };
 
+  const shifted = (text, zone) => { // a time without a zone: from UTC to the visitor's, or back
+    if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?$/.test(text)) return text;
+    const at = new Date(text + (zone === "utc" ? "" : "Z"));
+    const offset = zone === "utc" ? 0 : at.getTimezoneOffset() * 60_000;
+    return new Date(at - offset).toISOString().slice(0, text.length);
+  };
+  document.addEventListener("formdata", ({ target, formData }) => { // forms send UTC
+    for (const each of target.querySelectorAll("[data-time]")) formData.set(each.name, shifted(each.value, "utc"));
+  });
+
   const dress = () => {
     for (const each of document.querySelectorAll("[data-times]")) {
       [...each.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).forEach(spell);
@@ -27,6 +37,7 @@
       const parts = each.textContent.split(/(?<=[/?&])/);
       each.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
     }
+    for (const each of document.querySelectorAll("button[data-all]")) each.hidden = false;
     for (const each of document.querySelectorAll("button[data-copy]")) {
       each.hidden = !navigator.clipboard; // only https and localhost have it
     }
@@ -43,6 +54,8 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => {
+    for (const each of document.querySelectorAll("[data-time]")) each.value = shifted(each.defaultValue);
+    for (const each of document.querySelectorAll("[data-zone]")) each.remove();
     dress();
     mark(true);
   });
@@ -54,6 +67,9 @@
   setInterval(() => { if (Date.now() - answered > QUIET) mark(false); }, 1000);
 
   document.addEventListener("click", async (event) => {
+    const boxes = [...event.target.closest("button[data-all]")?.form.querySelectorAll("[name=id]") ?? []];
+    const all = !boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = all;
     const button = event.target.closest("button[data-copy]");
     if (!button) return;
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);

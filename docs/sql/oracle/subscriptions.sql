@@ -403,10 +403,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -444,10 +448,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -485,10 +493,14 @@ FROM (
     )
     AND webhook_subscriptions.tenant = :tenant_1
     AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_1) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_1) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      )
+      AND webhook_subscriptions.url NOT LIKE :param_3
     )
     AND (
-      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_2) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
     )
     AND webhook_subscriptions.external_id = :external_id_1
     AND webhook_subscriptions.enabled = :enabled_1
@@ -610,23 +622,25 @@ FROM (
       webhook_subscriptions.id AS id
     FROM webhook_subscriptions
     WHERE
-      (
-        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
+      LOWER(webhook_subscriptions.url) LIKE LOWER(:param_4) ESCAPE '/'
+      OR (
+        LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
       )
+      AND webhook_subscriptions.url NOT LIKE :param_6
       OR webhook_subscriptions.name IS NOT NULL
       AND (
-        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
       )
     ORDER BY
       CASE
         WHEN (
           webhook_subscriptions.name IS NOT NULL
           AND (
-            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
           )
         )
-        THEN :param_6
-        ELSE :param_7
+        THEN :param_8
+        ELSE :param_9
       END,
       webhook_subscriptions.id
   ) anon_8
@@ -734,12 +748,14 @@ FROM (
     FROM webhook_subscriptions
     WHERE
       (
-        (
-          LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_4) || '%' ESCAPE '/'
+        LOWER(webhook_subscriptions.url) LIKE LOWER(:param_4) ESCAPE '/'
+        OR (
+          LOWER(webhook_subscriptions.url) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
         )
+        AND webhook_subscriptions.url NOT LIKE :param_6
         OR webhook_subscriptions.name IS NOT NULL
         AND (
-          LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+          LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
         )
       )
       AND webhook_subscriptions.tenant = :tenant_1
@@ -748,11 +764,11 @@ FROM (
         WHEN (
           webhook_subscriptions.name IS NOT NULL
           AND (
-            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_5) || '%' ESCAPE '/'
+            LOWER(webhook_subscriptions.name) LIKE '%' || LOWER(:param_7) || '%' ESCAPE '/'
           )
         )
-        THEN :param_6
-        ELSE :param_7
+        THEN :param_8
+        ELSE :param_9
       END,
       webhook_subscriptions.id
   ) anon_8
@@ -1093,6 +1109,7 @@ SELECT
   anon_1.url,
   anon_1.event_type,
   anon_1.tenant,
+  anon_1.name,
   anon_1.enabled,
   anon_1.disabled_reason,
   anon_1.paused_at,
@@ -1104,6 +1121,7 @@ FROM (
     webhook_subscriptions.url AS url,
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.name AS name,
     webhook_subscriptions.enabled AS enabled,
     webhook_subscriptions.disabled_reason AS disabled_reason,
     webhook_subscriptions.paused_at AS paused_at,
@@ -1126,6 +1144,7 @@ SELECT
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
+  webhook_subscriptions.name,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.paused_at,
@@ -1144,6 +1163,7 @@ SELECT
   anon_1.url,
   anon_1.event_type,
   anon_1.tenant,
+  anon_1.name,
   anon_1.enabled,
   anon_1.disabled_reason,
   anon_1.paused_at,
@@ -1155,6 +1175,7 @@ FROM (
     webhook_subscriptions.url AS url,
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.name AS name,
     webhook_subscriptions.enabled AS enabled,
     webhook_subscriptions.disabled_reason AS disabled_reason,
     webhook_subscriptions.paused_at AS paused_at,
@@ -1171,6 +1192,7 @@ SELECT
   anon_2.url,
   anon_2.event_type,
   anon_2.tenant,
+  anon_2.name,
   anon_2.enabled,
   anon_2.disabled_reason,
   anon_2.paused_at,
@@ -1182,6 +1204,7 @@ FROM (
     anon_3.url AS url,
     anon_3.event_type AS event_type,
     anon_3.tenant AS tenant,
+    anon_3.name AS name,
     anon_3.enabled AS enabled,
     anon_3.disabled_reason AS disabled_reason,
     anon_3.paused_at AS paused_at,
@@ -1193,6 +1216,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1214,6 +1238,7 @@ SELECT
   anon_4.url,
   anon_4.event_type,
   anon_4.tenant,
+  anon_4.name,
   anon_4.enabled,
   anon_4.disabled_reason,
   anon_4.paused_at,
@@ -1225,6 +1250,7 @@ FROM (
     anon_5.url AS url,
     anon_5.event_type AS event_type,
     anon_5.tenant AS tenant,
+    anon_5.name AS name,
     anon_5.enabled AS enabled,
     anon_5.disabled_reason AS disabled_reason,
     anon_5.paused_at AS paused_at,
@@ -1236,6 +1262,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1257,6 +1284,7 @@ SELECT
   anon_6.url,
   anon_6.event_type,
   anon_6.tenant,
+  anon_6.name,
   anon_6.enabled,
   anon_6.disabled_reason,
   anon_6.paused_at,
@@ -1268,6 +1296,7 @@ FROM (
     anon_7.url AS url,
     anon_7.event_type AS event_type,
     anon_7.tenant AS tenant,
+    anon_7.name AS name,
     anon_7.enabled AS enabled,
     anon_7.disabled_reason AS disabled_reason,
     anon_7.paused_at AS paused_at,
@@ -1279,6 +1308,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1304,6 +1334,7 @@ SELECT
   anon_1.url,
   anon_1.event_type,
   anon_1.tenant,
+  anon_1.name,
   anon_1.enabled,
   anon_1.disabled_reason,
   anon_1.paused_at,
@@ -1315,6 +1346,7 @@ FROM (
     webhook_subscriptions.url AS url,
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.name AS name,
     webhook_subscriptions.enabled AS enabled,
     webhook_subscriptions.disabled_reason AS disabled_reason,
     webhook_subscriptions.paused_at AS paused_at,
@@ -1331,6 +1363,7 @@ SELECT
   anon_2.url,
   anon_2.event_type,
   anon_2.tenant,
+  anon_2.name,
   anon_2.enabled,
   anon_2.disabled_reason,
   anon_2.paused_at,
@@ -1342,6 +1375,7 @@ FROM (
     anon_3.url AS url,
     anon_3.event_type AS event_type,
     anon_3.tenant AS tenant,
+    anon_3.name AS name,
     anon_3.enabled AS enabled,
     anon_3.disabled_reason AS disabled_reason,
     anon_3.paused_at AS paused_at,
@@ -1353,6 +1387,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1375,6 +1410,7 @@ SELECT
   anon_4.url,
   anon_4.event_type,
   anon_4.tenant,
+  anon_4.name,
   anon_4.enabled,
   anon_4.disabled_reason,
   anon_4.paused_at,
@@ -1386,6 +1422,7 @@ FROM (
     anon_5.url AS url,
     anon_5.event_type AS event_type,
     anon_5.tenant AS tenant,
+    anon_5.name AS name,
     anon_5.enabled AS enabled,
     anon_5.disabled_reason AS disabled_reason,
     anon_5.paused_at AS paused_at,
@@ -1397,6 +1434,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1419,6 +1457,7 @@ SELECT
   anon_6.url,
   anon_6.event_type,
   anon_6.tenant,
+  anon_6.name,
   anon_6.enabled,
   anon_6.disabled_reason,
   anon_6.paused_at,
@@ -1430,6 +1469,7 @@ FROM (
     anon_7.url AS url,
     anon_7.event_type AS event_type,
     anon_7.tenant AS tenant,
+    anon_7.name AS name,
     anon_7.enabled AS enabled,
     anon_7.disabled_reason AS disabled_reason,
     anon_7.paused_at AS paused_at,
@@ -1441,6 +1481,7 @@ FROM (
       webhook_subscriptions.url AS url,
       webhook_subscriptions.event_type AS event_type,
       webhook_subscriptions.tenant AS tenant,
+      webhook_subscriptions.name AS name,
       webhook_subscriptions.enabled AS enabled,
       webhook_subscriptions.disabled_reason AS disabled_reason,
       webhook_subscriptions.paused_at AS paused_at,
@@ -1493,6 +1534,7 @@ SELECT
   anon_1.url,
   anon_1.event_type,
   anon_1.tenant,
+  anon_1.name,
   anon_1.enabled,
   anon_1.disabled_reason,
   anon_1.paused_at,
@@ -1504,6 +1546,7 @@ FROM (
     webhook_subscriptions.url AS url,
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.name AS name,
     webhook_subscriptions.enabled AS enabled,
     webhook_subscriptions.disabled_reason AS disabled_reason,
     webhook_subscriptions.paused_at AS paused_at,
@@ -1527,6 +1570,7 @@ SELECT
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
+  webhook_subscriptions.name,
   webhook_cursors.expires_at
 FROM webhook_subscriptions
 JOIN webhook_cursors
