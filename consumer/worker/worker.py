@@ -74,6 +74,7 @@ class Worker:
             connections_opened=parts.transport.connections_opened,
             retention_overtaken=parts.source.health.overtaken,
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
+            stalled={each.topic_partition: monotonic - since for each, since in parts.source.stalls.since().items()},
             held_back={each.topic_partition: each.held[1] if each.held else 0 for each in owned},
             attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
             unpublished=0 if parts.exhausted_relay is None else parts.exhausted_relay.pending,
@@ -114,13 +115,14 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Consume until `stop`. FatalKafkaError: librdkafka cannot go on; start a new process.
+        """Consume until `stop`. FatalKafkaError: Kafka's client cannot go on; start a new process.
 
         Before any other exception is raised, the worker leaves the group, so that its members need not wait for the
         session's time-out.
         """
+        stalls = self.parts.source.stalls
         try:
-            while not self._stopping:
+            while not self._stopping and stalls.outlived is None:
                 self._run_once()
             self._close()
         except FatalKafkaError:  # the broker accepts no more requests of this consumer, so it cannot leave
@@ -130,6 +132,8 @@ class Worker:
                 self._closing = True
                 self.parts.source.close()
             raise
+        if stalls.outlived is not None and not self._stopping:
+            raise stalls.outlived
 
     def _run_once(self) -> None:
         self.turn()

@@ -36,6 +36,7 @@ FULL = Readings(
     backlog_seconds_left={("t", 0, 7): 60.5},
     backlog_lost=23,
     unpublished=8,
+    stalled={("t", 0): 65.5},
 )
 SAMPLES = r"""
 counter webhooks_events_total{outcome="matched"} 1.0
@@ -71,6 +72,7 @@ counter webhooks_backlog_lost_total 23.0
 gauge webhooks_subscriptions_behind 4.0
 gauge webhooks_backlog_left_seconds{partition="0",subscription="7",topic="t"} 60.5
 gauge webhooks_consumer_lag{partition="0",topic="a\"b\\c"} 5.0
+gauge webhooks_partition_stalled_seconds{partition="0",topic="t"} 65.5
 gauge webhooks_held_back_records{partition="0",topic="t"} 9.0
 gauge webhooks_oldest_unsettled_age_seconds{partition="0",topic="t"} 2.5
 gauge webhooks_next_stored_attempt_seconds 3.5
