@@ -37,16 +37,19 @@ MOST_SHOWN = 20  # failing subscriptions that have a metric each
 class Worker:
     """One member of the consumer group. All of it runs in the thread that calls `run`, until `stop`."""
 
-    def __init__(self, wire: Callable[["Worker"], WorkerParts]) -> None:
+    def __init__(
+        self, wire: Callable[["Worker"], WorkerParts], turned: Callable[[float], None] = lambda _: None
+    ) -> None:
         """`wire` makes the parts and joins the group; it raises SettingsError if Kafka refuses a setting.
 
-        The parts use this loop to talk to parts that are made after them.
+        The parts use this loop to talk to parts that are made after them. `turned` gets the time of each turn.
         """
         self.parts = parts = wire(self)
         self._in_turn = parts.in_turn
         self._poller, self._polling = parts.poller, parts.polling
         self._monotonic = parts.monotonic
         self.turned_at = self._monotonic()
+        self._turned = turned
         self._lag = LoopLag()
         self._stopping = self._closing = False
 
@@ -148,6 +151,7 @@ class Worker:
         self._lag.observe(began, began - self._poller.woke_at - self._polling.waited)
         self._poller.turn(self._wait(longest))
         self.turned_at = now = self._monotonic()
+        self._turned(now)
         for part in self._in_turn:
             part.poll(now)
 
