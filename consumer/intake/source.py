@@ -321,6 +321,9 @@ class Source:
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=reason)
         again = AssignedPartition(*partition.topic_partition)
         again.first = first
+        if identity is not None:
+            again.former_end = max(partition.position, partition.log[1])
+            self.health.made_anew(partition, again.former_end)
         guarded(self._failures.append, self._leave)(self._tell_lost, [partition])
         guarded(self._failures.append, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
@@ -358,6 +361,7 @@ class Source:
                 self._identify(partition, committed.made_anew or partition.tracker.identity)
                 if committed.made_anew is not None:
                     partition.first = OFFSET_BEGINNING
+                    partition.former_end = max(partition.former_end, committed.former)
                     log.warning("the topic was made anew; reading it from its first record", partition=str(partition))
                 self._on_position(partition)
 

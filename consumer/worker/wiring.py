@@ -326,6 +326,7 @@ class WorkerParts:
             self.ownership,
             self.handover,
             self.housekeeping,
+            self.catch_up,
             clock,
             monotonic,
         )
