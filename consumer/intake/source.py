@@ -121,18 +121,8 @@ class Source:
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
         health, waiting = self.health, next(filter(None, list(self._unopened.values())), None)
-        stalled = (
-            f"{each} has not been read for {self._clock() - since:.0f} s, although its log has {each.lag} more records"
-            for each, since in self.stalls.since().items()
-        )
-        return (
-            health.of_kafka
-            or health.of_records
-            or self._positions.fault
-            or waiting
-            or next(stalled, None)
-            or self.commits.fault
-        )
+        waiting = waiting or self.stalls.fault(self._clock())
+        return health.of_kafka or health.of_records or self._positions.fault or waiting or self.commits.fault
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; records settled before a restart are left out.

@@ -47,3 +47,9 @@ class Stalls:
             for each, (at, since, last) in list(self._resting.items())
             if last - since >= STALLED_AFTER and each.owned and max(each.position, 0) == at
         }
+
+    def fault(self, now: float) -> str | None:
+        """The first stall, for /readyz."""
+        for each, since in self.since().items():
+            return f"{each} has not been read for {now - since:.0f} s, although its log has {each.lag} more records"
+        return None

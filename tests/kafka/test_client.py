@@ -216,7 +216,8 @@ def test_a_lost_connection_does_not_hide_the_refusal() -> None:
 
 def test_one_document_from_before_an_answer_is_no_outage() -> None:
     """Statistics are queued: after a broker has answered, one that knows none is old. Two of them are an outage."""
-    reachability, document = Reachability(KafkaSettings(bootstrap_servers="b:1")), {"brokers": {}}
+    reachability = Reachability(KafkaSettings(bootstrap_servers="b:1"))
+    document: dict[str, dict[str, object]] = {"brokers": {}}
     reachability.statistics(document)
     reachability.coordinated()
     reachability.statistics(document)
