@@ -16,6 +16,7 @@ from consumer.kafka.client import OLD_BROKERS, Reachability, Reported, client_pr
 
 log = structlog.get_logger(__name__)
 
+_OVERTOOK = "retention removed records before they were read; going on with the first that is left"
 _QUIET = 0.05  # after so many seconds without a rebalance, none is due
 _DROPPED = 1000  # records that one call discards; the partitions' next owners read them
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
@@ -150,13 +151,16 @@ class SourceHealth:
                     partition.lag = each["consumer_lag"]
                 elif begin >= 0 <= stable:  # nothing was read yet
                     partition.lag = max(0, stable - max(begin, partition.tracker.position))
+                partition.log = (begin, max(stable, partition.log[1]))  # lower: of a topic that was made anew just now
                 partition.ends_at(stable, now)
                 overtaken[str(partition)] = partition.overtaken(begin, now)
                 if partition in self._new and 0 <= begin <= stable:
                     self._new[partition] = stable - begin
                 # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
                 partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
-        self._removed(overtaken)
+        self._removed(overtaken, _OVERTOOK)
+        if any(overtaken.values()):
+            self._overtaken_until = now + SAID_FOR
         self._say_new()
         self._held = _held_back(partitions.values(), now)
 
@@ -189,19 +193,19 @@ class SourceHealth:
             )
             log.warning("the group does not accept this worker", seconds=_ACCEPTS / 1000, advice=OLD_BROKERS)
 
-    def _removed(self, partitions: Mapping[str, int]) -> None:
-        """Log and count the records, by partition, that retention removed before they were read; 0 is allowed."""
+    def made_anew(self, partition: AssignedPartition, former_end: int) -> None:
+        """The topic was deleted with the records from the position of its `partition` to there, and open ones."""
+        records = former_end - partition.position + partition.tracker.open
+        self._removed({str(partition): records}, "a topic was deleted before all of its records were settled")
+
+    def _removed(self, partitions: Mapping[str, int], event: str) -> None:
+        """Log and count the records, by partition, that Kafka removed before they were read; 0 is allowed."""
         lost = {name: records for name, records in partitions.items() if records}
         if not lost:
             return
         records = sum(lost.values())
-        log.error(
-            "retention removed records before they were read; going on with the first that is left",
-            records=records,
-            partitions=lost,
-        )
+        log.error(event, records=records, partitions=lost)
         self.overtaken += records
-        self._overtaken_until = self._clock() + SAID_FOR
 
 
 def _held_back(partitions: Iterable[AssignedPartition], now: float) -> str | None:

@@ -47,13 +47,15 @@ BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the fi
 class Committed(NamedTuple):
     """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown.
 
-    `made_anew`: the group has committed for an earlier topic of this name; the identity of the present topic.
+    `made_anew`: the group has committed for an earlier topic of this name, to the offset `former`; the identity of the
+    present topic.
     """
 
     offset: int | None
     metadata: str
     epoch: int | None
     made_anew: str | None = None
+    former: int = -1
 
 
 class TopicIdentity(NamedTuple):
@@ -257,4 +259,4 @@ def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Commit
         return Committed(offset, metadata, answer.leader_epoch)
     if not same_cluster(identity, current.text):  # a mirror has translated the offset, but not the metadata
         return Committed(offset, "", None)
-    return Committed(None, "", None, current.text) if current.steady else None
+    return Committed(None, "", None, current.text, answer.offset) if current.steady else None

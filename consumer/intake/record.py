@@ -30,7 +30,9 @@ class AssignedPartition:
     no record to read. `end`: where the log ended when it was first read to its end; None until known. `lag` is in
     records behind the end of the log, None until known. `begin`: retention has removed unread offsets below it. `gap`:
     the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
-    ends the readable part of the log, how many records it holds back, and since when it has been seen to.
+    ends the readable part of the log, how many records it holds back, and since when it has been seen to. `replaces`:
+    its topic was made anew, and this client has read the one before. `log`: where the log begins and ends, as far as it
+    is known. `former_end`: where that of an earlier topic of the name ended.
     """
 
     def __init__(self, topic: str, number: int, tracker: OffsetTracker | None = None) -> None:
@@ -49,6 +51,14 @@ class AssignedPartition:
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None
         self.held: tuple[int, int, float] | None = None
+        self.replaces = False
+        self.log = (-1, -1)
+        self.former_end = -1
+
+    @property
+    def position(self) -> int:
+        """The next offset to read; negative: nothing was read, and nothing is committed."""
+        return max(self.tracker.position, self.read_to, self.begin)
 
     def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         """Set the position that the group has committed. No record may have been read yet."""
@@ -105,8 +115,7 @@ class AssignedPartition:
         The record was read in this assignment or settled before it; or retention or compaction has removed it; or the
         group began behind it; or it belongs to an earlier topic of this name, whose log was longer.
         """
-        read = offset < max(self.tracker.position, self.read_to, self.begin)
-        return read or (self.end is not None and offset >= self.end)
+        return offset < self.position or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

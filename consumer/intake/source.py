@@ -1,7 +1,7 @@
 """Records from Kafka: poll, rebalance, pause, commit. One thread owns a Source; every callback fires inside `poll`."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
+from consumer.events.event import TopicPartition
 from consumer.intake.commits import Commits
 from consumer.intake.group_consumer import SourceHealth, consumer_config, first_offset, leave, within
 from consumer.intake.offsets import OffsetRegression
@@ -23,6 +24,7 @@ from consumer.intake.record import (
     batch,
     headers_of,
 )
+from consumer.intake.stalls import Stalls
 from consumer.intake.topics import hides
 from consumer.kafka.client import made, refused
 from consumer.loop.part import guarded
@@ -81,6 +83,9 @@ class Source:
         self._resting: set[AssignedPartition] = set()  # opened, and then paused by `rest`
         self._unreadable = UnreadableBatches()
         self._sought: set[AssignedPartition] = set()  # by `poll`, which has fetched their further messages before
+        self.stalls = Stalls()
+        self._drained = False  # since the last look for stalls, all that was fetched was taken at least once
+        self._identities: dict[str, str] = {}  # of topics, as this client knew them first
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
@@ -116,6 +121,7 @@ class Source:
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
         health, waiting = self.health, next(filter(None, list(self._unopened.values())), None)
+        waiting = waiting or self.stalls.fault(self._clock())
         return health.of_kafka or health.of_records or self._positions.fault or waiting or self.commits.fault
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
@@ -133,6 +139,7 @@ class Source:
             self.open(waiting)
         self._sought.clear()
         messages = batch(self._consumer, limit, timeout)
+        self._drained = self._drained or len(messages) < limit
         rebalances = self._rebalances
         records = [record for message in messages if (record := self._read(message)) is not None]
         if self._rebalances != rebalances:  # a log was truncated or recreated
@@ -163,6 +170,7 @@ class Source:
     def rest(self, partition: AssignedPartition) -> None:
         """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
+        self.stalls.excuse(partition)
         self._consumer.pause(_topic_partitions([partition]))
 
     def wake(self, partition: AssignedPartition) -> None:
@@ -174,6 +182,7 @@ class Source:
     def pause(self) -> None:
         """Fetch nothing until `resume`, not even from partitions assigned meanwhile. Keep polling."""
         self._paused = True
+        self.stalls.excuse()
         self._consumer.pause(_topic_partitions(self.partitions.values()))
 
     def resume(self) -> None:
@@ -184,6 +193,13 @@ class Source:
     def _resume(self, partitions: Iterable[AssignedPartition]) -> None:
         if not self._paused:
             self._consumer.resume(_topic_partitions(partitions))
+
+    def look_for_stalls(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Compare the positions with the logs' ends, which have just come from the brokers."""
+        if self._drained and not self._paused:
+            opened = (each for each in self.partitions.values() if each.opened and each not in self._resting)
+            self.stalls.look(opened, ends, self._clock())
+        self._drained = False
 
     def commit(self) -> float | None:
         """Send the settled offsets to the broker; returns at once. Does nothing while a round is outstanding.
@@ -295,6 +311,9 @@ class Source:
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=reason)
         again = AssignedPartition(*partition.topic_partition)
         again.first = first
+        if identity is not None:
+            again.former_end = max(partition.position, partition.log[1])
+            self.health.made_anew(partition, again.former_end)
         guarded(self._failures.append, self._leave)(self._tell_lost, [partition])
         guarded(self._failures.append, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
@@ -329,8 +348,10 @@ class Source:
         for partition, committed in answers:
             if partition.owned:
                 partition.start(committed.offset, committed.metadata, committed.epoch)
+                self._identify(partition, committed.made_anew or partition.tracker.identity)
                 if committed.made_anew is not None:
-                    partition.tracker.identity, partition.first = committed.made_anew, OFFSET_BEGINNING
+                    partition.first = OFFSET_BEGINNING
+                    partition.former_end = max(partition.former_end, committed.former)
                     log.warning("the topic was made anew; reading it from its first record", partition=str(partition))
                 self._on_position(partition)
 
@@ -338,9 +359,14 @@ class Source:
         if not partition.owned or partition.tracker.identity == identity:
             return
         if partition.tracker.identity is None:
-            partition.tracker.identity = identity
+            self._identify(partition, identity)
         elif not self.rebalancing and not partition.revoking:  # else `Positions` reports it again, or the next owner's
             self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
+
+    def _identify(self, partition: AssignedPartition, identity: str | None) -> None:
+        partition.tracker.identity = identity
+        if identity is not None:
+            partition.replaces = self._identities.setdefault(partition.topic, identity) != identity
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
         self._on_leaving(revoked, self._tell_revoked, commit=True)

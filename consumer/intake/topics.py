@@ -15,7 +15,7 @@ from math import inf
 from threading import Event, Thread
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
@@ -266,7 +266,9 @@ class TopicWatch(Part):
         }
         ends: dict[TopicPartition, int] = {}
         try:
-            answers = admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
+            # Without records of open transactions, which nobody can read yet.
+            level = IsolationLevel.READ_COMMITTED
+            answers = admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT) if asked else {}
         except KafkaException:  # the same for all; the next answer may have them
             return ends
         wait(answers.values(), TIMEOUT + MARGIN)

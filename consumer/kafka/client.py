@@ -215,6 +215,7 @@ class Reachability:
         """`expected`: a missing first connection is a fault, as for a service; else only outages are faults."""
         self.fault: str | None = f"{_UNCONNECTED}{kafka.bootstrap_servers}" if expected else None
         self.coordinator_up = True
+        self._up = True  # as of the last document: one that was written before a broker answered is no outage
         self._servers = kafka.bootstrap_servers
         self._detail = ""
         self._advice: str | None = None  # what to change, if this client is refused
@@ -248,14 +249,16 @@ class Reachability:
             self.fault = silent
         elif any(broker["state"] == _UP for broker in statistics["brokers"].values()):
             self.up()
-        elif self.fault is None:
+        elif self.fault is None and not self._up:
             self._down()
+        else:
+            self._up = False
 
     def up(self) -> None:
         """Note that a broker answered. The coordinator's state comes from the group's callbacks and statistics."""
         if self.fault is not None:
             log.info("connected to Kafka", servers=self._servers)
-        self.fault, self._detail, self._advice = None, "", None
+        self.fault, self._detail, self._advice, self._up = None, "", None, True
 
     def coordinated(self) -> None:
         """Note that the group's coordinator answered, and with it a broker."""

@@ -44,7 +44,7 @@ from consumer.kafka.client import OLD_BROKERS, allow, known_properties
 from consumer.ledger import backlogs
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
-from consumer.ops.cluster import TIMEOUT, broker_config, connected, knows_kip_848, lags, without
+from consumer.ops.cluster import TIMEOUT, broker_config, connected, knows_kip_848, lags, waiting_long, without
 from consumer.ops.dead_letters import HOUR, written
 from consumer.ops.installation import sharing
 from consumer.subscriptions import health, repository, secrets, tls
@@ -65,6 +65,7 @@ _VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
 _MOST_LISTED = 1000  # failing subscriptions, and paused ones
 _PUBLISH = "remove the cause, then kafka-webhooks dead-letters publish"
+_LATE = 300.0  # seconds that a record may wait while workers run
 _MOST_IDS = 20  # subscription ids in one line
 
 
@@ -154,7 +155,7 @@ def _kafka(values: Mapping[str, str]) -> Generator[Finding, None, _Log | None]:
     found = [_topic(topic, kafka, admin, cluster) for topic in topics]
     yield from (finding for finding, _ in found)
     if partitions := {partition for _, part in found for partition in part}:
-        yield _look("group", lambda: _group(kafka, sorted(partitions)))
+        yield _look("group", lambda: _group(kafka, admin, sorted(partitions)))
     untold = sorted(without(AclOperation.DESCRIBE_CONFIGS, {name for name, _ in partitions}, admin))
     for name in untold[:_MOST_IDS]:
         unknown = f"how long Kafka keeps the events of {name} is not known: {allow('DescribeConfigs', name)}"
@@ -260,7 +261,7 @@ def _there(wanted: str, cluster: ClusterMetadata) -> str:
     return f" (there is {', '.join(near)})" if near else ""
 
 
-def _group(kafka: KafkaSettings, partitions: Sequence[tuple[str, int]]) -> str:
+def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
     """The group's commits, and how many records a worker would send if it started now."""
     found = lags(kafka, partitions)
     committed = sum(each.committed is not None for each in found)
@@ -269,6 +270,11 @@ def _group(kafka: KafkaSettings, partitions: Sequence[tuple[str, int]]) -> str:
     text = f"{kafka.group_id} {known if committed else 'is new'}; a start now sends {_number(waiting, 'record')}"
     if overtaken:
         raise WebhooksError(f"{text}; retention has dropped {_number(overtaken, 'record')} that were not sent yet")
+    if late := waiting_long(kafka, admin, found, time.time() - _LATE):
+        named = ", ".join(f"{each.topic}[{each.partition}]" for each in late[:_MOST_IDS])
+        return Warn(
+            f"{text}; records older than 5 minutes wait in {named}, although workers run: look at their /readyz"
+        )
     return text
 
 

@@ -67,6 +67,20 @@ def lags(kafka: KafkaSettings, partitions: Collection[TopicPartition]) -> list[L
         return _lags(kafka, consumer, partitions)
 
 
+def waiting_long(kafka: KafkaSettings, admin: AdminClient, found: Collection[Lag], before: float) -> list[Lag]:
+    """Those of `found` whose first record to send is older than `before` (unix seconds), if the group has members.
+
+    Ask for the `found` ones first: AdminClient crashes as a coordinator loads. Raises KafkaException.
+    """
+    behind = {(each.topic, each.partition): each for each in found if each.records}
+    group = kafka.group_id
+    if not behind or not admin.describe_consumer_groups([group], request_timeout=TIMEOUT / 2)[group].result().members:
+        return []
+    with _onlooking(kafka) as (consumer, _):
+        newer = offsets_at(consumer, behind, round(before * 1000))
+    return [each for place, each in behind.items() if not 0 <= newer[place] <= max(each.start, each.first)]
+
+
 def committed_offsets(kafka: KafkaSettings, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
     """The offsets that the group has committed, without the partitions where it has none. Raises as `lags`."""
     with _onlooking(kafka) as (consumer, _):

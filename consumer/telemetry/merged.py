@@ -1,6 +1,6 @@
 """The metrics of several workers as those of one program, as scrapes of each come in."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 
 Key = tuple[str, tuple[tuple[str, str], ...]]  # a sample's name and labels
 SUMMED = {"counter", "histogram"}
-OF_A_PROCESS = "process_"
+OF_A_PROCESS, READY = "process_", "webhooks_ready"
 
 
 class _Seen(NamedTuple):
@@ -35,13 +35,16 @@ class Merged:
             self._gone = dict(_summed([*self._gone.values(), *filter(_is_summed, before.families)]))
         self._seen[worker] = _Seen(pid, list(text_string_to_metric_families(text)))
 
-    def families(self, present: Collection[int]) -> Iterator[Metric]:
-        """All metrics; those that are not summed only of workers that are present."""
+    def families(self, present: Collection[int], absent: Iterable[int] = ()) -> Iterator[Metric]:
+        """All metrics; those that are not summed only of workers that are present. `absent` ones are not ready."""
         seen = sorted(self._seen.items())
         yield from dict(
             _summed([*filter(_is_summed, (each for _, its in seen for each in its.families)), *self._gone.values()])
         ).values()
         labelled: dict[str, Metric] = {}
+        for worker in absent:
+            ready = labelled.setdefault(READY, Metric(READY, "Whether the worker can do its work.", "gauge"))
+            ready.add_sample(READY, {"worker": str(worker)}, 0.0)
         for worker, its in seen:
             for family in its.families if worker in present else ():
                 if not _is_summed(family):

@@ -127,6 +127,7 @@ class Readings(NamedTuple):
     backlog_lost: int = 0  # offsets that Kafka no longer had
     unpublished: int = 0  # deliveries that were given up
     answers_dropped: int = 0
+    stalled: Mapping[tuple[str, int], float] = MappingProxyType({})  # seconds, by topic and partition
 
 
 # Name, text, and the field of `Readings`.
@@ -144,6 +145,7 @@ _PLACE, _LONGEST = ("topic", "partition"), "Time since a subscription began to f
 _EXPIRY = "Time until a certificate of a subscription expires, for those that expire first."
 _LEFT = "Time until retention removes the next event of a subscription that is behind, for the most urgent."
 _LEFT_OUT = "Subscriptions whose filter or projection is left out as too slow."
+_STALLED = "For how long the records of a partition have not been read, although nothing holds them."
 _UNSETTLED = "Age of the first record that was read and is not settled."
 # Name, text, labels, and the field of `Readings`.
 GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -158,6 +160,7 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("webhooks_subscriptions_behind", "Subscriptions with a position of their own in a partition.", (), "behind"),
     ("webhooks_backlog_left_seconds", _LEFT, (*_PLACE, "subscription"), "backlog_seconds_left"),
     ("webhooks_consumer_lag", "Records not yet committed.", _PLACE, "lag"),
+    ("webhooks_partition_stalled_seconds", _STALLED, _PLACE, "stalled"),
     ("webhooks_held_back_records", "Records that an open transaction holds back.", _PLACE, "held_back"),
     ("webhooks_oldest_unsettled_age_seconds", _UNSETTLED, _PLACE, "oldest_unsettled"),
     ("webhooks_subscription_failing_seconds", _LONGEST, ("subscription",), "failing_longest"),

@@ -46,6 +46,7 @@ PASSES = 8  # partitions that are read at once
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
 IDLE = 5.0  # seconds until the client is polled though nothing is to be read, for its statistics and tokens
 LOOK_EVERY = 16  # members between two checks of the clock
+REMOVED = "retention removed their records"
 PAUSE = 1.0  # seconds until a partition of which no cursor may read is looked at again
 
 
@@ -134,7 +135,7 @@ class CatchUp(Part):
     def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
         lost = self._backlog.load(partition.topic_partition, kept, partition.first)
-        self._losses.give_up(lost, "the topic was deleted and made anew")
+        self._losses.give_up(lost, "the topic was deleted and made anew", partition.former_end)
         here = chain.from_iterable(self._backlog.of(partition.topic_partition).values())
         self._saver.moved(each for each in here if each.ending)
         self.looks.assigned(partition.topic_partition)
@@ -283,10 +284,21 @@ class CatchUp(Part):
                 for cursor in each.members:
                     stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
                     first = cursor.loses(max(cursor.read_to, removed.first), stop)
-                    self._losses.report(cursor.due_key, first, stop, "retention removed their records")
+                    self._losses.report(cursor.due_key, first, stop, REMOVED)
                     if cursor.read_to >= removed.first:  # else records before these are still to be offered
                         cursor.passed(removed.stop)
         reader.removed.clear()
+
+    def overtaken(self, partition: TopicPartition, begin: int) -> None:
+        """The log begins there, at least: give up what it no longer has of cursors that are not read."""
+        each, live = self._passes.get(partition), self._meeting.live_at(partition)
+        for cursor in chain.from_iterable(self._backlog.of(partition).values()):
+            rests = cursor.stored and not cursor.astray and (each is None or cursor not in each.members)
+            if rests and cursor.read_to < begin and live is not None and begin <= live:  # else of an earlier topic
+                stop = begin if cursor.end is None else min(begin, cursor.end)
+                self._losses.report(cursor.due_key, cursor.loses(cursor.read_to, stop), stop, REMOVED)
+                cursor.passed(begin)
+                self._saver.moved([cursor])
 
     def _restarted(self, partition: TopicPartition, now: float) -> None:
         """The log ends before the position of a pass: it was truncated, or its topic made anew."""

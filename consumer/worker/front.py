@@ -65,7 +65,8 @@ class Front:
                 self._merged.take(worker, place.pid, body.decode())
         self._merged.take(0, 0, generate_latest(_Families(self.own())).decode())
         present = [worker for worker, (_, body) in answers.items() if body is not None]
-        return Response(generate_latest(_Families(self._merged.families(present))), media_type=CONTENT_TYPE_LATEST)
+        families = self._merged.families(present, answers.keys() - present)
+        return Response(generate_latest(_Families(families)), media_type=CONTENT_TYPE_LATEST)
 
     async def _healthz(self, request: Request) -> Response:
         """A place without a process is none of its reasons: the parent starts another one."""

@@ -48,10 +48,12 @@ def give_back_memory() -> None:
         mallopt(_TRIM_THRESHOLD, LARGE)
 
 
-def _work(settings: WorkerSettings, number: int, listener: socket.socket | None) -> None:
+def _work(
+    settings: WorkerSettings, number: int, listener: socket.socket | None, turned: Callable[[float], None]
+) -> None:
     """The life of one worker. Its port is the parent's business."""
     ops = settings.ops.model_copy(update={"ops_port": 0})
-    Service(listener).run(settings._replace(kafka=member(settings.kafka, number), ops=ops))
+    Service(listener, turned).run(settings._replace(kafka=member(settings.kafka, number), ops=ops))
 
 
 def member(kafka: KafkaSettings, number: int) -> KafkaSettings:

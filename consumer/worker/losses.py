@@ -43,8 +43,11 @@ class Losses:
         write = partial(outbox.add, group=self._group, operations=[operation])
         self._notes.add(lambda engine: in_transaction(engine, write))
 
-    def give_up(self, lost: Iterable[KeptCursor], reason: str) -> None:
-        """Report and delete cursors whose records are gone. One without an end owes an unknown number of them."""
+    def give_up(self, lost: Iterable[KeptCursor], reason: str, log_end: int = -1) -> None:
+        """Report and delete cursors whose records are gone. One without an end owes them up to where the log ended.
+
+        At least to `log_end`; it owed one or more.
+        """
         for each in lost:
-            self.report(each.due_key, each.next, each.next + 1 if each.end is None else each.end, reason)
+            self.report(each.due_key, each.next, max(each.next + 1, log_end) if each.end is None else each.end, reason)
             self._notes.add(partial(cursors.remove, ids=[each.id]))

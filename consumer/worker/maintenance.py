@@ -8,9 +8,11 @@ import structlog
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.events.event import TopicPartition
+from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView
 from consumer.loop.part import Part
+from consumer.worker.catch_up import CatchUp
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.ownership import Handover, Ownership
 from consumer.worker.polling import Polling
@@ -76,6 +78,7 @@ class Maintenance(Part):
         ownership: Ownership,
         handover: Handover,
         housekeeping: Housekeeping,
+        catch_up: CatchUp,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -87,11 +90,13 @@ class Maintenance(Part):
         self._ownership = ownership
         self._handover = handover
         self._housekeeping = housekeeping
+        self._catch_up = catch_up
         self._clocks = ClockWatch(clock, monotonic)
         self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._marks: Mapping[TopicPartition, int] = {}  # the low-water marks at the last housekeeping
         self._marks_at = 0.0  # monotonic seconds
+        self._begins: dict[AssignedPartition, int] = {}  # of logs, at the last housekeeping
         self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
         self.parked = self.breakers_open = 0
 
@@ -119,6 +124,7 @@ class Maintenance(Part):
                 self._ownership.topic_partitions(), self._unasked_below(now), self._counted, leads=leads
             )
             self._parking.ask_again()
+            self._look_for_losses()
             if not leads and self._ownership.adopted:  # a new topic, the first by name, belongs to another worker
                 self._handover.release_adopted()
 
@@ -127,6 +133,13 @@ class Maintenance(Part):
         if shared != self._shared:
             self._shared = shared
             self._lanes.rebound(partial(self._topics.share, shared[0]))
+
+    def _look_for_losses(self) -> None:
+        """Where logs began a minute ago, too: an assignment may begin with what was known of an earlier topic."""
+        before = self._begins
+        self._begins = {each: each.log[0] for each in self._source.partitions.values()}
+        for each, begin in self._begins.items():
+            self._catch_up.overtaken(each.topic_partition, min(begin, before.get(each, -1)))
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart reads stored deliveries: low-water marks that have been committed."""

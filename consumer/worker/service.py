@@ -91,8 +91,12 @@ def listener_of(ops: OpsSettings) -> socket.socket | None:
 class Service:
     """A worker, and the wait for the database before it: a worker that cannot find subscriptions joins no group."""
 
-    def __init__(self, listener: socket.socket | None = None) -> None:
-        """Serve metrics and probes on `listener`; without one, on the port that the settings name."""
+    def __init__(self, listener: socket.socket | None = None, turned: Callable[[float], None] = lambda _: None) -> None:
+        """Serve metrics and probes on `listener`; without one, on the port that the settings name.
+
+        `turned` gets the time of each turn of the loop (monotonic seconds).
+        """
+        self._turned = turned
         self._listener = listener
         self._worker: Worker | None = None
         self._waiting_for = "starting"
@@ -126,7 +130,8 @@ class Service:
                     mapped=mapped,
                     tracer=tracer,
                     load_schema=load_schema,
-                )
+                ),
+                self._turned,
             )
             # Objects made so far stay, so the collector need not walk them. Deliveries are freed without a collection.
             gc.freeze()

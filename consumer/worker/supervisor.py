@@ -5,6 +5,7 @@ in the parent. So it can fork at any time, and signals are the only events that 
 """
 
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from consumer.errors import SettingsError, WebhooksError
 from consumer.telemetry.logs import LogFile, name_worker
 from consumer.worker import front
 from consumer.worker.places import Ending, Place
+from consumer.worker.service import STALLED
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,10 @@ WATCHED = STOPPING | {signal.SIGCHLD}
 MARGIN = 33.0  # seconds after the drain: a worker's other steps take 31, and orchestrators wait for 35
 LOOK_EVERY = 1.0  # seconds between two tries to tell the front what it could not take
 SAID = 2000  # characters of an error that ended a process; a pipe takes more without a wait
-LONGEST = 3600.0  # seconds of one wait for a signal
+WATCH_EVERY = 5.0  # seconds between two looks at the workers' loops
+# Looks at a loop that does not turn, after which its process is killed: 45 s. `/healthz` fails after 30 s, and with the
+# third failure, 20 s later at the earliest, an orchestrator would restart all workers.
+STUCK_LOOKS = round(1.5 * STALLED / WATCH_EVERY)
 FRONT_ENDS_IN = 4.0  # seconds; it waits two for open requests
 _FRONT = 0  # its place; those of workers begin with 1
 
@@ -42,13 +47,14 @@ class _Closable(Protocol):
 class Supervisor:
     """`number` processes that each call `work`, with their number from 1 on and a socket to answer probes at.
 
+    The third argument of `work` takes the time of each turn of its loop. One that has turned and stops to is replaced.
     `port` is where the front answers for all; None: nobody does. `describe` gives an error's text and exit status.
     """
 
     def __init__(
         self,
         number: int,
-        work: Callable[[int, socket.socket | None], None],
+        work: Callable[[int, socket.socket | None, Callable[[float], None]], None],
         port: socket.socket | None,
         drain: float,
         describe: Callable[[Exception], tuple[str, int]],
@@ -57,6 +63,9 @@ class Supervisor:
         self._port, self._drain = port, drain
         self._private = [front.private_listener() for _ in range(number if port is not None else 0)]
         self._places = [Place() for _ in range(number + 1)]
+        self._turned = memoryview(mmap.mmap(-1, 8 * (number + 1))).cast("d")  # shared with the workers; 0: not yet
+        self._watched: list[tuple[float, int]] = [(0.0, 0)] * (number + 1)  # the last turn seen, and at how many looks
+        self._watch_at = 0.0
         self._said: dict[int, FileIO] = {}  # by process: what it says at last
         # All children hold the first end. The second is the parent's alone: it closes however the parent ends.
         self._alive, self._own_end = _pipe()
@@ -75,6 +84,7 @@ class Supervisor:
         gc.freeze()  # a collection in a child would write to, and so copy, all that the parent has loaded
         while True:
             self._begin_due()
+            self._watch()
             self._tell()
             caught = signal.sigtimedwait(WATCHED, self._until_due())
             self._reap()
@@ -114,8 +124,9 @@ class Supervisor:
         def body() -> None:
             name_worker(number)
             threading.Thread(target=self._stop_without_parent, name="parent", daemon=True).start()
-            self._work(number, mine)
+            self._work(number, mine, lambda now: self._turned.__setitem__(number, now))
 
+        self._turned[number] = 0.0
         return self._fork(body, [mine])
 
     def _begin_front(self, port: socket.socket) -> int:
@@ -173,6 +184,19 @@ class Supervisor:
         os.kill(os.getpid(), signal.SIGTERM)
 
     # Ending.
+
+    def _watch(self) -> None:
+        """Kill workers whose loops hang. Counts looks: time in which this process stood still too is none of theirs."""
+        if (now := time.monotonic()) < self._watch_at:
+            return
+        self._watch_at = now + WATCH_EVERY
+        for number, place in enumerate(self._workers, 1):
+            (before, looks), turned = self._watched[number], self._turned[number]
+            looks = looks + 1 if turned == before and turned and place.pid else 0
+            self._watched[number] = turned, looks
+            if looks == STUCK_LOOKS:
+                log.error("a worker's loop hangs; its process is killed", worker=number, seconds=round(now - turned))
+                os.kill(place.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):  # none is left
@@ -249,7 +273,7 @@ class Supervisor:
         now = time.monotonic()
         places = self._places if self._port is not None else self._workers
         waits = [max(0.0, place.at - now) for place in places if not place.pid]
-        return min([*waits, LOOK_EVERY if self._untold else LONGEST])
+        return min([*waits, LOOK_EVERY if self._untold else WATCH_EVERY])
 
 
 def _pipe() -> tuple[FileIO, FileIO]:

@@ -28,7 +28,7 @@ from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
-from consumer.intake.topics import ClusterView, TopicWatch
+from consumer.intake.topics import ClusterView, Counts, Ends, Retentions, TopicWatch
 from consumer.ledger import replays
 from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part, beside
@@ -128,7 +128,7 @@ class WorkerParts:
         self.attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
         operations, given_up = operations_topic(kafka), exhausted_topic(kafka)
         self.topics = ClusterView(kafka, names)
-        self.topic_watch = TopicWatch(kafka, post, self.topics.learn, self.topics.consumed, clock=monotonic)
+        self.topic_watch = TopicWatch(kafka, post, self._learn, self.topics.consumed, clock=monotonic)
         self.source = Source(
             kafka,
             names,
@@ -327,6 +327,7 @@ class WorkerParts:
             self.ownership,
             self.handover,
             self.housekeeping,
+            self.catch_up,
             clock,
             monotonic,
         )
@@ -363,3 +364,7 @@ class WorkerParts:
             self.attempt_log,
         )
         self.in_turn = tuple(part for part in in_turn if part is not None)
+
+    def _learn(self, counts: Counts, now: float, ends: Ends, retentions: Retentions) -> None:
+        self.topics.learn(counts, now, ends, retentions)
+        self.source.look_for_stalls(ends)

@@ -37,16 +37,19 @@ MOST_SHOWN = 20  # failing subscriptions that have a metric each
 class Worker:
     """One member of the consumer group. All of it runs in the thread that calls `run`, until `stop`."""
 
-    def __init__(self, wire: Callable[["Worker"], WorkerParts]) -> None:
+    def __init__(
+        self, wire: Callable[["Worker"], WorkerParts], turned: Callable[[float], None] = lambda _: None
+    ) -> None:
         """`wire` makes the parts and joins the group; it raises SettingsError if Kafka refuses a setting.
 
-        The parts use this loop to talk to parts that are made after them.
+        The parts use this loop to talk to parts that are made after them. `turned` gets the time of each turn.
         """
         self.parts = parts = wire(self)
         self._in_turn = parts.in_turn
         self._poller, self._polling = parts.poller, parts.polling
         self._monotonic = parts.monotonic
         self.turned_at = self._monotonic()
+        self._turned = turned
         self._lag = LoopLag()
         self._stopping = self._closing = False
 
@@ -74,6 +77,7 @@ class Worker:
             connections_opened=parts.transport.connections_opened,
             retention_overtaken=parts.source.health.overtaken,
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
+            stalled={each.topic_partition: monotonic - since for each, since in parts.source.stalls.since().items()},
             held_back={each.topic_partition: each.held[1] if each.held else 0 for each in owned},
             attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
             answers_dropped=0 if parts.attempt_log is None else parts.attempt_log.answers_dropped,
@@ -115,13 +119,14 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Consume until `stop`. FatalKafkaError: librdkafka cannot go on; start a new process.
+        """Consume until `stop`. FatalKafkaError: Kafka's client cannot go on; start a new process.
 
         Before any other exception is raised, the worker leaves the group, so that its members need not wait for the
         session's time-out.
         """
+        stalls = self.parts.source.stalls
         try:
-            while not self._stopping:
+            while not self._stopping and stalls.outlived is None:
                 self._run_once()
             self._close()
         except FatalKafkaError:  # the broker accepts no more requests of this consumer, so it cannot leave
@@ -131,6 +136,8 @@ class Worker:
                 self._closing = True
                 self.parts.source.close()
             raise
+        if stalls.outlived is not None and not self._stopping:
+            raise stalls.outlived
 
     def _run_once(self) -> None:
         self.turn()
@@ -145,6 +152,7 @@ class Worker:
         self._lag.observe(began, began - self._poller.woke_at - self._polling.waited)
         self._poller.turn(self._wait(longest))
         self.turned_at = now = self._monotonic()
+        self._turned(now)
         for part in self._in_turn:
             part.poll(now)
 

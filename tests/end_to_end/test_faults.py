@@ -1,9 +1,11 @@
 """Faults that only a real process or a real Kafka meets: work waits and reports it, and nothing is lost."""
 
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from tests.end_to_end.service_rig import Deployment, assert_in_order
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 from tests.waiting import eventually
 
@@ -63,3 +65,42 @@ def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
     eventually(lambda: not deployment.lag())
     other.stop()
     assert deployment.duplicates() <= 20
+
+
+def test_a_topic_that_is_made_anew_after_its_leader_changed_is_read(
+    deployment: Deployment, brokers: KafkaBroker
+) -> None:
+    """Kafka's client does not read it: `/readyz` and a metric say so, and a process that replaces this one reads it.
+
+    The leader epoch of the old topic was above 0, where that of a new one begins.
+    """
+    deployment.subscribe("a", "/good")
+    deployment.alter("""
+from consumer.intake import positions, stalls, topics
+
+topics.TopicWatch.__init__.__kwdefaults__["every"] = 0.3
+stalls.STALLED_AFTER, positions._IDLE = 2.0, 0.2
+""")
+    parent = deployment.start(arguments=["--workers", "2"])
+    eventually(parent.ready, otherwise=lambda: parent.log)
+    deployment.publish(["a"] * 20)
+    eventually(deployment.finished, otherwise=lambda: parent.log)
+    brokers.kill()
+    brokers.restart()
+    deployment.publish(["a"] * 20)
+    eventually(deployment.finished, otherwise=lambda: parent.log)
+    before = parent.members()
+
+    admin = AdminClient({"bootstrap.servers": deployment.servers, **QUIET})
+    admin.delete_topics([deployment.topic])[deployment.topic].result(60)
+    eventually(lambda: deployment.topic not in admin.list_topics(timeout=60).topics)
+    Kafka(deployment.servers, real=True).topic(deployment.topic, partitions=4)
+    deployment.producer = Producer({"bootstrap.servers": deployment.servers, **QUIET})  # that knows the new one alone
+    deployment.publish(["a"] * 20)
+    eventually(lambda: "although its log has" in parent.unready_because(), every=0.02)
+    eventually(lambda: not deployment.missing(), otherwise=lambda: parent.log)
+    eventually(parent.ready, otherwise=lambda: parent.log)
+    assert "whose topic was deleted and made anew" in parent.log
+    assert not set(parent.members().values()) & set(before.values())
+    assert deployment.duplicates() == 0
+    parent.stop()

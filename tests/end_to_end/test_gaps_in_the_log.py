@@ -13,6 +13,12 @@ from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_kit import QUIET, Kafka
 from tests.waiting import eventually
 
+TIDY_OFTEN = """
+from consumer.worker import maintenance
+
+maintenance.FIRST_TIDY = maintenance.TIDY_EVERY = 0.7
+"""
+
 
 def _body(number: int) -> bytes:
     return b'{"type": "a", "number": %d}' % number
@@ -74,6 +80,25 @@ def _positions(deployment: Deployment, partition: int = 0) -> list[tuple[object,
     return deployment.sql("SELECT next_offset, end_offset FROM webhook_cursors WHERE partition_no = ?", partition)
 
 
+def test_what_a_deleted_topic_owed_is_counted(deployment: Deployment, command_line: CommandLine) -> None:
+    """Of a paused subscription, when the topic is made anew: each offset up to where the live stream had come."""
+    deployment.alter("from consumer.intake import positions\n\npositions._IDLE = 0.2")
+    worker, _ = _paused(deployment, command_line)
+    for number in range(100, 150):
+        deployment.write(_body(number), partition=number % 2)
+    deployment.flush()
+    eventually(lambda: not deployment.lag(), otherwise=deployment.committed)
+    owed = sum(deployment.committed()[number] - int(str(_positions(deployment, number)[0][0])) for number in (0, 1))
+    admin = AdminClient({"bootstrap.servers": deployment.servers, **QUIET})
+    admin.delete_topics([deployment.topic])[deployment.topic].result(60)
+    eventually(lambda: deployment.topic not in admin.list_topics(timeout=60).topics)
+    Kafka(deployment.servers, real=True).topic(deployment.topic, partitions=4)
+    eventually(lambda: worker.metric("webhooks_backlog_lost_total") >= owed, otherwise=lambda: worker.log[-2000:])
+    assert worker.metric("webhooks_backlog_lost_total") == owed > 50
+    assert {each["reason"] for each in _lost(deployment)} <= {"the topic was deleted and made anew"}
+    worker.stop()
+
+
 def test_offsets_without_a_record_are_no_loss(
     deployment: Deployment, command_line: CommandLine, real_kafka: Kafka
 ) -> None:
@@ -122,7 +147,11 @@ def test_offsets_without_a_record_are_no_loss(
 
 
 def test_events_that_retention_took_are_told_once(deployment: Deployment, command_line: CommandLine) -> None:
-    """The log, a metric and an operational event name the offsets; the events behind them come; a restart is silent."""
+    """The log, a metric and an operational event name the offsets when it happens; a restart is silent.
+
+    The events behind them come once the subscription is resumed.
+    """
+    deployment.alter(TIDY_OFTEN)
     worker, subscription = _paused(deployment, command_line)
     for number in range(2, 12):  # at offsets 1 to 10
         deployment.write(_body(number))
@@ -132,6 +161,8 @@ def test_events_that_retention_took_are_told_once(deployment: Deployment, comman
     place = TopicPartition(deployment.topic, 0, 5)
     admin = AdminClient({"bootstrap.servers": deployment.servers, **QUIET})
     admin.delete_records([place])[place].result(20)
+    eventually(lambda: worker.metric("webhooks_backlog_lost_total") == 4, otherwise=lambda: worker.log[-2000:])
+    eventually(lambda: _positions(deployment) == [(5, None)], otherwise=lambda: _positions(deployment))
     assert command_line.run("subscriptions", "resume", subscription)[0] == 0
     eventually(lambda: 11 in _got(deployment), otherwise=lambda: (_got(deployment), worker.log[-2000:]))
     assert [number for number in _got(deployment) if number > 1] == list(range(6, 12))

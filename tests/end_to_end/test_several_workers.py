@@ -52,6 +52,27 @@ def test_a_process_that_is_killed_under_load_is_replaced(deployment: Deployment,
     assert {json.loads(line).get("worker") for line in parent.log.splitlines()} == {None, 1, 2}
 
 
+def test_a_process_that_hangs_is_replaced(deployment: Deployment) -> None:
+    """Until then the metrics call it not ready. The other worker goes on, and nothing is lost."""
+    deployment.subscribe("a", "/good")
+    deployment.alter("""
+from consumer.worker import front, supervisor
+
+front.PATIENCE, supervisor.WATCH_EVERY = 0.3, 0.4
+""")
+    parent = deployment.start(arguments=["--workers", "2"])
+    eventually(parent.ready, otherwise=lambda: parent.log)
+    before = parent.members()
+    before[2].suspend()
+    eventually(lambda: 'webhooks_ready{worker="2"} 0.0' in parent.get("/metrics")[1], every=0.02)
+    deployment.publish(["a"] * 40)
+    eventually(lambda: parent.members().get(2) not in {None, before[2]}, otherwise=lambda: parent.log)
+    eventually(deployment.finished, otherwise=lambda: parent.log)
+    assert parent.members()[1] == before[1]
+    assert "a worker's loop hangs; its process is killed" in parent.log
+    parent.stop()
+
+
 def test_a_killed_parent_leaves_no_process(deployment: Deployment) -> None:
     """The workers drain as after SIGTERM, so that nothing is repeated; the port is free for a successor."""
     deployment.subscribe("a", "/good")

@@ -44,14 +44,18 @@ def made_anew(kafka: Kafka, topic: str) -> None:
 def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
     real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch, reset: str
 ) -> None:
-    """This holds even if the new log is longer than its position, so that Kafka reports no error."""
+    """This holds even if the new log is longer than its position, so that Kafka reports no error.
+
+    What it had not settled of the old one is counted, and where that one ended is known to its cursors.
+    """
     monkeypatch.setattr("consumer.intake.positions._IDLE", 0.2)
     topic = real_kafka.topic()
     settings = real_kafka.settings(auto_offset_reset=reset)
     commit(real_kafka, settings, topic, 0)
     real_kafka.write(topic, OLD)
-    member = join(settings, [topic])
+    member = join(settings, [topic], settle=False)
     until(lambda: member.values == OLD, member)
+    member.settle = True
     (old,) = member.source.partitions.values()
     until(lambda: old.tracker.identity, member)
     member.source.pause()  # fetches nothing, as while the database is down
@@ -62,6 +66,9 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
         until(lambda: set(NEW) <= set(member.values), member)
     assert member.values[-len(NEW) :] == NEW
     assert (member.lost, old.owned) == ([old], False)
+    (new,) = member.source.partitions.values()
+    assert new.former_end >= len(OLD)  # the new log is longer, and was read before its id was known
+    assert member.source.health.overtaken == len(OLD)
     assert [entry["reason"] for entry in logs if "reason" in entry] == ["its topic was deleted and made anew"]
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), member)
 
@@ -86,6 +93,7 @@ def test_an_offset_of_the_old_topic_does_not_count_in_the_new_one(real_kafka: Ka
     second = join(settings, [topic])
     until(lambda: len(second.records) >= len(NEW), second)
     assert second.values == NEW
+    assert [each.former_end for each in second.source.partitions.values()] == [len(OLD)]
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), second)
 
 

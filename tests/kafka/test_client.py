@@ -214,6 +214,18 @@ def test_a_lost_connection_does_not_hide_the_refusal() -> None:
     assert reachability.detail == "Disconnected"
 
 
+def test_one_document_from_before_an_answer_is_no_outage() -> None:
+    """Statistics are queued: after a broker has answered, one that knows none is old. Two of them are an outage."""
+    reachability = Reachability(KafkaSettings(bootstrap_servers="b:1"))
+    document: dict[str, dict[str, object]] = {"brokers": {}}
+    reachability.statistics(document)
+    reachability.coordinated()
+    reachability.statistics(document)
+    assert reachability.fault is None
+    reachability.statistics(document)
+    assert reachability.fault == "no Kafka broker reachable at b:1"
+
+
 def test_a_group_that_answers_again_clears_the_fault() -> None:
     """Even if the member kept its partitions and none was assigned."""
     reported = Reported("webhooks")

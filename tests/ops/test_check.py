@@ -1,6 +1,7 @@
 """The checks of `check`: each part by itself, whatever is wrong with the others."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from consumer.subscriptions import repository
 from models import CursorReason, Subscription, SubscriptionSecret
 from tests.databases import database, url_of
 from tests.kafka_broker import HAS_KIP_848
-from tests.kafka_kit import QUIET, Kafka, unique
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 from tests.ledger.rows_kit import expire
 
 URL = "https://example.com/hooks"
@@ -95,6 +96,21 @@ def test_records_are_counted_from_the_committed_offsets(
     group = found("group", settings)
     assert (group.ok, f"has committed on 1 of 1 partition; a start now {said}" in group.text) == (not first, True)
     assert ("retention has dropped 4 records" in group.text) == bool(first)
+
+
+def test_old_records_that_running_workers_do_not_read_are_a_warning(
+    real_kafka: Kafka, join: Callable[..., Member]
+) -> None:
+    """Whatever the cause. Without a worker it is none, nor if the records have just come."""
+    settings = of_kafka(real_kafka, real_kafka.topic(name := unique("topic"), partitions=2))
+    real_kafka.write(name, [b"{}"], partition=0)
+    real_kafka.write(name, [b"{}"], partition=1, timestamp=round(time.time() * 1000) - 600_000)
+    assert not found("group", settings).warning
+    group = real_kafka.settings(group=settings["KAFKA_GROUP_ID"])
+    member = join(group, [name], settle=False)
+    until(lambda: len(member.records) == 2, member)
+    late = found("group", settings)
+    assert (late.ok, late.warning, f"5 minutes wait in {name}[1], although" in late.text) == (True, True, True)
 
 
 @pytest.mark.parametrize(

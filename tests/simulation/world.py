@@ -22,6 +22,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.events.event import TopicPartition
 from consumer.intake.cursor_reader import RemovedRecords
 from consumer.intake.record import AssignedPartition, Record
+from consumer.intake.stalls import Stalls
 from consumer.ledger.rows import OperationalEvent
 from consumer.matching.selection import Selector
 from consumer.sending.transfer import Transfer
@@ -359,6 +360,7 @@ class _Source:
         self._taken_until = world.now
         self._resting: set[AssignedPartition] = set()
         self.commits = SimpleNamespace(total=0)
+        self.stalls = Stalls()
         self.pauses = 0
         self.paused = self.rebalancing = False
         world.source = self
@@ -384,6 +386,9 @@ class _Source:
             self._positions[place] = mark or 0
             partition.start(mark, metadata)
             self._on_position(partition)
+
+    def look_for_stalls(self, _ends: object) -> None:
+        """Kafka's client reads all that it is asked for."""
 
     def untold(self) -> list[AssignedPartition]:
         """Partitions without a known position."""

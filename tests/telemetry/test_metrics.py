@@ -37,6 +37,7 @@ FULL = Readings(
     backlog_lost=23,
     unpublished=8,
     answers_dropped=24,
+    stalled={("t", 0): 65.5},
 )
 SAMPLES = r"""
 counter webhooks_events_total{outcome="matched"} 1.0
@@ -73,6 +74,7 @@ counter webhooks_backlog_lost_total 23.0
 gauge webhooks_subscriptions_behind 4.0
 gauge webhooks_backlog_left_seconds{partition="0",subscription="7",topic="t"} 60.5
 gauge webhooks_consumer_lag{partition="0",topic="a\"b\\c"} 5.0
+gauge webhooks_partition_stalled_seconds{partition="0",topic="t"} 65.5
 gauge webhooks_held_back_records{partition="0",topic="t"} 9.0
 gauge webhooks_oldest_unsettled_age_seconds{partition="0",topic="t"} 2.5
 gauge webhooks_next_stored_attempt_seconds 3.5

@@ -11,13 +11,14 @@ from sqlalchemy import Engine, delete, update
 from consumer.delivery.parking import BACKLOG
 from consumer.errors import KafkaUnavailable
 from consumer.expressions.expression import Expression
+from consumer.ledger import cursors
 from consumer.subscriptions import repository
 from consumer.worker.catch_up import ALONE, BESIDE, LOOK_EVERY
 from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST, Pass
 from models import ParkedDelivery, Subscription
 from tests.delivery.store_kit import Clock
-from tests.ledger.rows_kit import make_event, ordered, ordering_key, parked
+from tests.ledger.rows_kit import GROUP, make_event, ordered, ordering_key, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
 THERE = ("t", 1)
@@ -322,6 +323,23 @@ def test_a_loss_is_counted_once(engine: Engine, rigs: list[Rig]) -> None:
     rig.log.begins = 100
     rig.look()
     rig.turn(0.05, 200)
+    assert rig.catch_up._losses.offsets == 90
+
+
+def test_what_retention_takes_from_a_cursor_that_rests_is_lost_at_once(rig: Rig) -> None:
+    """It goes on behind it. A log that begins behind the live stream is an earlier topic's, which says nothing."""
+    rig.begun(rig.subscription, 10)
+    rig.assigned()
+    (cursor,) = rig.backlog.here((*HERE, rig.subscription))
+    for live, lost in ((99, 0), (101, 90), (101, 90)):
+        rig.live = live
+        rig.catch_up.overtaken(HERE, 100)
+        assert (rig.catch_up._losses.offsets, cursor.next) == (lost, 10 + lost)
+    rig.turn(0.05)
+    assert [each.next for each in cursors.of_partition(rig.engine, GROUP, HERE)] == [100]
+    rig.look()
+    assert by(rig.sent_in(1), rig.subscription)[0] == 100
+    rig.catch_up.overtaken(HERE, 101)  # these records were read, and are on their way
     assert rig.catch_up._losses.offsets == 90
 
 

@@ -106,6 +106,7 @@ def test_a_silent_worker_is_not_ready_and_after_a_while_not_alive(
     monkeypatch.setattr(front, "PATIENCE", 0.2)
     assert silent.reads("/readyz") == (503, ["worker 1: does not answer", "worker 2: does not answer"])
     assert silent.reads("/healthz") == (200, [])
+    assert all(f'webhooks_ready{{worker="{number}"}} 0.0\n' in silent.text() for number in (1, 2))
     silent.now += STALLED
     silent.front.places = [Shown(0, "", 0), Shown(12, "", 0)]
     assert silent.reads("/healthz") == (503, ["worker 2: has not answered for 30 s"])

@@ -30,19 +30,20 @@ stop = threading.Event()
 
 def wait():
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    turned(time.monotonic())
     print("ready", number, os.getpid(), flush=True)
-    while not stop.wait(0.05): pass
+    while not stop.wait(0.05): turned(time.monotonic())
 
-def work(n, _listener):
-    global number
-    number = n
+def work(n, _listener, tell):
+    global number, turned
+    number, turned = n, tell
     {work}
 
 def describe(error):
     return str(error), 2 if isinstance(error, SettingsError) else 1
 
 configure_logging("INFO")
-supervisor.MARGIN = 0.5
+supervisor.MARGIN, supervisor.WATCH_EVERY = 0.5, 0.2
 try:
     Supervisor(2, work, None, 0.5, describe).run()
 except WebhooksError as error:
@@ -159,6 +160,19 @@ def test_another_process_takes_the_place_of_one_that_dies(start: Start) -> None:
     (line,) = parent.logged("process ended; another one follows")
     assert (line["worker"], line["pid"], line["reason"]) == (2, before[2], "killed by SIGKILL")
     assert parent.ends(signal.SIGTERM) == 0
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(start: Start) -> None:
+    """The others go on, also one that has not begun to turn: it waits for its database, say."""
+    parent = start("wait() if n == 2 else [print('ready', n, os.getpid(), flush=True), time.sleep(600)]")
+    until(parent, lambda: len(parent.pids()) == 2)
+    before = parent.pids()
+    os.kill(before[2], signal.SIGSTOP)
+    until(parent, lambda: parent.pids()[2] != before[2])
+    assert parent.pids()[1] == before[1]
+    (line,) = parent.logged("a worker's loop hangs; its process is killed")
+    assert (line["worker"], line["level"]) == (2, "error")
+    assert parent.logged("process ended; another one follows")[0]["reason"] == "killed by SIGKILL"
 
 
 def test_no_worker_survives_its_parent(start: Start) -> None:
