@@ -16,7 +16,6 @@ from consumer.delivery.settling import Settling
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
-from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import Rendered, Unrenderable, render, variables_for
 from consumer.sending.request import build, build_batch
@@ -47,7 +46,6 @@ class Sender(Part):
         settling: Settling,
         transport: Transport,
         memory: Memory,
-        budget: Budget,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         tracer: Tracer | None = None,
@@ -56,7 +54,6 @@ class Sender(Part):
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
-        self._budget = budget
         self._memory = memory
         self._clock = clock
         self._monotonic = monotonic
@@ -116,24 +113,18 @@ class Sender(Part):
 
     @contextmanager
     def _charged(self, lane: Lane, event: Event) -> Iterator[None]:
-        """Charge the CPU time of expressions and of passed headers to their subscription, not that of parsing.
-
-        If it is over its budget, the lane's deliveries are stored, and sent after the pause.
-        """
+        """Charge the CPU time of expressions and of passed headers to their subscription, not that of parsing."""
         endpoint = lane.endpoint
         if not endpoint.renders:
             yield
             return
         if endpoint.evaluates:
             variables_for(event)
-        began, was_over = time.thread_time(), self._budget.is_over(endpoint.subscription_id)
+        began = time.thread_time()
         try:
             yield
         finally:
-            self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
-            if not was_over and self._budget.is_over(endpoint.subscription_id):
-                lane.breaker.trip(self._monotonic(), PAUSE)
-                self._settling.leave_alone(lane)
+            self._settling.charge(lane, time.thread_time() - began)
 
     def _begin(self, delivery: Delivery, now: float, body: object = None, span: TraceSpan | None = None) -> None:
         if body is not delivery.event.body and isinstance(body, bytes):
@@ -184,7 +175,7 @@ class Sender(Part):
 
     def _give_back(self, lane: Lane, members: Sequence[Delivery]) -> None:
         self._lanes.give_back(members)
-        if self._budget.is_over(lane.endpoint.subscription_id):
+        if self._settling.is_over_budget(lane):
             self._settling.leave_alone(lane)  # as those that waited when the budget was used up
 
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:

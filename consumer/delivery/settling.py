@@ -31,6 +31,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import policy_for, wait_after
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, due_key_of
+from consumer.matching.selection import PAUSE, Budget
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.telemetry.metrics import Metrics
@@ -62,6 +63,7 @@ class Settling:
         failing: Failing,
         metrics: Metrics,
         rows: TakenUp,
+        budget: Budget,
         *,
         schedule: tuple[float, ...],
         jitter: float,
@@ -94,6 +96,7 @@ class Settling:
         self._clock = clock
         self._monotonic = monotonic
         self._rows = rows
+        self._budget = budget
 
     def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
         """A request has ended with `result`, which is an attempt of each delivery that it carried.
@@ -291,6 +294,18 @@ class Settling:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
         open_until = lane.breaker.open_until
         return self._clock() + (0.0 if open_until is None else max(0.0, open_until - self._monotonic()))
+
+    def is_over_budget(self, lane: Lane) -> bool:
+        """The lane's subscription has taken too much CPU time of late."""
+        return self._budget.is_over(lane.endpoint.subscription_id)
+
+    def charge(self, lane: Lane, seconds: float) -> None:
+        """Charge CPU time to the lane's subscription. Over its budget, its deliveries are stored."""
+        self._budget.charge(lane.endpoint.subscription_id, seconds)
+        open_until, now = lane.breaker.open_until, self._monotonic()
+        if self.is_over_budget(lane) and (open_until is None or open_until <= now):
+            lane.breaker.trip(now, PAUSE)
+            self.leave_alone(lane)
 
     def leave_alone(self, lane: Lane) -> None:
         """Store all deliveries that wait in this lane (there may be thousands): nothing is sent to it for a while."""

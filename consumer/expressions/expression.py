@@ -19,8 +19,10 @@ LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
 MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST
 DEEPEST = 254  # nesting levels, orjson's limit: the runtime recurses, with 1.5 KB of stack for each level
 MOST_SAID = 300  # characters of an error
+SMALL = 16  # values that an evaluation reads at most, as nearly all do, without an estimate of its own
 
 TOO_LARGE = "the event is too large for this expression"
+TOGETHER = f"its expressions may take {LONGEST * 1000:g} ms together, and could take longer"
 _MISSING = object()
 # The runtime's errors for a part that is not there; one that is null fits no operator. `_lacks` finds the fields that
 # are null or not there whatever the error says; this also finds the parts of lists and of computed values.
@@ -83,13 +85,29 @@ class EventTooLarge(ExpressionFailed):
     """The expression was not evaluated, because it could take too long on an event of this size."""
 
 
+class Allowance:
+    """The time that the expressions of one request may take together, estimated from the event alone."""
+
+    def __init__(self) -> None:
+        self._left = LONGEST
+
+    def take(self, seconds: float) -> None:
+        """Take an evaluation's time. Raises EventTooLarge if less is left."""
+        self._left -= seconds
+        if self._left < 0:
+            raise EventTooLarge(f"{TOGETHER} with this event")
+
+
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("_kind", "_modest", "_program", "_shape", "source", "variables")
+    __slots__ = ("_kind", "_modest", "_program", "_shape", "_small", "least", "source", "variables")
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
-        """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted."""
+        """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
+
+        `least`: the seconds that it takes on an empty event, by the estimate.
+        """
         self.source, self.variables = source, variables
         try:
             self._program = variables.env.compile(source)
@@ -102,10 +120,12 @@ class Expression:
         self._shape = Shape(tree, variables.prefix, is_boolean=self._kind == _TYPE.BOOL)
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
-        if self._shape.seconds(Size()) > LONGEST:
+        self.least = self._shape.seconds(Size())
+        if self.least > LONGEST:
             raise ValueError("takes too long, whatever the event")
         # An event of no more values, as nearly all are, needs no estimate.
         self._modest = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
+        self._small = self._shape.seconds(Size(SMALL, 16 * SMALL, SMALL))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and (other.source, other.variables) == (self.source, self.variables)
@@ -126,16 +146,20 @@ class Expression:
         """Whether the expression is only a field of the event, so that its value is the field, unchanged."""
         return self._shape.path is not None
 
-    def value(self, variables: Mapping[str, object]) -> object:
+    def value(self, variables: Mapping[str, object], allowance: Allowance | None = None) -> object:
         """The value for an event, as a Python object. Raises ExpressionFailed if there is none.
 
-        `variables`: the values, by name with the prefix; for an event from `variables_of`.
+        `variables`: the values, by name with the prefix; for an event from `variables_of`. The time is taken from the
+        `allowance`; without one it may be LONGEST.
         """
         shape = self._shape
         if shape.path is not None and (field := _field(variables, shape.path)) is not _MISSING:
             return field
         values, size = _read(variables, shape.paths)
-        if size[0] + size[1] // 16 > self._modest and shape.seconds(size) > LONGEST:
+        weight = size[0] + size[1] // 16
+        if allowance is not None:
+            allowance.take(self._small if weight <= SMALL <= self._modest else shape.seconds(size))
+        elif weight > self._modest and shape.seconds(size) > LONGEST:
             raise EventTooLarge(TOO_LARGE)
         try:
             result = self._program.eval(data=values)

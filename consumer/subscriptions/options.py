@@ -16,10 +16,10 @@ from sqlalchemy import String
 
 from consumer.config.types import final_statuses, topic_names, waits
 from consumer.errors import InvalidSubscription
-from consumer.expressions.expression import Expression, compile_filter, compile_projection
+from consumer.expressions.expression import TOGETHER, Expression, compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.subscriptions.endpoint import Method, PayloadFormat
-from consumer.subscriptions.follows import compile_text, parse_passed, url_template
+from consumer.subscriptions.follows import MOST_EXPRESSIONS, compile_text, follows_of, parse_passed, url_template
 from consumer.subscriptions.patterns import check_pattern
 from consumer.subscriptions.signature_template import parse_signature_template
 from models import Subscription
@@ -98,7 +98,10 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
 
 def parse_header_expressions(text: str) -> tuple[tuple[str, Expression], ...]:
     """Parse a JSON object of CEL expressions into computed headers. Raises ValueError."""
-    return tuple((name, compile_text(source)) for name, source in _by_header(text).items())
+    found = _by_header(text)
+    if len(found) > MOST_EXPRESSIONS:
+        raise ValueError(f"has {len(found)} headers; at most {MOST_EXPRESSIONS} are computed")
+    return tuple((name, compile_text(source)) for name, source in found.items())
 
 
 def _by_header(text: str) -> dict[str, str]:
@@ -315,6 +318,10 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
             yield OptionProblem("report_answer", why, Effect.UNUSED)
     if meant["answer_headers"] is not None and meant["report_answer"] != "true":
         yield OptionProblem("answer_headers", "needs report_answer, which is not true", Effect.UNUSED)
+    follows = follows_of(meant)
+    if follows is not None and follows.takes_too_long:
+        column = "header_expressions" if meant["header_expressions"] else "url"
+        yield OptionProblem(column, f"{TOGETHER}, whatever the event", Effect.STORED)
     yield from _header_conflicts(meant)
 
 
