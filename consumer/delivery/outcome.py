@@ -17,7 +17,7 @@ from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, Missi
 from consumer.errors import EgressRefused
 from consumer.sending.answer import BODY_LIMIT, LINE_LIMIT
 from consumer.sending.exchange import SignedRequest
-from consumer.sending.trace import masked_start
+from consumer.sending.trace import masked, masked_start
 from consumer.subscriptions.options import UNREPORTED
 
 RESPONSE = 1000  # characters kept of an answer's body
@@ -130,22 +130,25 @@ def judge(
 def reported(result: Response, names: re.Pattern[str], secrets: Sequence[str]) -> tuple[dict[str, str], str | bytes]:
     """The headers of an answer whose names, in lower case, match, and its body: text, or bytes if it is not UTF-8.
 
-    Secrets that it echoes are masked.
+    Secrets that it echoes are masked. A body of BODY_LIMIT may end in the middle of one, and ends before it then.
     """
     headers = {
         lower: masked_start(value, secrets, LINE_LIMIT)
         for name, value in result.headers.items()
         if names.match(lower := name.lower()) and lower not in UNREPORTED
     }
+    named = "\n".join(headers)
+    if in_names := [lower for secret in secrets if (lower := secret.lower()) in named]:
+        headers = {masked(name, in_names): value for name, value in headers.items()}
     body = result.content or b""
+    is_whole = len(body) < BODY_LIMIT
     try:
-        text = getincrementaldecoder("utf-8")().decode(
-            body, final=len(body) < BODY_LIMIT
-        )  # it may be cut in a character
+        text, is_text = getincrementaldecoder("utf-8")().decode(body, final=is_whole), True  # a character may be cut
     except UnicodeDecodeError:
-        text = body.decode("latin-1")
-        return headers, masked_start(text, secrets, BODY_LIMIT).encode("latin-1")
-    return headers, masked_start(text, secrets, BODY_LIMIT)
+        text, is_text = body.decode("latin-1"), False
+    most = BODY_LIMIT if is_whole else max(0, len(text) + 1 - max(map(len, secrets), default=1))
+    text = masked_start(text, secrets, most)
+    return headers, text if is_text else text.encode("latin-1")
 
 
 def is_compressed(request: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from requests.exceptions import InvalidHeader
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_SIGNS = str.maketrans(dict.fromkeys("!#$%&'*+.^_`|~", "-"))
 # These frame the message or belong to the connection (RFC 9110, 7.6.1; RFC 9112, 6), so only the sender sets them.
 _FRAMING = frozenset(("host", "transfer-encoding", "content-length", "connection"))
 _OURS = _FRAMING | {
@@ -20,6 +21,16 @@ _OURS = _FRAMING | {
     "webhook-request-origin",  # it says that the receiver has permitted this origin
 }
 CREDENTIALS = frozenset(("authorization", "cookie"))
+# A record would steer a receiver, or a proxy or library before it, with one of these: to another method, path or host,
+# by what only a proxy says of a client, or to skip the request. `dashed` says what - is here.
+STEERING = "|".join(
+    (
+        *("x-http-method.*", "x-method-override", "x-original-.*", "x-rewrite-.*", "x-host", "proxy"),
+        *("forwarded", "x-forwarded.*", "via", "x-real-ip", ".*client-ip", ".*connecting-ip", ".*remote-user"),
+        *("x-ssl-.*", "x-client-cert.*", "x-envoy-.*", "x-accel-.*", "x-sendfile-.*"),
+        *("range", "if-.*", "early-data", "max-forwards"),
+    )
+).replace("-", "[^a-z0-9]")
 _REFUSED = frozenset(("host", "transfer-encoding"))
 # The adapter sets the length itself. It does not decode answers, so it must not accept an encoding.
 _DROPPED = frozenset(("connection", "content-length", "accept-encoding"))
@@ -35,12 +46,20 @@ def is_value(value: str) -> bool:
     return value.isascii() and value.isprintable()
 
 
-def is_free(lower: str) -> bool:
-    """Whether a record header may have this name, in lower case, in a request.
+def dashed(name: str) -> str:
+    """The name in lower case, with - for _ and other signs: servers that make variables of headers join such names.
+
+    All write - as _ (RFC 3875, 4.1.18), and some every sign.
+    """
+    return name.lower().translate(_SIGNS)
+
+
+def is_free(name: str) -> bool:
+    """Whether a record header may have this name, which is `dashed`, in a request.
 
     Not if the sender sets it (`ce-` is CloudEvents' prefix, HTTP protocol binding, 3.1.3.1), or for a credential.
     """
-    return is_name(lower) and lower not in _OURS and lower not in CREDENTIALS and not lower.startswith("ce-")
+    return is_name(name) and name not in _OURS and name not in CREDENTIALS and not name.startswith("ce-")
 
 
 def check(name: str, value: str) -> None:
@@ -54,14 +73,15 @@ def check_name(name: str) -> None:
     """Raise ValueError for a header name that a subscription may not set."""
     if not is_name(name):
         raise ValueError(f"{name!r} is not a valid header name")
-    if name.lower() in _OURS:
+    if dashed(name) in _OURS:
         raise ValueError(f"a subscription may not set {name}")
 
 
-def parse_names(text: str, check: Callable[[str], None] = check_name) -> re.Pattern[str]:
+def parse_names(text: str, check: Callable[[str], None] = check_name, spared: str = "") -> re.Pattern[str]:
     """Names of headers, comma-separated; `*` stands for any characters. The pattern matches names in lower case.
 
-    `check` raises ValueError for a whole name that may not be used. Raises ValueError.
+    `check` raises ValueError for a whole name that may not be used. A name with `*` matches none that `spared`, a
+    regular expression, does. Raises ValueError.
     """
     names = [name.strip().lower() for name in text.split(",")]
     for name in names:
@@ -69,7 +89,9 @@ def parse_names(text: str, check: Callable[[str], None] = check_name) -> re.Patt
             raise ValueError(f"has {name!r}, which matches no header")
         if "*" not in name:
             check(name)
-    return re.compile("|".join(map(translate, names)))
+    whole = [translate(name) for name in names if "*" not in name]
+    wild = "|".join(translate(name) for name in names if "*" in name)
+    return re.compile("|".join([*whole, rf"(?={wild})(?!(?:{spared})\Z)"] if wild else whole))
 
 
 def header_lines(headers: Mapping[Any, object]) -> bytes:

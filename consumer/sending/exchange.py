@@ -15,7 +15,7 @@ from requests.utils import get_encoding_from_headers
 
 from consumer.crypto.credentials import PluginAuth
 from consumer.errors import NotAuthorized
-from consumer.http.header_rules import header_lines
+from consumer.http.header_rules import dashed, header_lines
 from consumer.sending.answer import Answer
 from consumer.sending.signing import Template
 
@@ -26,8 +26,8 @@ class SignedRequest(PreparedRequest):
     """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
 
     `payload` is covered by the signatures: the body before compression. `authorization`: the header line of an access
-    token, which `authorize` sets just before the request is sent. `added`: the headers of a plug-in. `target`: path and
-    query, if they follow the event.
+    token, which `authorize` sets just before the request is sent. `added`: the headers that a plug-in has added
+    or changed. `target`: path and query, if they follow the event.
     """
 
     _cookies = None
@@ -92,13 +92,15 @@ def call_plugin(plugin: PluginAuth, request: SignedRequest) -> None:
     """
     body, url = request.body, request.url
     try:
-        before = frozenset(map(str.lower, request.headers))
+        before = request.headers.copy()
         result = plugin.auth(request)
         why = _fault(result, body, url)
         if why is None:
-            request.headers = result.headers
+            request.added = {name: value for name, value in result.headers.items() if value != before.get(name)}
+            own = frozenset(map(dashed, request.added))  # a record's header that some servers take for one goes
+            kept = {name: value for name, value in result.headers.items() if dashed(name) not in own}
+            request.headers = CaseInsensitiveDict({**kept, **request.added})
             request.lines = None
-            request.added = {name: value for name, value in result.headers.items() if name.lower() not in before}
     except Exception as error:  # noqa: BLE001 (a plug-in's own)
         raise NotAuthorized(f"the plug-in {plugin.name} failed ({type(error).__name__})") from None
     if why is not None:

@@ -20,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 from consumer import __version__
 from consumer.crypto.credentials import OAuth2, PluginAuth
 from consumer.crypto.keys import Ed25519Key
-from consumer.http.header_rules import header_lines
+from consumer.http.header_rules import dashed, header_lines
 from consumer.http.urls import check_target
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.signature_template import SignatureTemplate
@@ -94,8 +94,8 @@ class Template:
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
     Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
     `is_plain`: the body is the record's value. `is_slow`: to build a request may take a while. `follows`: the parts
-    that follow the event, of a URL at `origin`, and `taken` the names of headers, in lower case, that no record header
-    may have.
+    that follow the event, of a URL at `origin`, and `taken` the names of headers, `dashed`, that no record header may
+    have.
     """
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
@@ -127,7 +127,7 @@ class Template:
         self.follows, self.origin = endpoint.follows, ""
         if endpoint.follows is not None:
             ours.update(name.lower() for name, _ in endpoint.follows.computed)
-            self.taken = ours.union(map(str.lower, request.headers))
+            self.taken = frozenset(map(dashed, (*ours, *request.headers)))
             self.origin = "" if endpoint.follows.url is None else endpoint.follows.url.origin
         self.lines = header_lines({name: value for name, value in request.headers.items() if name.lower() not in ours})
 

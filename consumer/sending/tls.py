@@ -39,6 +39,7 @@ _MEANINGS = {  # explanations of OpenSSL's error reasons
     "WRONG_VERSION_NUMBER": "it does not speak TLS at this port",
 }
 _UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))  # verify(1), "DIAGNOSTICS": self-signed, or without a known issuer
+_WRONG_NAME = 62  # the same
 _OWN_AUTHORITY = "; if its authority is a private one: subscriptions set-tls --ca"
 
 
@@ -198,6 +199,7 @@ class Tls:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False  # RFC 9525, section 2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(_HTTP1)
         context.options |= _NO_COMPRESSED_CERTIFICATES  # these cannot be looked at
@@ -351,6 +353,7 @@ def reason_of(error: Exception) -> str:
         if isinstance(error.__context__, _Costly):
             return f"the certificate is refused: {error.__context__.args[0]}"
         hint = _OWN_AUTHORITY if error.verify_code in _UNKNOWN_ISSUER else ""
+        hint = " Names count in its subjectAltName only" if error.verify_code == _WRONG_NAME else hint
         return f"the certificate is refused: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "the other end closed the connection"

@@ -13,16 +13,20 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from consumer.expressions.expression import LONGEST, Allowance, Expression, ExpressionFailed
-from consumer.http.header_rules import check_name, is_free, is_value, parse_names
+from consumer.http.header_rules import CREDENTIALS, STEERING, check_name, dashed, is_free, is_value, parse_names
 from consumer.http.urls import check_target
 
 MOST_EXPRESSIONS = 20  # in a URL, and in the headers
 MOST_HEADERS = 1000  # of a record of which some go on: to look at so many takes some milliseconds
 LONGEST_NAME = 256  # characters of a record header's name; a longer one does not go on
-MOST_MATCHED = 5_000_000  # characters of names times those of the pattern: each takes 0.6 ns at most
+MOST_MATCHED = 10_000_000  # characters of names times those of the pattern: each takes 0.4 ns at most
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
-_DOTS = frozenset((".", ".."))
+# A segment of dots (RFC 3986, section 5.2.4), however often a server decodes the path before it looks for one. Some
+# take \ for /, some remove what follows a semicolon, and ? or # ends a path that is decoded twice.
+_DOTS = re.compile(
+    r"(?:^|[/\\]|%(?:25)*(?:2F|5C))(?:\.|%(?:25)*2E){1,2}(?:$|[/\\;?#]|%(?:25)*(?:2F|5C|3B|3F|23))", re.IGNORECASE
+)
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?#]*")
 
 
@@ -42,7 +46,7 @@ class UrlTemplate(NamedTuple):
         for part in self.path:
             target += part if isinstance(part, str) else _segment(part, variables, allowance)
             _check_size(target, "path and query have")
-        if ("." in target or "%2" in target) and _has_dots(target):
+        if ("." in target or "%2" in target) and _DOTS.search(target):
             raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
         for part in self.query:
             target += part if isinstance(part, str) else _quoted(_text(part, variables, allowance))
@@ -85,7 +89,7 @@ class Follows(NamedTuple):
     ) -> bytes:
         """The header lines for an event's `variables` and record `headers`. Raises ExpressionFailed.
 
-        A record header goes on unless its name, in lower case, is `taken`, belongs to the sender, or is a credential's.
+        A record header goes on unless its name, `dashed`, is `taken`, belongs to the sender, or is a credential's.
         """
         lines = ""
         for name, expression in self.computed:
@@ -115,18 +119,17 @@ def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken:
     if len(passed.pattern) * sum(map(len, headers)) > MOST_MATCHED:
         raise ExpressionFailed("the names of the record's headers are too many and too long for pass_headers")
     for name, value in headers.items():
-        lower = name.lower()
         if (
             value is not None
             and name.isascii()  # the Kelvin sign is a k in lower case
-            and passed.match(lower)
-            and lower not in seen
-            and lower not in taken
-            and is_free(lower)
+            and passed.match(name.lower())
+            and (alike := dashed(name)) not in seen
+            and alike not in taken
+            and is_free(alike)
         ):
             if len(value) > MOST_BYTES:
                 raise ExpressionFailed(f"the record's header {name:.100} has {len(value)} bytes; {MOST_BYTES} are sent")
-            seen.add(lower)
+            seen.add(alike)
             text = value.decode("latin-1")
             plain = is_value(text) and text == text.strip()
             yield f"{name}: {text if plain else b64encode(value).decode('ascii')}\r\n"
@@ -157,7 +160,7 @@ def _template(url: str) -> UrlTemplate:
         raise ValueError("has a fragment, which is never sent; remove it")
     if sum(isinstance(part, Expression) for part in parts) > MOST_EXPRESSIONS:
         raise ValueError(f"has more than {MOST_EXPRESSIONS} expressions")
-    if _has_dots("".join(part if isinstance(part, str) else "x" for part in parts).partition("?")[0]):
+    if _DOTS.search("".join(part if isinstance(part, str) else "x" for part in parts).partition("?")[0]):
         raise ValueError("has a segment . or .. in its path, which leads to another path; leave it out")
     for place, part in enumerate(parts):
         if isinstance(part, str) and "?" in part:
@@ -199,13 +202,15 @@ def compile_text(source: str) -> Expression:
 
 def parse_passed(text: str) -> re.Pattern[str]:
     """Compile the names of record headers that go on. Raises ValueError."""
-    return parse_names(text, _check_passed)
+    return parse_names(text, _check_passed, STEERING)
 
 
 def _check_passed(name: str) -> None:
     check_name(name)
-    if not is_free(name):
+    if dashed(name) in CREDENTIALS:
         raise ValueError(f"names {name}, a credential; store it in webhook_secrets")
+    if not is_free(dashed(name)):
+        raise ValueError(f"names {name}, which belongs to a CloudEvent; choose payload_format cloudevents-binary")
 
 
 def _segment(expression: Expression, variables: Mapping[str, object], allowance: Allowance) -> str:
@@ -213,11 +218,6 @@ def _segment(expression: Expression, variables: Mapping[str, object], allowance:
     if not text:
         raise ExpressionFailed(f"{expression.source} is empty, so the path would be another one")
     return _quoted(text)
-
-
-def _has_dots(path: str) -> bool:
-    """Whether a segment is `.` or `..`, also percent-encoded (RFC 3986, section 5.2.4)."""
-    return not _DOTS.isdisjoint(re.sub("%2[eE]", ".", path).split("/"))
 
 
 def _check_size(text: str, whose: str) -> None:

@@ -109,7 +109,7 @@ def _by_header(text: str) -> dict[str, str]:
     if len({name.lower() for name in found}) != len(found):
         raise ValueError("names a header twice")
     for name in found:
-        if name.lower() in header_rules.CREDENTIALS:
+        if header_rules.dashed(name) in header_rules.CREDENTIALS:
             place = "webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
             raise ValueError(f"{name} is a credential; store it in {place}")
         header_rules.check_name(name)

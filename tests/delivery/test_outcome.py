@@ -1,10 +1,11 @@
 """The outcome of each answer and error."""
 
+import re
 import sys
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.exceptions import ConnectionError as RequestsConnectionError
@@ -18,13 +19,24 @@ from requests.exceptions import (
     SSLError,
 )
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Unsendable, judge, retry_after, unavailable
+from consumer.delivery.outcome import (
+    Delivered,
+    Failed,
+    Gone,
+    Rejected,
+    Unsendable,
+    judge,
+    reported,
+    retry_after,
+    unavailable,
+)
 from consumer.errors import EgressRefused
 from consumer.sending import trace
+from consumer.sending.answer import BODY_LIMIT
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.oauth2 import LONGEST_TOKEN
 from consumer.sending.signing import prepare
-from consumer.sending.trace import masked_start
+from consumer.sending.trace import MASK, SHORTEST, masked_start
 from consumer.subscriptions.endpoint import Endpoint
 from tests.delivery import desk_kit
 
@@ -164,6 +176,24 @@ def test_no_part_of_an_echoed_secret_is_kept(secrets: list[str], text: str, kept
     outcome = judge(response(500, text.encode()), 0.0, secrets=lambda: secrets)
     assert isinstance(outcome, Failed)
     assert outcome.response == kept
+
+
+@example("s3cret-of-more", 1, "x", "X-s3cret-OF-more")
+@given(
+    st.text("s3cret-", min_size=SHORTEST, max_size=40), st.integers(0, 60), st.sampled_from("x\u00e9\xff"), st.text()
+)
+def test_no_part_of_a_secret_is_reported(secret: str, beyond: int, fill: str, name: str) -> None:
+    """Not where the 64 KiB of a body end, whatever its encoding, and not in a header's name, in any case."""
+    filled = (fill if fill != "\xff" else "\udcff") * BODY_LIMIT
+    whole = filled.encode(errors="surrogateescape")[: max(0, BODY_LIMIT - len(secret) + beyond - 20)] + secret.encode()
+    body = whole[:BODY_LIMIT]
+    answer = response(200, body)
+    answer.headers[f"X-{secret.title()}"] = answer.headers[name] = "1"
+    headers, kept = reported(answer, re.compile(".*", re.DOTALL), [secret])
+    text = kept if isinstance(kept, str) else kept.decode("latin-1")
+    assert secret[:SHORTEST] not in text.replace(MASK, "")
+    assert len(text) >= len(body) // 2 - 2 * len(secret)
+    assert not any(secret in each.lower() for each in headers)
 
 
 def test_the_forms_of_secrets_take_little_memory() -> None:

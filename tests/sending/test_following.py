@@ -1,14 +1,16 @@
 """Requests that follow their event: method, path and query, computed headers, and record headers that go on."""
 
 import json
+import re
 from base64 import b64encode
 from dataclasses import replace
 from urllib.parse import unquote
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from requests.auth import HTTPBasicAuth
 
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import parse_proxy
@@ -116,6 +118,54 @@ def test_headers_follow_the_event() -> None:
     assert b"forged" not in dict(everything.headers).values()
 
 
+def variables(endpoint: Endpoint, headers: dict[str, bytes | None]) -> dict[str, list[str]]:
+    """The request's headers as programs behind CGI, WSGI or Rack see them (RFC 3875, 4.1.18), or behind lighttpd."""
+    found: dict[str, list[str]] = {}
+    for name, value in sent(endpoint, event_of(EXAMPLE, headers)).headers:
+        found.setdefault(re.sub("[^A-Z0-9]", "_", name.decode().upper()), []).append(value.decode())
+    return found
+
+
+SET = ["webhook-id", "webhook-signature", "x-webhook-event", "x-webhook-signature", "x-tenant", "x-id", "content-type"]
+SET += ["content-length", "transfer-encoding", "user-agent", "authorization", "host", "ce-id", "proxy-authorization"]
+SPELT = st.sampled_from(SET).flatmap(
+    lambda name: st.tuples(*(st.sampled_from({"-": "-_.~"}.get(each, each + each.upper())) for each in name))
+)
+
+
+@given(st.dictionaries(SPELT.map("".join), st.just(b"forged"), min_size=1))
+def test_no_record_header_joins_one_of_the_request(headers: dict[str, bytes | None]) -> None:
+    """Servers that write - as _ would take both for one header, and read the forged value."""
+    endpoint = endpoint_of("https://a.example/", {"X_Id": "data.id"}, passed="*")
+    endpoint = replace(endpoint, headers=(("X-Tenant", "acme"),), auth=HTTPBasicAuth("u", "p"))
+    assert variables(endpoint, headers) == variables(endpoint, {})
+    assert len(variables(endpoint, {"x-a": b"1", "X_A": b"2", "x_a": b"3"})["X_A"]) == 1
+
+
+STEERING = ["X-HTTP-Method-Override", "x_http_method", "x.method.override", "Forwarded", "x-forwarded-for", "via"]
+STEERING += ["X_Forwarded_Host", "x-original-url", "x-rewrite-url", "range", "if-match", "If_None_Match", "early-data"]
+STEERING += ["proxy", "x-real-ip", "true-client.ip", "x-remote-user", "x-accel-mapping"]
+
+
+def test_headers_that_steer_a_receiver_go_on_only_if_named() -> None:
+    """A pattern passes none: with one, a producer turns a POST into a DELETE. Named whole, each goes on."""
+    steering: dict[str, bytes | None] = dict.fromkeys(STEERING, b"1")
+    for passed in ("*", "*-*,x_*", "x-*,i*,early-dat*"):
+        endpoint = endpoint_of("https://a.example/", passed=passed)
+        assert variables(endpoint, steering) == variables(endpoint, {})
+    named = endpoint_of("https://a.example/", passed=",".join(STEERING))
+    assert len(variables(named, steering)) == len(variables(named, {})) + len(STEERING)
+
+
+@pytest.mark.parametrize(
+    "name", ["webhook_id", "Content_Type", "webhook.id", "ce_id", "ce-type", "authorization", "Cookie"]
+)
+def test_a_name_that_never_goes_on(name: str) -> None:
+    """Naming it is an error when the subscription is made."""
+    with pytest.raises(ValueError, match=f"{name.lower()}"):
+        parse_passed(f"x-*,{name}")
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -191,7 +241,8 @@ def test_names_of_record_headers_are_bounded_before_they_are_matched() -> None:
     shorter: dict[str, bytes | None] = {name[:250]: b"1" for name in long}
     with pytest.raises(Unrenderable, match="too many and too long for pass_headers"):
         sent(costly, event_of({}, shorter))
-    sent(endpoint_of("https://a.example/", passed="x-*"), event_of({}, shorter))
+    usual: dict[str, bytes | None] = {f"{number:02}{'a' * 30}": b"1" for number in range(100)}
+    sent(costly, event_of({}, usual))
 
 
 def test_a_template_whose_segment_a_value_completes() -> None:
@@ -201,6 +252,38 @@ def test_a_template_whose_segment_a_value_completes() -> None:
             sent(endpoint_of(url), event_of({"id": "."}))
     assert sent(endpoint_of("https://a.example/{data.id}."), event_of({"id": "a"})).target == b"/a."
     assert sent(endpoint_of("https://a.example?q={data.id}"), event_of({"id": ".."})).target == b"/?q=.."
+
+
+@example("../admin")
+@given(st.lists(st.sampled_from(["..", ".", "/", "\\", ";", "?", "%", "25", "2e", "2F", "5c", "3B", "a"])).map("".join))
+def test_no_value_makes_a_segment_of_dots(value: str) -> None:
+    """However a server reads it: decoded once or twice, with a backslash for /, without what follows a semicolon."""
+    endpoint = endpoint_of("https://a.example/hooks/{data.id}/done")
+    try:
+        path = sent(endpoint, event_of({"id": value})).target.decode("ascii")
+    except Unrenderable:
+        assert not value or "." in value or "2e" in value
+        return
+    for read in (path, unquote(path), unquote(unquote(path))):
+        for segment in read.replace("\\", "/").split("/"):
+            assert re.split("[;?#]", segment)[0] not in {".", ".."}, read
+
+
+@pytest.mark.parametrize(
+    "value", ["../admin", "..\\..\\admin", "a/..", "..;/..;/admin", "%2E%2e/admin", "./a", "a/.;b", "..?b"]
+)
+def test_a_value_whose_segments_are_dots(value: str) -> None:
+    """They are segments to servers that decode the path before they route the request, as nginx and lighttpd do."""
+    endpoint = endpoint_of("https://a.example/hooks/{data.id}")
+    with pytest.raises(Unrenderable, match=r"^url: a segment of the path is . or .., which"):
+        sent(endpoint, event_of({"id": value}))
+
+
+def test_dots_that_are_no_segments() -> None:
+    """They are sent: in names of files, versions, and behind other text."""
+    for value in ("a/b", "v1.2/x", "...", "a..b", "..a/b", "?..", "a;..", "1.5", ".well-known", "x/.y", "..%"):
+        read = sent(endpoint_of("https://a.example/hooks/{data.id}/done"), event_of({"id": value}))
+        assert unquote(read.target.decode("ascii")) == f"/hooks/{value}/done"
 
 
 VALUES = (

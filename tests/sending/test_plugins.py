@@ -1,11 +1,15 @@
 """Auth plug-ins of `requests`: an installed one signs each request, and a failing one affects only its own attempts."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from requests import Request
 from requests.auth import HTTPDigestAuth
 
@@ -15,10 +19,13 @@ from consumer.config.types import plugins_of
 from consumer.crypto.credentials import PluginAuth, StoredSecret, credentials_of
 from consumer.crypto.vault import Vault
 from consumer.errors import NotAuthorized, SettingsError
-from consumer.sending.request import message
+from consumer.sending.request import build, message
 from consumer.sending.route import placed
+from consumer.sending.signing import prepare
+from consumer.sending.trace import secrets_in
 from tests.sending.conftest import Net
 from tests.sending.signed_kit import EVENT, NOW_UTC, headers_of, signed
+from tests.sending.test_following import endpoint_of, event_of
 
 SIGV4 = '{"name": "sigv4", "args": ["AKID", "s3cret-key", "eu-central-1", "execute-api"]}'
 URL = "https://hooks.test/a?b=c"
@@ -88,6 +95,21 @@ def test_a_misbehaving_plug_in_is_an_error_of_the_attempt(auth: Any, text: str) 
     with pytest.raises(NotAuthorized) as refused:
         signed(URL, auth=PluginAuth("p", "{}", auth))
     assert str(refused.value) == f"the plug-in p {text}"
+
+
+@given(st.dictionaries(st.sampled_from(("x-api-key", "X_Api_Key", "x.api-key", "X-Other")), st.just(b"of a record")))
+def test_what_a_plug_in_adds_is_a_secret_and_no_record_joins_it(headers: dict[str, bytes | None]) -> None:
+    """Also if a header of the record has its name, or one that some servers take for it."""
+    auth: Any = adds("X-Api-Key", "made-by-the-plug-in")
+    endpoint = replace(endpoint_of("https://a.example/", passed="x*"), auth=PluginAuth("p", "{}", auth))
+    request = build(prepare(endpoint), endpoint, event_of({}, headers), 1_700_000_000)
+    assert "made-by-the-plug-in" in secrets_in(endpoint, request)
+    assert "of a record" not in secrets_in(endpoint, request)
+    sent = headers_of(message(request, placed(URL, None, None))[0])
+    assert [value for name, value in sent.items() if re.sub("[^a-z]", "-", name) == "x-api-key"] == [
+        "made-by-the-plug-in"
+    ]
+    assert ("x-other" in sent) == ("X-Other" in headers)
 
 
 def test_the_headers_of_a_copied_request_are_sent() -> None:

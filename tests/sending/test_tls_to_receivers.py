@@ -16,6 +16,8 @@ from tests.sending.conftest import NO_CONTENT, Net, answer, in_turn, reset, serv
 
 NOW = datetime.now(UTC)
 PRIVATE = "; if its authority is a private one: subscriptions set-tls --ca"
+MISMATCH = "Hostname mismatch, certificate is not valid for 'receiver.test'."
+NAMES = " Names count in its subjectAltName only"
 CLOSING = answer(NO_CONTENT, "close")
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
@@ -38,7 +40,8 @@ def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        ("name", "the certificate is refused: Hostname mismatch, certificate is not valid for 'receiver.test'."),
+        ("name", f"the certificate is refused: {MISMATCH}{NAMES}"),
+        ("subject", f"the certificate is refused: {MISMATCH}{NAMES}"),
         ("address", "the certificate is refused: IP address mismatch, certificate is not valid for '127.0.0.1'."),
         ("expired", "the certificate is refused: certificate has expired"),
         ("early", "the certificate is refused: certificate is not yet valid"),
@@ -51,6 +54,8 @@ def test_an_invalid_certificate_is_refused(net: Net, fault: str, text: str) -> N
     names, stranger, sender = ("127.0.0.1", "receiver.test"), trustme.CA(), net.sender()
     if fault in ("name", "address"):
         shown = net.authority.issue_cert("other.test", "127.0.0.2")
+    elif fault == "subject":  # RFC 9525, section 2: a common name is none
+        shown = net.authority.issue_cert("127.0.0.1", common_name="receiver.test")
     elif fault == "expired":
         shown = net.authority.issue_cert(*names, not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
     elif fault == "early":
