@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from http.client import MULTIPLE_CHOICES
 from math import inf
 from typing import Literal
 
@@ -44,7 +45,7 @@ Clock = Callable[[], float]
 # Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
 AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
 # Calls its argument once Kafka has the attempts that were reported so far, or does not take them.
-AnswerReport = Callable[[Delivery, Response, Sequence[str], float, float], None]
+AnswerReport = Callable[[Delivery, Response, Callable[[], Sequence[str]], float, float], None]
 OnceReported = Callable[[Callable[[], object]], None]
 
 
@@ -108,16 +109,13 @@ class Settling:
         took = moment - delivery.started_at
         lane = delivery.lane
         endpoint = lane.endpoint
-        secrets = partial(secrets_of, delivery, result)
-        outcome = judge(result, now, endpoint.final_statuses, secrets)
+        outcome = self._judged(delivery, result, now, took)
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[_CLASSES[outcome.status // 100] if outcome.status else "error"] += 1
-        if endpoint.answer_headers is not None and self._report_answer is not None and isinstance(result, Response):
-            self._report_answer(delivery, result, secrets(), now, took)
         deliveries = delivery.split()
         # Else the result says nothing about the lane's present receiver.
         of_lane = delivery.sent_to is endpoint or _is_of_lane(delivery)
@@ -137,6 +135,21 @@ class Settling:
         self._failed(deliveries, outcome, now, took)
         if is_over:
             self.leave_alone(lane)
+
+    def _judged(
+        self, delivery: Delivery, result: Response | RequestException, now: float, took: float
+    ) -> Delivered | Failed | Rejected | Gone | Unsendable:
+        """The outcome. An answer that is kept or reported is searched for secrets, which is charged."""
+        lane, endpoint, secrets = delivery.lane, delivery.lane.endpoint, partial(secrets_of, delivery, result)
+        report = None if endpoint.answer_headers is None else self._report_answer
+        if not isinstance(result, Response) or (report is None and result.status_code < MULTIPLE_CHOICES):
+            return judge(result, now, endpoint.final_statuses)
+        began = time.thread_time()
+        outcome = judge(result, now, endpoint.final_statuses, secrets)
+        if report is not None:
+            report(delivery, result, secrets, now, took)
+        self.charge(lane, time.thread_time() - began)
+        return outcome
 
     def _counts_against(
         self, first: Delivery, outcome: Failed | Rejected | Gone, carried: Sequence[Delivery], now: float, moment: float

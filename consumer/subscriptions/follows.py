@@ -13,13 +13,21 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from consumer.expressions.expression import LONGEST, Allowance, Expression, ExpressionFailed
-from consumer.http.header_rules import CREDENTIALS, STEERING, check_name, dashed, is_free, is_value, parse_names
+from consumer.http.header_rules import (
+    CREDENTIALS,
+    LONGEST_NAME,
+    STEERING,
+    check_name,
+    dashed,
+    is_free,
+    is_value,
+    parse_names,
+    takes_long,
+)
 from consumer.http.urls import check_target
 
 MOST_EXPRESSIONS = 20  # in a URL, and in the headers
 MOST_HEADERS = 1000  # of a record of which some go on: to look at so many takes some milliseconds
-LONGEST_NAME = 256  # characters of a record header's name; a longer one does not go on
-MOST_MATCHED = 10_000_000  # characters of names times those of the pattern: each takes 0.4 ns at most
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
 # A segment of dots (RFC 3986, section 5.2.4), however often a server decodes the path before it looks for one. Some
@@ -116,7 +124,7 @@ def follows_of(meant: Mapping[str, Any]) -> Follows | None:
 def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken: Container[str]) -> Iterator[str]:
     seen: set[str] = set()
     headers = {name: value for name, value in headers.items() if len(name) <= LONGEST_NAME}
-    if len(passed.pattern) * sum(map(len, headers)) > MOST_MATCHED:
+    if takes_long(passed, headers):
         raise ExpressionFailed("the names of the record's headers are too many and too long for pass_headers")
     for name, value in headers.items():
         if (
