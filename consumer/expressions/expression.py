@@ -8,8 +8,9 @@ import ctypes
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 from cel_expr_python import cel
 
@@ -18,6 +19,7 @@ from consumer.expressions.cost import Path, Shape, Size, parse
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
 MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST
 DEEPEST = 254  # nesting levels, orjson's limit: the runtime recurses, with 1.5 KB of stack for each level
+MOST_KEPT = 16 * 2**20  # bytes of compiled expressions that nothing uses
 MOST_SAID = 300  # characters of an error
 SMALL = 16  # values that an evaluation reads at most, as nearly all do, without an estimate of its own
 
@@ -101,12 +103,23 @@ class Allowance:
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("_kind", "_modest", "_program", "_shape", "_small", "least", "source", "variables")
+    __slots__ = (
+        "__weakref__",
+        "_kind",
+        "_modest",
+        "_program",
+        "_shape",
+        "_small",
+        "least",
+        "size",
+        "source",
+        "variables",
+    )
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
         """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
 
-        `least`: the seconds that it takes on an empty event, by the estimate.
+        `least`: the seconds that it takes on an empty event, by the estimate. `size`: about its bytes of memory.
         """
         self.source, self.variables = source, variables
         try:
@@ -116,7 +129,9 @@ class Expression:
             raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error), variables)) from None
-        tree = parse(self._program.serialize())
+        checked = self._program.serialize()
+        self.size = 1024 + 12 * len(checked)
+        tree = parse(checked)
         self._shape = Shape(tree, variables.prefix, is_boolean=self._kind == _TYPE.BOOL)
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
@@ -271,19 +286,48 @@ def _bytes(text: str | bytes) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
-@lru_cache(4096)
+class _Compiled:
+    """Expressions by their source: all that are in use anywhere, and the latest others.
+
+    A list of 1.9 KB takes 250 KB of memory, so these are counted in bytes, and 15 ms, so no look-up repeats it.
+    """
+
+    def __init__(self) -> None:
+        self._in_use: WeakValueDictionary[str, Expression] = WeakValueDictionary()
+        self._latest: dict[str, Expression] = {}  # the oldest first
+        self._bytes = 0
+        self._lock = Lock()  # database threads and those of the API compile
+
+    def get(self, source: str) -> Expression:
+        """Raises ValueError as Expression does."""
+        if (known := self._in_use.get(source)) is not None:
+            return known
+        made = Expression(source)
+        with self._lock:
+            self._in_use[source] = made
+            if (before := self._latest.pop(source, None)) is not None:
+                self._bytes -= before.size
+            self._latest[source] = made
+            self._bytes += made.size
+            while self._bytes > MOST_KEPT:
+                self._bytes -= self._latest.pop(next(iter(self._latest))).size
+        return made
+
+
+compiled = _Compiled().get
+
+
+def compile_projection(source: str) -> Expression:
+    """Compile a projection. Raises ValueError if it is invalid."""
+    return compiled(source)
+
+
 def compile_filter(source: str) -> Expression:
     """Compile a filter. Raises ValueError if it is invalid or cannot be true or false."""
-    expression = Expression(source)
+    expression = compiled(source)
     if not expression.may_be_true:
         raise ValueError("its value is neither true nor false")
     return expression
-
-
-@lru_cache(4096)
-def compile_projection(source: str) -> Expression:
-    """Compile a projection. Raises ValueError if it is invalid."""
-    return Expression(source)
 
 
 _MATCHES = cel.NewEnv(variables={"pattern": _TYPE.STRING}).compile("''.matches(pattern)")

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from consumer.expressions.expression import LONGEST, Allowance, Expression, ExpressionFailed
+from consumer.expressions.expression import LONGEST, Allowance, Expression, ExpressionFailed, compiled
 from consumer.http.header_rules import (
     CREDENTIALS,
     LONGEST_NAME,
@@ -157,7 +157,6 @@ def _is_plain(url: str) -> bool:
     return "{" not in url and "}" not in url
 
 
-@lru_cache(128)  # one may have a quarter of a megabyte; `compile_text` keeps what is slow to make
 def _template(url: str) -> UrlTemplate:
     origin = _ORIGIN.match(url)
     if origin is None or "{" in origin[0] or "}" in origin[0]:
@@ -199,11 +198,10 @@ def _expression(rest: str) -> tuple[str, str]:
     raise ValueError("has a { without a }; write %7B for one that belongs to the URL")
 
 
-@lru_cache(4096)
 def compile_text(source: str) -> Expression:
     """Compile an expression that stands for a text. Raises ValueError, which quotes it, if it is invalid."""
     try:
-        return Expression(source)
+        return compiled(source)
     except ValueError as error:
         raise ValueError(f"has {source!r}, which is not CEL: {error}") from None
 

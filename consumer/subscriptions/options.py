@@ -228,7 +228,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 _check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
 _signature = lru_cache(1000)(parse_signature_template)
-_computed, _passed = lru_cache(128)(parse_header_expressions), lru_cache(1000)(parse_passed)
+_passed = lru_cache(1000)(parse_passed)
 _answered = lru_cache(1000)(parse_answer_headers)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
@@ -244,7 +244,7 @@ OPTIONS: Mapping[str, Option] = {
     "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
     "method": _one_of(get_args(Method), Effect.STORED, "PUT", "POST"),
     "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
-    "header_expressions": Option(_text(_computed), Effect.STORED, '{"X-Order": "data.id"}'),
+    "header_expressions": Option(_text(parse_header_expressions), Effect.STORED, '{"X-Order": "data.id"}'),
     "pass_headers": Option(_text(_passed), Effect.STORED, "x-*,correlation-id"),
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
