@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
 SENDING = 0.005  # seconds of a turn after which it starts no more requests: answers and records wait meanwhile
+HANDSHAKE = 0.01  # seconds of CPU of a handshake that are not charged: a usual one takes 0.7 to 5 ms
 LOOK_EVERY = 16  # requests between two checks of the clock
 NO_DESCRIPTOR_WAIT = 0.1  # seconds without new requests after one for which this process had no descriptor
 SAID_FOR = 60.0  # seconds that /readyz reports it
@@ -223,6 +224,8 @@ class Sender(Part):
         self._ended += 1 + len(delivery.batch_members)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
+            if (seconds := delivery.transfer.handshake - HANDSHAKE) > 0:
+                self._settling.charge(delivery.lane, seconds)
         if isinstance(result, NoDescriptor):
             self._not_tried(delivery, result)
             return

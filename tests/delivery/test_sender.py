@@ -237,6 +237,18 @@ def test_a_subscription_that_anothers_charge_has_left_out_sends_no_more(counter:
     assert counter.lanes.held == 0
 
 
+@pytest.mark.parametrize(("seconds", "is_over"), [(0.004, False), (0.106, True)], ids=["usual", "ffdhe8192"])
+def test_the_time_of_a_handshake_is_charged(counter: Counter, seconds: float, *, is_over: bool) -> None:
+    """Beyond what a usual one takes. A receiver that answers 200 and closes would not open its circuit breaker."""
+    counter.wire.transfer.spend(seconds)
+    counter.turn(*[b"{}"] * 5)
+    for end in counter.wire.ends:
+        end(response(200))
+    assert counter.budget.is_over(counter.subscription) is is_over
+    assert (counter.lanes.lane(counter.endpoint).breaker.open_until is not None) is is_over
+    assert sorted(counter.settled) == [0, 1, 2, 3, 4]
+
+
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:
     """It gets no request and no slot, its span ends with the error's type, and the next event goes on."""
     counter.turn(b"\xff", b"{}", payload_format="standard")
