@@ -103,18 +103,7 @@ class Allowance:
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = (
-        "__weakref__",
-        "_kind",
-        "_modest",
-        "_program",
-        "_shape",
-        "_small",
-        "least",
-        "size",
-        "source",
-        "variables",
-    )
+    __slots__ = ("__weakref__", "_few", "_kind", "_modest", "_program", "_shape", "least", "size", "source", "variables")
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
         """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
@@ -140,7 +129,7 @@ class Expression:
             raise ValueError("takes too long, whatever the event")
         # An event of no more values, as nearly all are, needs no estimate.
         self._modest = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
-        self._small = self._shape.seconds(Size(SMALL, 16 * SMALL, SMALL))
+        self._few = self._shape.seconds(Size(SMALL, 16 * SMALL, SMALL))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and (other.source, other.variables) == (self.source, self.variables)
@@ -173,7 +162,7 @@ class Expression:
         values, size = _read(variables, shape.paths)
         weight = size[0] + size[1] // 16
         if allowance is not None:
-            allowance.take(self._small if weight <= SMALL <= self._modest else shape.seconds(size))
+            allowance.take(self._few if weight <= SMALL <= self._modest else shape.seconds(size))
         elif weight > self._modest and shape.seconds(size) > LONGEST:
             raise EventTooLarge(TOO_LARGE)
         try:

@@ -268,10 +268,7 @@ class Dial:
     def _shaking(self, proxy: Proxy | None, _events: int) -> None:
         poller, began = self._connector.poller, time.thread_time()
         try:
-            try:
-                self._stream.do_handshake()
-            finally:
-                self._spend(time.thread_time() - began)
+            self._stream.do_handshake()
         except ssl.SSLWantReadError:
             poller.modify(self._stream.fileno(), READ)
         except ssl.SSLWantWriteError:
@@ -286,6 +283,8 @@ class Dial:
             if self._connector.recorder is not None:
                 self._connector.recorder.step("tls")
             self._succeed()
+        finally:
+            self._spend(time.thread_time() - began)
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
         reason = reason_of(error)
