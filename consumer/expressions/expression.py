@@ -103,7 +103,7 @@ class Allowance:
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("__weakref__", "_few", "_kind", "_modest", "_program", "_shape", "least", "size", "source", "variables")
+    __slots__ = ("__weakref__", "_few", "_kind", "_safe", "_program", "_shape", "least", "size", "source", "variables")
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
         """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
@@ -128,7 +128,7 @@ class Expression:
         if self.least > LONGEST:
             raise ValueError("takes too long, whatever the event")
         # An event of no more values, as nearly all are, needs no estimate.
-        self._modest = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
+        self._safe = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
         self._few = self._shape.seconds(Size(SMALL, 16 * SMALL, SMALL))
 
     def __eq__(self, other: object) -> bool:
@@ -162,8 +162,8 @@ class Expression:
         values, size = _read(variables, shape.paths)
         weight = size[0] + size[1] // 16
         if allowance is not None:
-            allowance.take(self._few if weight <= SMALL <= self._modest else shape.seconds(size))
-        elif weight > self._modest and shape.seconds(size) > LONGEST:
+            allowance.take(self._few if weight <= SMALL <= self._safe else shape.seconds(size))
+        elif weight > self._safe and shape.seconds(size) > LONGEST:
             raise EventTooLarge(TOO_LARGE)
         try:
             result = self._program.eval(data=values)

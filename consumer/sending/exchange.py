@@ -97,9 +97,10 @@ def call_plugin(plugin: PluginAuth, request: SignedRequest) -> None:
         why = _fault(result, body, url)
         if why is None:
             request.added = {name: value for name, value in result.headers.items() if value != before.get(name)}
-            own = frozenset(map(dashed, request.added))  # a record's header that some servers take for one goes
-            kept = {name: value for name, value in result.headers.items() if dashed(name) not in own}
-            request.headers = CaseInsensitiveDict({**kept, **request.added})
+            own = frozenset(map(dashed, request.added))
+            for name in [name for name in result.headers if name not in request.added and dashed(name) in own]:
+                del result.headers[name]  # a record's, which some servers would join with the plug-in's
+            request.headers = result.headers
             request.lines = None
     except Exception as error:  # noqa: BLE001 (a plug-in's own)
         raise NotAuthorized(f"the plug-in {plugin.name} failed ({type(error).__name__})") from None

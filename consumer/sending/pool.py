@@ -7,7 +7,9 @@ from typing import NamedTuple, Protocol
 
 from consumer.sending.route import Route
 
-_MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
+# Seconds. A request that meets a server's end of an idle connection has to be sent again; nginx ends one after 75 s,
+# AWS's load balancers after 60 s.
+_MAX_IDLE = 55.0
 MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
 _QUIET = 0.05  # seconds since the poller has last looked; a connection may have been closed meanwhile, or sent a 408
 # A second answer to one request must not be taken for that to the next. It follows at once, or, if Nagle's algorithm

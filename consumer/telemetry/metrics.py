@@ -126,6 +126,7 @@ class Readings(NamedTuple):
     backlog_seconds_left: Mapping[tuple[str, int, int], float] = MappingProxyType({})  # by due key
     backlog_lost: int = 0  # offsets that Kafka no longer had
     unpublished: int = 0  # deliveries that were given up
+    answers_dropped: int = 0
 
 
 # Name, text, and the field of `Readings`.
@@ -133,6 +134,7 @@ COUNTERS = (
     ("webhooks_commits", "Offset commits acknowledged.", "commits"),
     ("webhooks_connections_opened", "Connections opened to receivers.", "connections_opened"),
     ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", "attempts_dropped"),
+    ("webhooks_answers_dropped", "Reported answers missing from the attempts topic.", "answers_dropped"),
     ("webhooks_log_lines_dropped", "Lines missing from the log.", "log_lines_dropped"),
     ("webhooks_retention_overtaken", "Records dropped by retention before they were read.", "retention_overtaken"),
     ("webhooks_backlog_lost", "Offsets that Kafka no longer had when a subscription was to get them.", "backlog_lost"),

@@ -68,18 +68,19 @@ class _Round:
 class AttemptLog(Part):
     """Writes the attempts of one worker, in rounds: while one is sent, the next one fills. It waits only in `close`.
 
-    `dropped` counts attempts that Kafka has not taken. A failure is no `fault`: deliveries go on.
+    `dropped` counts attempts that Kafka has not taken, and `answers_dropped` answers. A failure is no `fault`:
+    deliveries go on.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         """SettingsError: librdkafka refuses a setting. Sends no request yet."""
-        self.dropped = 0
+        self.dropped = self.answers_dropped = 0
         self._topic = topic
         self._source = kafka.event_source
         self._prefix = os.urandom(8).hex()  # makes the ids of this process's records unique
         self._number = 0
         self._poll_at = self._say_at = 0.0
-        self._said = 0  # the value of `dropped` in the last log line
+        self._said = 0, 0  # the values of `dropped` and `answers_dropped` in the last log line
         self._missed = 0  # the value of `dropped` when the last round began
         self._late = False  # Kafka has not taken all attempts of the last round: nothing waits for it
         self._reason = ""
@@ -88,7 +89,7 @@ class AttemptLog(Part):
             **client_properties(kafka),  # Source has warned of the unknown ones
             **_FIXED,
             "bootstrap.servers": kafka.bootstrap_servers,
-            "on_delivery": self._answered,
+            "on_delivery": self._written,
         }
         self._fills, self._sent = (_Round(made(Producer, config, kafka)) for _ in range(2))
 
@@ -129,7 +130,7 @@ class AttemptLog(Part):
             value = render(attempt, self._source, f"{self._prefix}-{number}")
             self._fills.producer.produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
-            self._drop(failure)
+            self._drop(_reason_of(failure))
 
     def report_answer(
         self, delivery: Delivery, result: Response, secrets: Callable[[], Sequence[str]], at: float, seconds: float
@@ -149,10 +150,12 @@ class AttemptLog(Part):
             value = render_answer(answer, event, self._source, f"{self._prefix}-{number}")
             size = self._size_with(value)
             key = event.key or event.webhook_id.encode("ascii")  # all records without a key would go to one partition
-            self._fills.producer.produce(self._topic, value, key, headers=_CONTENT_TYPE)
+            self._fills.producer.produce(
+                self._topic, value, key, headers=_CONTENT_TYPE, on_delivery=self._answer_written
+            )
             self._fills.answers = size
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
-            self._drop(failure)
+            self._drop_answer(_reason_of(failure))
 
     def _size_with(self, answer: bytes) -> int:
         if (size := self._fills.answers + len(answer)) > ANSWERS:
@@ -185,7 +188,7 @@ class AttemptLog(Part):
         if self._late:
             self._sent.end()
             self._fills.end()
-        if self.dropped != self._said and now >= self._say_at:
+        if (self.dropped, self.answers_dropped) != self._said and now >= self._say_at:
             self._say_at = now + SAY_EVERY
             self._say()
 
@@ -198,24 +201,40 @@ class AttemptLog(Part):
                 each.producer.poll(0)
         except KafkaException as failure:
             self._reason = str(failure.args[0].str())
-        if self.dropped != self._said:
+        if (self.dropped, self.answers_dropped) != self._said:
             self._say()
 
-    def _answered(self, error: KafkaError | None, _message: Message) -> None:
+    def _written(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
-            self.dropped += 1
-            self._reason = error.str()
+            self._drop(error.str())
 
-    def _drop(self, failure: Exception) -> None:
+    def _answer_written(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._drop_answer(error.str())
+
+    def _drop(self, why: str) -> None:
         self.dropped += 1
-        cause = failure.args[0] if failure.args else ""
-        self._reason = cause.str() if isinstance(cause, KafkaError) else f"{type(failure).__name__}: {cause}"
+        self._reason = why
+
+    def _drop_answer(self, why: str) -> None:
+        """Apart from attempts, whose proof others wait for: one tenant's receiver decides on its answers."""
+        self.answers_dropped += 1
+        self._reason = why
 
     def _say(self) -> None:
+        attempts, answers = self._said
+        self._said = self.dropped, self.answers_dropped
         log.warning(
-            "attempts are missing from the attempt history; deliveries go on",
+            "attempts are missing from the attempt history; deliveries go on"
+            if self.dropped != attempts
+            else "answers are missing from the attempt history; deliveries go on",
             topic=self._topic,
-            attempts=self.dropped - self._said,
+            attempts=self.dropped - attempts,
+            answers=self.answers_dropped - answers,
             error=self._reason,
         )
-        self._said = self.dropped
+
+
+def _reason_of(failure: Exception) -> str:
+    cause = failure.args[0] if failure.args else ""
+    return cause.str() if isinstance(cause, KafkaError) else f"{type(failure).__name__}: {cause}"

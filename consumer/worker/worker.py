@@ -76,6 +76,7 @@ class Worker:
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
             held_back={each.topic_partition: each.held[1] if each.held else 0 for each in owned},
             attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
+            answers_dropped=0 if parts.attempt_log is None else parts.attempt_log.answers_dropped,
             unpublished=0 if parts.exhausted_relay is None else parts.exhausted_relay.pending,
             log_lines_dropped=LogFile.dropped,
             oldest_unsettled=_ages(owned, clock),

@@ -144,10 +144,10 @@ def test_an_idle_connection_is_used_until_it_is_old(net: Net) -> None:
     sender, receiver = net.sender(clock=lambda: time.monotonic() + late[0]), net.receive()
     for late[0] in (0.0, 20.0, 40.0):
         sender.response(receiver.url)
-    for late[0] in (90.0, 149.0):
+    for late[0] in (60.0, 94.0):
         sender.poller.turn(0)
         assert len(sender.idle) == 1
-    late[0] = 161.0
+    late[0] = 106.0
     sender.poller.turn(0)
     assert (sender.idle, sender.open_sockets(), receiver.connections) == ([], 0, 1)
     assert sender.adapter._sweep.deadline is None

@@ -43,9 +43,9 @@ def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, room: int =
     return cast("Kept | None", pool.take(way, now, served_at, room))
 
 
-@pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
+@pytest.mark.parametrize(("idle", "kept"), [(54.9, True), (55.0, False), (500.0, False)])
 def test_a_connection_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
-    """Most servers have closed it by then."""
+    """Servers close it from then on (nginx after 75 s, AWS's load balancers after 60 s): the two would cross."""
     pool = Pool(10)
     one = put(pool, Kept(route(), born=50.0), 60.0)
     assert (take(pool, route(), 60.0 + idle) is one) is kept
@@ -68,8 +68,8 @@ def test_expire_closes_old_connections() -> None:
     pool = Pool(10)
     old, idle, good = Kept(route(), born=0.0), Kept(route(1), born=400.0), Kept(route(1), born=400.0)
     put(pool, old, 550.0)
-    put(pool, idle, 490.0)
-    put(pool, good, 490.1)
+    put(pool, idle, 545.0)
+    put(pool, good, 545.1)
     pool.expire(599.99)
     assert (old.closed, idle.closed, good.closed) == (False, False, False)
     pool.expire(600.0)
@@ -157,7 +157,7 @@ def test_the_bound_holds_in_any_order_of_calls(most: int, steps: list[tuple[str,
             idle.remove(before[0])
         elif what == "expire":
             pool.expire(now)
-            assert all(now - one.used_at < 110 and now - one.born < 600 for one in idle if not one.closed)
+            assert all(now - one.used_at < 55 and now - one.born < 600 for one in idle if not one.closed)
         if what == "put":
             closed = [one for one in idle if one.closed]
             assert closed == idle[: len(closed)]

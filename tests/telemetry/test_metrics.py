@@ -36,6 +36,7 @@ FULL = Readings(
     backlog_seconds_left={("t", 0, 7): 60.5},
     backlog_lost=23,
     unpublished=8,
+    answers_dropped=24,
 )
 SAMPLES = r"""
 counter webhooks_events_total{outcome="matched"} 1.0
@@ -65,6 +66,7 @@ counter webhooks_connections_opened_total 14.0
 counter webhooks_retention_overtaken_total 15.0
 counter webhooks_filter_errors_total 16.0
 counter webhooks_attempts_dropped_total 17.0
+counter webhooks_answers_dropped_total 24.0
 counter webhooks_log_lines_dropped_total 18.0
 counter webhooks_ops_connections_closed_total 19.0
 counter webhooks_backlog_lost_total 23.0

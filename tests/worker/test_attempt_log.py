@@ -1,5 +1,6 @@
 """The writer of the attempt history: the records on its topic, and that no failure of it affects the worker."""
 
+import random
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -133,7 +134,32 @@ def test_an_answer_that_cannot_be_reported_is_counted(kafka: Kafka, open_log: Op
     """The delivery goes on."""
     log, made = open_log(kafka.settings(), kafka.topic()), answered()
     log.report_answer(made, response(200), list, float("inf"), 0.1)
-    assert log.dropped == 1
+    assert (log.dropped, log.answers_dropped) == (0, 1)
+
+
+def test_answers_that_are_dropped_end_no_wait_for_attempts(real_kafka: Kafka, open_log: Open) -> None:
+    """Here, because there are too many, and because Kafka refuses one: a tenant's receiver decides on both."""
+    log, went_on, answer = open_log(real_kafka.settings(), real_kafka.topic()), list[int](), response(200)
+    answer._content = b"x" * BODY_LIMIT
+    for number in range(20):
+        for _ in range(ANSWERS // BODY_LIMIT + 1):
+            log.report_answer(answered(), answer, list, NOW, 0.1)
+        log.poll(float(number))
+        log.report(delivery(number, offset=number), "delivered", Delivered(200), NOW, 0.1)
+        log.once_written(partial(went_on.append, number))
+        assert number not in went_on
+    assert log.answers_dropped > 0
+    eventually(lambda: not log.busy, every=0.01, meanwhile=lambda: log.poll(time.monotonic()))
+    assert went_on == list(range(20))
+
+    log = open_log(real_kafka.settings(), real_kafka.topic(max_message_bytes="1000"))
+    answer._content = random.Random(7).randbytes(9000)
+    log.report_answer(answered(), answer, list, NOW, 0.1)
+    eventually(lambda: log.answers_dropped == 1, every=0.01, meanwhile=lambda: log.poll(time.monotonic()))
+    log.poll(time.monotonic() + 1)
+    log.once_written(partial(went_on.append, 20))
+    assert 20 not in went_on
+    assert log.dropped == 0
 
 
 def secrets(searched: list[str]) -> list[str]:
@@ -152,7 +178,7 @@ def test_answers_leave_room_for_attempts(kafka: Kafka, open_log: Open) -> None:
     assert len(searched) == ANSWERS // BODY_LIMIT - 1
     log.report(delivery(), "delivered", Delivered(200), NOW, 0.1)
     few = ANSWERS // BODY_LIMIT - 1
-    assert log.dropped == 2
+    assert log.answers_dropped == 2
 
     def is_written() -> bool:
         log.poll(time.monotonic())
@@ -161,7 +187,7 @@ def test_answers_leave_room_for_attempts(kafka: Kafka, open_log: Open) -> None:
     eventually(is_written, every=0.01)
     log.report_answer(answered(), answer, list, NOW, 0.1)
     assert len(kafka.read(topic, few + 2)) == few + 2
-    assert log.dropped == 2
+    assert (log.dropped, log.answers_dropped) == (0, 2)
 
 
 def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_log: Open) -> None:
