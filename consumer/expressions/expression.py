@@ -103,7 +103,7 @@ class Allowance:
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("__weakref__", "_few", "_kind", "_safe", "_program", "_shape", "least", "size", "source", "variables")
+    __slots__ = ("__weakref__", "_few", "_kind", "_program", "_safe", "_shape", "least", "size", "source", "variables")
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
         """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
