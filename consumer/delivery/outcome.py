@@ -15,6 +15,7 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
+from consumer.http.header_rules import LONGEST_NAME, takes_long
 from consumer.sending.answer import BODY_LIMIT, LINE_LIMIT
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.trace import masked, masked_start
@@ -130,16 +131,13 @@ def judge(
 def reported(result: Response, names: re.Pattern[str], secrets: Sequence[str]) -> tuple[dict[str, str], str | bytes]:
     """The headers of an answer whose names, in lower case, match, and its body: text, or bytes if it is not UTF-8.
 
+    Headers whose names are too long, or take too long to match, are left out.
+
     Secrets that it echoes are masked. A body of BODY_LIMIT may end in the middle of one, and ends before it then.
     """
-    headers = {
-        lower: masked_start(value, secrets, LINE_LIMIT)
-        for name, value in result.headers.items()
-        if names.match(lower := name.lower()) and lower not in UNREPORTED
-    }
-    named = "\n".join(headers)
-    if in_names := [lower for secret in secrets if (lower := secret.lower()) in named]:
-        headers = {masked(name, in_names): value for name, value in headers.items()}
+    headers = {name.lower(): value for name, value in result.headers.items() if len(name) <= LONGEST_NAME}
+    is_long = takes_long(names, headers)
+    headers = {name: headers[name] for name in headers if not is_long and names.match(name) and name not in UNREPORTED}
     body = result.content or b""
     is_whole = len(body) < BODY_LIMIT
     try:
@@ -147,7 +145,13 @@ def reported(result: Response, names: re.Pattern[str], secrets: Sequence[str]) -
     except UnicodeDecodeError:
         text, is_text = body.decode("latin-1"), False
     most = BODY_LIMIT if is_whole else max(0, len(text) + 1 - max(map(len, secrets), default=1))
-    text = masked_start(text, secrets, most)
+    everything = "\n".join((*headers.values(), text))
+    echoed = [secret for secret in secrets if secret in everything]  # searched once: mostly there is none
+    headers = {name: masked_start(value, echoed, LINE_LIMIT) for name, value in headers.items()}
+    named = "\n".join(headers)
+    if in_names := [lower for secret in secrets if (lower := secret.lower()) in named]:
+        headers = {masked(name, in_names): value for name, value in headers.items()}
+    text = masked_start(text, echoed, most)
     return headers, text if is_text else text.encode("latin-1")
 
 

@@ -16,7 +16,6 @@ from consumer.delivery.settling import Settling
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
-from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import Rendered, Unrenderable, render, variables_for
 from consumer.sending.request import build, build_batch
@@ -28,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
 SENDING = 0.005  # seconds of a turn after which it starts no more requests: answers and records wait meanwhile
+HANDSHAKE = 0.01  # seconds of CPU of a handshake that are not charged: a usual one takes 0.7 to 5 ms
 LOOK_EVERY = 16  # requests between two checks of the clock
 NO_DESCRIPTOR_WAIT = 0.1  # seconds without new requests after one for which this process had no descriptor
 SAID_FOR = 60.0  # seconds that /readyz reports it
@@ -47,7 +47,6 @@ class Sender(Part):
         settling: Settling,
         transport: Transport,
         memory: Memory,
-        budget: Budget,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         tracer: Tracer | None = None,
@@ -56,7 +55,6 @@ class Sender(Part):
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
-        self._budget = budget
         self._memory = memory
         self._clock = clock
         self._monotonic = monotonic
@@ -116,24 +114,18 @@ class Sender(Part):
 
     @contextmanager
     def _charged(self, lane: Lane, event: Event) -> Iterator[None]:
-        """Charge the CPU time of expressions and of passed headers to their subscription, not that of parsing.
-
-        If it is over its budget, the lane's deliveries are stored, and sent after the pause.
-        """
+        """Charge the CPU time of expressions and of passed headers to their subscription, not that of parsing."""
         endpoint = lane.endpoint
         if not endpoint.renders:
             yield
             return
         if endpoint.evaluates:
             variables_for(event)
-        began, was_over = time.thread_time(), self._budget.is_over(endpoint.subscription_id)
+        began = time.thread_time()
         try:
             yield
         finally:
-            self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
-            if not was_over and self._budget.is_over(endpoint.subscription_id):
-                lane.breaker.trip(self._monotonic(), PAUSE)
-                self._settling.leave_alone(lane)
+            self._settling.charge(lane, time.thread_time() - began)
 
     def _begin(self, delivery: Delivery, now: float, body: object = None, span: TraceSpan | None = None) -> None:
         if body is not delivery.event.body and isinstance(body, bytes):
@@ -184,7 +176,7 @@ class Sender(Part):
 
     def _give_back(self, lane: Lane, members: Sequence[Delivery]) -> None:
         self._lanes.give_back(members)
-        if self._budget.is_over(lane.endpoint.subscription_id):
+        if self._settling.is_over_budget(lane):
             self._settling.leave_alone(lane)  # as those that waited when the budget was used up
 
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
@@ -232,6 +224,8 @@ class Sender(Part):
         self._ended += 1 + len(delivery.batch_members)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
+            if (seconds := delivery.transfer.handshake - HANDSHAKE) > 0:
+                self._settling.charge(delivery.lane, seconds)
         if isinstance(result, NoDescriptor):
             self._not_tried(delivery, result)
             return

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from http.client import MULTIPLE_CHOICES
 from math import inf
 from typing import Literal
 
@@ -31,6 +32,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import policy_for, wait_after
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, due_key_of
+from consumer.matching.selection import PAUSE, Budget
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.telemetry.metrics import Metrics
@@ -43,7 +45,7 @@ Clock = Callable[[], float]
 # Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
 AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
 # Calls its argument once Kafka has the attempts that were reported so far, or does not take them.
-AnswerReport = Callable[[Delivery, Response, Sequence[str], float, float], None]
+AnswerReport = Callable[[Delivery, Response, Callable[[], Sequence[str]], float, float], None]
 OnceReported = Callable[[Callable[[], object]], None]
 
 
@@ -62,6 +64,7 @@ class Settling:
         failing: Failing,
         metrics: Metrics,
         rows: TakenUp,
+        budget: Budget,
         *,
         schedule: tuple[float, ...],
         jitter: float,
@@ -94,6 +97,7 @@ class Settling:
         self._clock = clock
         self._monotonic = monotonic
         self._rows = rows
+        self._budget = budget
 
     def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
         """A request has ended with `result`, which is an attempt of each delivery that it carried.
@@ -105,16 +109,13 @@ class Settling:
         took = moment - delivery.started_at
         lane = delivery.lane
         endpoint = lane.endpoint
-        secrets = partial(secrets_of, delivery, result)
-        outcome = judge(result, now, endpoint.final_statuses, secrets)
+        outcome = self._judged(delivery, result, now, took)
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[_CLASSES[outcome.status // 100] if outcome.status else "error"] += 1
-        if endpoint.answer_headers is not None and self._report_answer is not None and isinstance(result, Response):
-            self._report_answer(delivery, result, secrets(), now, took)
         deliveries = delivery.split()
         # Else the result says nothing about the lane's present receiver.
         of_lane = delivery.sent_to is endpoint or _is_of_lane(delivery)
@@ -134,6 +135,21 @@ class Settling:
         self._failed(deliveries, outcome, now, took)
         if is_over:
             self.leave_alone(lane)
+
+    def _judged(
+        self, delivery: Delivery, result: Response | RequestException, now: float, took: float
+    ) -> Delivered | Failed | Rejected | Gone | Unsendable:
+        """The outcome. An answer that is kept or reported is searched for secrets, which is charged."""
+        lane, endpoint, secrets = delivery.lane, delivery.lane.endpoint, partial(secrets_of, delivery, result)
+        report = None if endpoint.answer_headers is None else self._report_answer
+        if not isinstance(result, Response) or (report is None and result.status_code < MULTIPLE_CHOICES):
+            return judge(result, now, endpoint.final_statuses)
+        began = time.thread_time()
+        outcome = judge(result, now, endpoint.final_statuses, secrets)
+        if report is not None:
+            report(delivery, result, secrets, now, took)
+        self.charge(lane, time.thread_time() - began)
+        return outcome
 
     def _counts_against(
         self, first: Delivery, outcome: Failed | Rejected | Gone, carried: Sequence[Delivery], now: float, moment: float
@@ -291,6 +307,18 @@ class Settling:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
         open_until = lane.breaker.open_until
         return self._clock() + (0.0 if open_until is None else max(0.0, open_until - self._monotonic()))
+
+    def is_over_budget(self, lane: Lane) -> bool:
+        """The lane's subscription has taken too much CPU time of late."""
+        return self._budget.is_over(lane.endpoint.subscription_id)
+
+    def charge(self, lane: Lane, seconds: float) -> None:
+        """Charge CPU time to the lane's subscription. Over its budget, its deliveries are stored."""
+        self._budget.charge(lane.endpoint.subscription_id, seconds)
+        open_until, now = lane.breaker.open_until, self._monotonic()
+        if self.is_over_budget(lane) and (open_until is None or open_until <= now):
+            lane.breaker.trip(now, PAUSE)
+            self.leave_alone(lane)
 
     def leave_alone(self, lane: Lane) -> None:
         """Store all deliveries that wait in this lane (there may be thousands): nothing is sent to it for a while."""

@@ -8,8 +8,9 @@ import ctypes
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 from cel_expr_python import cel
 
@@ -18,9 +19,12 @@ from consumer.expressions.cost import Path, Shape, Size, parse
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
 MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST
 DEEPEST = 254  # nesting levels, orjson's limit: the runtime recurses, with 1.5 KB of stack for each level
+MOST_KEPT = 16 * 2**20  # bytes of compiled expressions that nothing uses
 MOST_SAID = 300  # characters of an error
+SMALL = 16  # values that an evaluation reads at most, as nearly all do, without an estimate of its own
 
 TOO_LARGE = "the event is too large for this expression"
+TOGETHER = f"its expressions may take {LONGEST * 1000:g} ms together, and could take longer"
 _MISSING = object()
 # The runtime's errors for a part that is not there; one that is null fits no operator. `_lacks` finds the fields that
 # are null or not there whatever the error says; this also finds the parts of lists and of computed values.
@@ -83,13 +87,29 @@ class EventTooLarge(ExpressionFailed):
     """The expression was not evaluated, because it could take too long on an event of this size."""
 
 
+class Allowance:
+    """The time that the expressions of one request may take together, estimated from the event alone."""
+
+    def __init__(self) -> None:
+        self._left = LONGEST
+
+    def take(self, seconds: float) -> None:
+        """Take an evaluation's time. Raises EventTooLarge if less is left."""
+        self._left -= seconds
+        if self._left < 0:
+            raise EventTooLarge(f"{TOGETHER} with this event")
+
+
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("_kind", "_modest", "_program", "_shape", "source", "variables")
+    __slots__ = ("__weakref__", "_few", "_kind", "_program", "_safe", "_shape", "least", "size", "source", "variables")
 
     def __init__(self, source: str, variables: Variables = _EVENT) -> None:
-        """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted."""
+        """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted.
+
+        `least`: the seconds that it takes on an empty event, by the estimate. `size`: about its bytes of memory.
+        """
         self.source, self.variables = source, variables
         try:
             self._program = variables.env.compile(source)
@@ -98,14 +118,18 @@ class Expression:
             raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error), variables)) from None
-        tree = parse(self._program.serialize())
+        checked = self._program.serialize()
+        self.size = 1024 + 12 * len(checked)
+        tree = parse(checked)
         self._shape = Shape(tree, variables.prefix, is_boolean=self._kind == _TYPE.BOOL)
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
-        if self._shape.seconds(Size()) > LONGEST:
+        self.least = self._shape.seconds(Size())
+        if self.least > LONGEST:
             raise ValueError("takes too long, whatever the event")
         # An event of no more values, as nearly all are, needs no estimate.
-        self._modest = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
+        self._safe = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
+        self._few = self._shape.seconds(Size(SMALL, 16 * SMALL, SMALL))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and (other.source, other.variables) == (self.source, self.variables)
@@ -126,16 +150,20 @@ class Expression:
         """Whether the expression is only a field of the event, so that its value is the field, unchanged."""
         return self._shape.path is not None
 
-    def value(self, variables: Mapping[str, object]) -> object:
+    def value(self, variables: Mapping[str, object], allowance: Allowance | None = None) -> object:
         """The value for an event, as a Python object. Raises ExpressionFailed if there is none.
 
-        `variables`: the values, by name with the prefix; for an event from `variables_of`.
+        `variables`: the values, by name with the prefix; for an event from `variables_of`. The time is taken from the
+        `allowance`; without one it may be LONGEST.
         """
         shape = self._shape
         if shape.path is not None and (field := _field(variables, shape.path)) is not _MISSING:
             return field
         values, size = _read(variables, shape.paths)
-        if size[0] + size[1] // 16 > self._modest and shape.seconds(size) > LONGEST:
+        weight = size[0] + size[1] // 16
+        if allowance is not None:
+            allowance.take(self._few if weight <= SMALL <= self._safe else shape.seconds(size))
+        elif weight > self._safe and shape.seconds(size) > LONGEST:
             raise EventTooLarge(TOO_LARGE)
         try:
             result = self._program.eval(data=values)
@@ -247,19 +275,48 @@ def _bytes(text: str | bytes) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
-@lru_cache(4096)
+class _Compiled:
+    """Expressions by their source: all that are in use anywhere, and the latest others.
+
+    A list of 1.9 KB takes 250 KB of memory, so these are counted in bytes, and 15 ms, so no look-up repeats it.
+    """
+
+    def __init__(self) -> None:
+        self._in_use: WeakValueDictionary[str, Expression] = WeakValueDictionary()
+        self._latest: dict[str, Expression] = {}  # the oldest first
+        self._bytes = 0
+        self._lock = Lock()  # database threads and those of the API compile
+
+    def get(self, source: str) -> Expression:
+        """Raises ValueError as Expression does."""
+        if (known := self._in_use.get(source)) is not None:
+            return known
+        made = Expression(source)
+        with self._lock:
+            self._in_use[source] = made
+            if (before := self._latest.pop(source, None)) is not None:
+                self._bytes -= before.size
+            self._latest[source] = made
+            self._bytes += made.size
+            while self._bytes > MOST_KEPT:
+                self._bytes -= self._latest.pop(next(iter(self._latest))).size
+        return made
+
+
+compiled = _Compiled().get
+
+
+def compile_projection(source: str) -> Expression:
+    """Compile a projection. Raises ValueError if it is invalid."""
+    return compiled(source)
+
+
 def compile_filter(source: str) -> Expression:
     """Compile a filter. Raises ValueError if it is invalid or cannot be true or false."""
-    expression = Expression(source)
+    expression = compiled(source)
     if not expression.may_be_true:
         raise ValueError("its value is neither true nor false")
     return expression
-
-
-@lru_cache(4096)
-def compile_projection(source: str) -> Expression:
-    """Compile a projection. Raises ValueError if it is invalid."""
-    return Expression(source)
 
 
 _MATCHES = cel.NewEnv(variables={"pattern": _TYPE.STRING}).compile("''.matches(pattern)")

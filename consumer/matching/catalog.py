@@ -36,6 +36,8 @@ MOST_PATTERNS = 4096  # patterns of one statement that can match its keys: thirt
 GAP = 0.02  # seconds between the starts of two statements: at most fifty a second
 GATHER = 0.1  # share of the time to live for which refreshes of ageing answers wait for each other
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 Key = tuple[str, str | None]  # of events: their type and their tenant
 Pattern = tuple[str, str]  # of subscriptions: `event_type` and `tenant` as stored
 AnyRow = Row[*tuple[Any, ...]]
@@ -74,23 +76,24 @@ class EndpointCache:
 
     def __init__(self) -> None:
         self._endpoints: WeakValueDictionary[int, Endpoint] = WeakValueDictionary()
-        self._rows: dict[int, int] = {}  # the hash of an endpoint's rows, if it depends on them alone
+        self._rows: dict[int, tuple[int, datetime]] = {}  # the hash of an endpoint's rows, and until when they give it
 
     def __len__(self) -> int:
         return len(self._endpoints)
 
-    def get(self, subscription_id: int, rows: Sequence[AnyRow]) -> Endpoint | None:
-        """The endpoint that these rows gave before, if any."""
-        return self._endpoints.get(subscription_id) if self._rows.get(subscription_id) == hash(tuple(rows)) else None
+    def get(self, subscription_id: int, rows: Sequence[AnyRow], now: datetime) -> Endpoint | None:
+        """The endpoint that these rows gave before and give at `now`, if any."""
+        before, until = self._rows.get(subscription_id, (None, now))
+        return self._endpoints.get(subscription_id) if now < until and before == hash(tuple(rows)) else None
 
-    def keep(self, endpoint: Endpoint, rows: Sequence[AnyRow], *, steady: bool) -> Endpoint:
-        """The endpoint to use: the earlier one if it is equal. `steady`: the same rows will give an equal one again."""
+    def keep(self, endpoint: Endpoint, rows: Sequence[AnyRow], until: datetime | None) -> Endpoint:
+        """The endpoint to use: the earlier one if it is equal. These rows give an equal one `until` then."""
         number = endpoint.subscription_id
         kept = self._endpoints.get(number)
         if kept is None or kept != endpoint:
             kept = self._endpoints[number] = endpoint
-        if steady:
-            self._rows[number] = hash(tuple(rows))
+        if until is not None:
+            self._rows[number] = hash(tuple(rows)), until
         else:
             self._rows.pop(number, None)
         if len(self._rows) > 2 * len(self._endpoints) + 1000:
@@ -142,7 +145,7 @@ def find_endpoints(
         if matched != mine[0].event_type and (why := refusal(matched)) is not None:
             reasons.setdefault(pattern, {})[subscription_id, "event_types"] = f"event_types: {matched!r:.60} {why}"
             continue
-        endpoint = None if known is None else known.get(subscription_id, mine)
+        endpoint = None if known is None else known.get(subscription_id, mine, now)
         if endpoint is None:
             endpoint, problems = endpoint_of(
                 mine, default_secrets, decrypt, now, rules, identities.get(subscription_id)
@@ -152,8 +155,9 @@ def find_endpoints(
             if any(problem.effect is Effect.UNMATCHED for problem in problems):
                 continue
             if known is not None:
-                steady = not problems and all(row.expires_at is None and row.tls_of is None for row in mine)
-                endpoint = known.keep(endpoint, mine, steady=steady)
+                steady = not problems and mine[0].tls_of is None
+                ends = (row.expires_at for row in mine if row.expires_at is not None and row.expires_at > now)
+                endpoint = known.keep(endpoint, mine, min(ends, default=_NEVER) if steady else None)
         found.setdefault(pattern, []).append(endpoint)
     if broken is not None:
         broken.found(patterns, reasons)

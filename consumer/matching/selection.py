@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
 WINDOW = 1.0  # seconds after which the charges begin at zero
 OWN, ALL = 0.05, 0.2  # seconds charged in a window, to one subscription and to all together
-MOST_OF_ONE = 0.025  # seconds charged for one evaluation at most: five times its limit. More has another cause
 PAUSE = 10.0  # seconds that a subscription over its budget is left out
 TURN = 0.005  # seconds of a turn that fanning out may take, some 500 filters: the rest of the loop waits for it
 SILENCE = 60.0  # seconds between two log lines about one subscription's filter
@@ -30,7 +29,7 @@ MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed recently
 
 
 class Budget:
-    """Leaves a subscription out for PAUSE seconds if its filter and projection take too much CPU time.
+    """Leaves a subscription out for PAUSE seconds if what it lets the loop do takes too much CPU time.
 
     Once all subscriptions together have taken ALL in a window, the one that has taken most is left out.
     """
@@ -54,7 +53,7 @@ class Budget:
         return until is not None and self._clock() < until
 
     def charge(self, subscription: int, seconds: float) -> None:
-        """Charge a subscription for an evaluation; `seconds` may include a run of the garbage collector."""
+        """Charge a subscription for all the time that was spent: a run of the garbage collector may be in it."""
         if seconds <= FREE:
             return
         now = self._clock()
@@ -62,7 +61,7 @@ class Budget:
             self._ends = now + WINDOW
             self._spent, self._all = {}, 0.0
             self._until = {each: until for each, until in self._until.items() if now < until}
-        charged = min(seconds, MOST_OF_ONE) - FREE
+        charged = seconds - FREE
         self._spent[subscription] = self._spent.get(subscription, 0.0) + charged
         self._all += charged
         if self._spent[subscription] > OWN:
@@ -74,7 +73,7 @@ class Budget:
         self._all -= self._spent.pop(subscription)
         if subscription not in self._until or now >= self._until[subscription]:
             log.error(
-                "a subscription's filter or projection takes too much CPU time; its events are stored",
+                "a subscription takes too much CPU time; its events are stored",
                 subscription=subscription,
                 seconds=PAUSE,
             )

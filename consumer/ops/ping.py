@@ -181,7 +181,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
     """The exchange for display: secrets are masked, and bodies cut to their start."""
     request, seen = done.request, done.seen
     answer = done.result if isinstance(done.result, Response) else None
-    secrets = secrets_in(endpoint, request) if request else []
+    secrets = secrets_in(endpoint, request, (value for _, value in endpoint.headers)) if request else []
     return {
         "event_type": done.event.type,
         "addresses": list(seen.addresses),

@@ -246,7 +246,7 @@ class LoopAdapter(BaseAdapter):
         place = self._place(transfer)
         route = place.route
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
-        return Dial(self._connector, place, self._contained(transfer, partial(self._on_dialled, done)))
+        return Dial(self._connector, place, self._contained(transfer, partial(self._on_dialled, done)), transfer.spend)
 
     def _on_dialled(self, done: Callable[[Any], None], result: ByteStream | RequestException) -> None:
         if isinstance(result, RequestException):

@@ -56,10 +56,16 @@ class Dial:
     exchanging = False
 
     def __init__(
-        self, connector: "Connector", place: Place, done: Callable[[ByteStream | RequestException], None]
+        self,
+        connector: "Connector",
+        place: Place,
+        done: Callable[[ByteStream | RequestException], None],
+        spend: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`spend` gets the seconds of CPU that the handshake takes."""
         self._connector = connector
         self._place, self._route = place, place.route
+        self._spend = spend
         self._done: Callable[[ByteStream | RequestException], None] | None = done
         self._tls = connector.tls  # with the receiver
         self._addresses: deque[str] = deque()
@@ -260,7 +266,7 @@ class Dial:
         self._register(self._stream.fileno(), WRITE, partial(self._shaking, proxy))
 
     def _shaking(self, proxy: Proxy | None, _events: int) -> None:
-        poller = self._connector.poller
+        poller, began = self._connector.poller, time.thread_time()
         try:
             self._stream.do_handshake()
         except ssl.SSLWantReadError:
@@ -277,6 +283,8 @@ class Dial:
             if self._connector.recorder is not None:
                 self._connector.recorder.step("tls")
             self._succeed()
+        finally:
+            self._spend(time.thread_time() - began)
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
         reason = reason_of(error)

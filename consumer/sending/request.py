@@ -6,7 +6,7 @@ from hashlib import blake2b
 from requests import PreparedRequest, RequestException
 
 from consumer.events.event import Event
-from consumer.expressions.expression import ExpressionFailed
+from consumer.expressions.expression import Allowance, ExpressionFailed
 from consumer.http.header_rules import check_value, header_lines
 from consumer.sending.exchange import SignedRequest, call_plugin
 from consumer.sending.payloads import (
@@ -118,13 +118,13 @@ def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str |
 
 def _following(template: Template, follows: Follows, event: Event) -> tuple[str, bytes]:
     """Path and query, if the URL has expressions, and the header lines that follow the event."""
-    variables = variables_for(event) if follows.evaluates else None
+    variables, allowance = variables_for(event) if follows.evaluates else {}, Allowance()
     try:
-        target = "" if follows.url is None else follows.url.target(variables or {})
+        target = "" if follows.url is None else follows.url.target(variables, allowance)
     except ExpressionFailed as error:
         raise Unrenderable(f"url: {error}") from None
     try:
-        return target, follows.lines(variables or {}, event.headers, template.taken)
+        return target, follows.lines(variables, event.headers, template.taken, allowance)
     except ExpressionFailed as error:
         raise Unrenderable(f"headers: {error}") from None
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from consumer.crypto.certificates import TlsIdentity, ca_file, excess, install
@@ -15,10 +16,17 @@ _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offe
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
-_HANDSHAKE, _CERTIFICATE = 22, 11  # types of a record and of a message (RFC 8446, B)
+_CHANGE, _ALERT, _HANDSHAKE = 20, 21, 22  # types of a record (RFC 8446, B.1)
+_SERVER_HELLO, _CERTIFICATE = 2, 11  # types of a message (B.3)
+_RETRY = sha256(b"HelloRetryRequest").digest()  # the random of such a ServerHello (4.1.3)
+_KEY_SHARE = 51
+# X25519, P-256, P-384, and X25519MLKEM768. OpenSSL offers ffdhe8192 too, for 0.1 s of ours and none of the receiver's,
+# and Python (before 3.15) has no list of groups: so a receiver that asks for one of the others is refused in time.
+_GROUPS = frozenset((29, 23, 24, 0x11EC))
 _NO_COMPRESSED_CERTIFICATES = 1 << 33  # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, since OpenSSL 3.2
 _END_WITHOUT_NOTIFY = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 1.1.1 has no such option
 _SESSION_AGE = 86_400.0  # seconds after a full handshake, which alone verifies the certificate
+_HEADER = 5  # bytes of a record before its content
 PIECE = 16_384  # bytes of a read: the data of a whole TLS record
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)  # the operation would block
 _WRITE = 65_536  # bytes encrypted at once, for one call of the socket
@@ -93,6 +101,7 @@ class TlsStream:
         self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self._empty = 0  # bytes received that carried too little data
         self._begun = False
+        self._first: bytes | None = b""  # of the receiver, until its first message is complete
         self.fileno, self.close = lower.fileno, lower.close
         self.getpeercert, self.version, self.cipher = self._tls.getpeercert, self._tls.version, self._tls.cipher
         self.selected_alpn_protocol = self._tls.selected_alpn_protocol
@@ -152,14 +161,33 @@ class TlsStream:
             self._empty = max(self._empty, 0) + len(data)
             if self._empty > _EMPTY or self._outgoing.pending > _EMPTY:
                 raise OSError(None, f"it sent more than {_EMPTY // 1024} KiB of TLS messages without data")
-            self._incoming.write(data)
+            self._incoming.write(data if self._first is None else self._checked(data))
             if self._lower_held is None or not self._lower_held():
                 return
             try:
                 data = self._lower_recv(PIECE)
             except NOT_NOW:
                 return
+        self._incoming.write(self._first or b"")
         self._incoming.write_eof()
+
+    def _checked(self, data: bytes) -> bytes:
+        """What OpenSSL may read: the receiver's first message once it is complete, if it asks for no costly group."""
+        self._first, passed = (self._first or b"") + data, b""
+        while len(first := self._first) >= _HEADER:
+            if first[0] not in (_CHANGE, _ALERT, _HANDSHAKE) or first[1] != 3:  # noqa: PLR2004 (3: TLS)
+                break
+            record, rest = first[: (end := _HEADER + int.from_bytes(first[3:_HEADER]))], first[end:]
+            if len(record) < end:
+                return passed
+            if first[0] == _HANDSHAKE:
+                _check_hello(record[_HEADER:])
+                break
+            self._first, passed = rest, passed + record
+        else:
+            return passed
+        passed, self._first = passed + first, None
+        return passed
 
     def _push(self) -> bool:
         """Send what OpenSSL has to send. False if some of it has to wait."""
@@ -173,6 +201,20 @@ class TlsStream:
         while self._unsent or self._outgoing.pending:
             self._unsent = self._unsent or self._outgoing.read()
             self._unsent = self._unsent[self._lower_send(self._unsent) :]
+
+
+def _check_hello(hello: bytes) -> None:
+    """Raise OSError for a first message that asks for a group beyond _GROUPS, or that hides what it asks for."""
+    if hello[:1] != bytes((_SERVER_HELLO,)) or len(hello) < 4 + int.from_bytes(hello[1:4]):
+        raise OSError(None, "its first message of TLS is no ServerHello in one piece")
+    if hello[6:38] != _RETRY:
+        return
+    at = 44 + int.from_bytes(hello[38:39])  # the extensions (RFC 8446, 4.1.3)
+    while at < len(hello):
+        kind, size = int.from_bytes(hello[at : at + 2]), int.from_bytes(hello[at + 2 : at + 4])
+        if kind == _KEY_SHARE and (group := int.from_bytes(hello[at + 4 : at + 6])) not in _GROUPS:
+            raise OSError(None, f"it wants group {group:#06x} to exchange keys: only X25519, P-256 and P-384 are used")
+        at += 4 + size
 
 
 class _Costly(ssl.SSLError):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -26,12 +26,12 @@ _HIDDEN = "\ud800"  # stands for a character of a secret: decoded text has no lo
 _RUNS = re.compile(f"{_HIDDEN}+")
 
 
-def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
-    """The request's possibly secret header values, plain and as JSON, HTML and URLs write them, longest first.
+def secrets_in(endpoint: Endpoint, request: PreparedRequest, more: Iterable[str] = ()) -> list[str]:
+    """The request's credentials and `more`, plain and as JSON, HTML and URLs write them, longest first.
 
     Each also as UTF-8 bytes read as Latin-1, and as Latin-1 bytes read as UTF-8.
     """
-    values = [value for _, value in endpoint.headers]
+    values = [*endpoint.confidential, *more]
     if endpoint.auth is not None:
         authorization = request.headers.get("authorization", "")
         values.append((authorization.decode() if isinstance(authorization, bytes) else authorization).split(" ")[-1])

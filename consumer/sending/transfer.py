@@ -37,6 +37,7 @@ class Stage(Protocol):
 class Transfer:
     """A submitted request, to pass to `cancel`. `connected`: it has begun to open a TLS connection of its own.
 
+    `handshake`: the seconds of CPU that this has taken.
     `head` and `body` are the bytes to write. Times are monotonic seconds: its connection is due by `connect_by`, its
     answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
     `identity`: of its TLS connection. `grant`: of its access token, if it needs one. `refusals`: how often a receiver
@@ -44,6 +45,7 @@ class Transfer:
     """
 
     connected = False
+    handshake = 0.0
     again = False
     refusals = 0
 
@@ -63,6 +65,10 @@ class Transfer:
         self.stage: Stage | None = None  # None: not begun, or done
         self.identity = identity
         self.grant: Stage | None = None
+
+    def spend(self, seconds: float) -> None:
+        """Its handshake has taken seconds of CPU."""
+        self.handshake += seconds
 
 
 class Transport(Protocol):

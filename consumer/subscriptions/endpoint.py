@@ -49,6 +49,7 @@ class Endpoint:
     and its events are owed. `starts`: it began in the past, and cursors cover its first events. `follows`: the parts of
     the request that follow the event; None: there are none. `signature_template`: another signature; None: none.
     `answer_headers` matches the names of headers in reports of answers, in lower case; None: answers are not reported.
+    `confidential`: the values of those `headers` that are credentials.
     """
 
     subscription_id: int
@@ -81,6 +82,7 @@ class Endpoint:
     follows: Follows | None = None
     signature_template: SignatureTemplate | None = None
     answer_headers: re.Pattern[str] | None = None
+    confidential: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def renders(self) -> bool:

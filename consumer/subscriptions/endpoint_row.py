@@ -167,6 +167,7 @@ def endpoint_of(
         follows=follows_of(meant),
         signature_template=meant["signature_template"],
         answer_headers=_answer_headers(meant),
+        confidential=tuple(value for _, value in credentials.headers),
     )
     return endpoint, tuple(problems)
 

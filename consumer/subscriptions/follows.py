@@ -12,11 +12,21 @@ from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from consumer.expressions.expression import Expression, ExpressionFailed
-from consumer.http.header_rules import CREDENTIALS, STEERING, check_name, dashed, is_free, is_value, parse_names
+from consumer.expressions.expression import LONGEST, Allowance, Expression, ExpressionFailed, compiled
+from consumer.http.header_rules import (
+    CREDENTIALS,
+    LONGEST_NAME,
+    STEERING,
+    check_name,
+    dashed,
+    is_free,
+    is_value,
+    parse_names,
+    takes_long,
+)
 from consumer.http.urls import check_target
 
-MOST_EXPRESSIONS = 20  # in a URL
+MOST_EXPRESSIONS = 20  # in a URL, and in the headers
 MOST_HEADERS = 1000  # of a record of which some go on: to look at so many takes some milliseconds
 MOST_BYTES = 8192  # of path and query, and of the header lines: many servers refuse more
 _PIECE = re.compile(r"""'[^']*'|"[^"]*"|[{}]|[^{}'"]+""")  # of an expression: a text, a brace, or anything else
@@ -38,16 +48,16 @@ class UrlTemplate(NamedTuple):
     path: tuple[str | Expression, ...]
     query: tuple[str | Expression, ...]
 
-    def target(self, variables: Mapping[str, object]) -> str:
+    def target(self, variables: Mapping[str, object], allowance: Allowance) -> str:
         """Path and query for an event's `variables`. Raises ExpressionFailed."""
         target = ""
         for part in self.path:
-            target += part if isinstance(part, str) else _segment(part, variables)
+            target += part if isinstance(part, str) else _segment(part, variables, allowance)
             _check_size(target, "path and query have")
         if ("." in target or "%2" in target) and _DOTS.search(target):
             raise ExpressionFailed("a segment of the path is . or .., which leads to another path")
         for part in self.query:
-            target += part if isinstance(part, str) else _quoted(_text(part, variables))
+            target += part if isinstance(part, str) else _quoted(_text(part, variables, allowance))
             _check_size(target, "path and query have")
         return target
 
@@ -67,12 +77,23 @@ class Follows(NamedTuple):
         """An expression is evaluated for each event."""
         return self.url is not None or bool(self.computed)
 
+    @property
+    def takes_too_long(self) -> bool:
+        """The expressions together take longer than those of a request may, whatever the event."""
+        parts = () if self.url is None else (*self.url.path, *self.url.query)
+        mine = [part for part in parts if isinstance(part, Expression)] + [each for _, each in self.computed]
+        return sum(each.least for each in mine) > LONGEST
+
     def fixed_url(self, url: str) -> str:
         """The part of the subscription's `url` that no event changes."""
         return url if self.url is None else url.partition("{")[0]
 
     def lines(
-        self, variables: Mapping[str, object], headers: Mapping[str, bytes | None] | None, taken: Container[str]
+        self,
+        variables: Mapping[str, object],
+        headers: Mapping[str, bytes | None] | None,
+        taken: Container[str],
+        allowance: Allowance,
     ) -> bytes:
         """The header lines for an event's `variables` and record `headers`. Raises ExpressionFailed.
 
@@ -80,7 +101,7 @@ class Follows(NamedTuple):
         """
         lines = ""
         for name, expression in self.computed:
-            text = _text(expression, variables)
+            text = _text(expression, variables, allowance)
             if not is_value(text) or text != text.strip():
                 raise ExpressionFailed(f"the value of {name} may hold visible ASCII only, and spaces inside")
             lines += f"{name}: {text}\r\n"
@@ -102,6 +123,9 @@ def follows_of(meant: Mapping[str, Any]) -> Follows | None:
 
 def _passed(passed: re.Pattern[str], headers: Mapping[str, bytes | None], taken: Container[str]) -> Iterator[str]:
     seen: set[str] = set()
+    headers = {name: value for name, value in headers.items() if len(name) <= LONGEST_NAME}
+    if takes_long(passed, headers):
+        raise ExpressionFailed("the names of the record's headers are too many and too long for pass_headers")
     for name, value in headers.items():
         if (
             value is not None
@@ -133,7 +157,6 @@ def _is_plain(url: str) -> bool:
     return "{" not in url and "}" not in url
 
 
-@lru_cache(128)  # one may have a quarter of a megabyte; `compile_text` keeps what is slow to make
 def _template(url: str) -> UrlTemplate:
     origin = _ORIGIN.match(url)
     if origin is None or "{" in origin[0] or "}" in origin[0]:
@@ -175,11 +198,10 @@ def _expression(rest: str) -> tuple[str, str]:
     raise ValueError("has a { without a }; write %7B for one that belongs to the URL")
 
 
-@lru_cache(4096)
 def compile_text(source: str) -> Expression:
     """Compile an expression that stands for a text. Raises ValueError, which quotes it, if it is invalid."""
     try:
-        return Expression(source)
+        return compiled(source)
     except ValueError as error:
         raise ValueError(f"has {source!r}, which is not CEL: {error}") from None
 
@@ -197,8 +219,8 @@ def _check_passed(name: str) -> None:
         raise ValueError(f"names {name}, which belongs to a CloudEvent; choose payload_format cloudevents-binary")
 
 
-def _segment(expression: Expression, variables: Mapping[str, object]) -> str:
-    text = _text(expression, variables)
+def _segment(expression: Expression, variables: Mapping[str, object], allowance: Allowance) -> str:
+    text = _text(expression, variables, allowance)
     if not text:
         raise ExpressionFailed(f"{expression.source} is empty, so the path would be another one")
     return _quoted(text)
@@ -213,9 +235,9 @@ def _quoted(text: str) -> str:
     return text if text.isalnum() and text.isascii() else quote(text, safe="")
 
 
-def _text(expression: Expression, variables: Mapping[str, object]) -> str:
+def _text(expression: Expression, variables: Mapping[str, object], allowance: Allowance) -> str:
     """The value as text. Raises ExpressionFailed for a value that is neither a text, a number nor a boolean."""
-    value = expression.value(variables)
+    value = expression.value(variables, allowance)
     if isinstance(value, str):
         _check_size(value, f"{expression.source} has")
         return value

@@ -16,10 +16,10 @@ from sqlalchemy import String
 
 from consumer.config.types import final_statuses, topic_names, waits
 from consumer.errors import InvalidSubscription
-from consumer.expressions.expression import Expression, compile_filter, compile_projection
+from consumer.expressions.expression import TOGETHER, Expression, compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.subscriptions.endpoint import Method, PayloadFormat
-from consumer.subscriptions.follows import compile_text, parse_passed, url_template
+from consumer.subscriptions.follows import MOST_EXPRESSIONS, compile_text, follows_of, parse_passed, url_template
 from consumer.subscriptions.patterns import check_pattern
 from consumer.subscriptions.signature_template import parse_signature_template
 from models import Subscription
@@ -98,7 +98,10 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
 
 def parse_header_expressions(text: str) -> tuple[tuple[str, Expression], ...]:
     """Parse a JSON object of CEL expressions into computed headers. Raises ValueError."""
-    return tuple((name, compile_text(source)) for name, source in _by_header(text).items())
+    found = _by_header(text)
+    if len(found) > MOST_EXPRESSIONS:
+        raise ValueError(f"has {len(found)} headers; at most {MOST_EXPRESSIONS} are computed")
+    return tuple((name, compile_text(source)) for name, source in found.items())
 
 
 def _by_header(text: str) -> dict[str, str]:
@@ -225,7 +228,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 _check_type = lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
 _signature = lru_cache(1000)(parse_signature_template)
-_computed, _passed = lru_cache(128)(parse_header_expressions), lru_cache(1000)(parse_passed)
+_passed = lru_cache(1000)(parse_passed)
 _answered = lru_cache(1000)(parse_answer_headers)
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
@@ -241,7 +244,7 @@ OPTIONS: Mapping[str, Option] = {
     "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
     "method": _one_of(get_args(Method), Effect.STORED, "PUT", "POST"),
     "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
-    "header_expressions": Option(_text(_computed), Effect.STORED, '{"X-Order": "data.id"}'),
+    "header_expressions": Option(_text(parse_header_expressions), Effect.STORED, '{"X-Order": "data.id"}'),
     "pass_headers": Option(_text(_passed), Effect.STORED, "x-*,correlation-id"),
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
@@ -315,6 +318,10 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
             yield OptionProblem("report_answer", why, Effect.UNUSED)
     if meant["answer_headers"] is not None and meant["report_answer"] != "true":
         yield OptionProblem("answer_headers", "needs report_answer, which is not true", Effect.UNUSED)
+    follows = follows_of(meant)
+    if follows is not None and follows.takes_too_long:
+        column = "header_expressions" if meant["header_expressions"] else "url"
+        yield OptionProblem(column, f"{TOGETHER}, whatever the event", Effect.STORED)
     yield from _header_conflicts(meant)
 
 

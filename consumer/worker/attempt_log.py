@@ -133,7 +133,7 @@ class AttemptLog(Part):
             self._drop(_reason_of(failure))
 
     def report_answer(
-        self, delivery: Delivery, result: Response, secrets: Sequence[str], at: float, seconds: float
+        self, delivery: Delivery, result: Response, secrets: Callable[[], Sequence[str]], at: float, seconds: float
     ) -> None:
         """Write the answer to an attempt, under the event's key; call it before the attempt is counted.
 
@@ -143,13 +143,12 @@ class AttemptLog(Part):
         self._number = number = self._number + 1
         try:
             assert endpoint.answer_headers is not None  # noqa: S101 (for the type checker: else it is not called)
-            headers, body = reported(result, endpoint.answer_headers, secrets)
+            self._size_with(result.content or b"")  # before it is searched for secrets
+            headers, body = reported(result, endpoint.answer_headers, secrets())
             attempt, status = delivery.attempts + 1, result.status_code
             answer = ReportedAnswer(at, endpoint.subscription_id, attempt, status, seconds, headers, body)
             value = render_answer(answer, event, self._source, f"{self._prefix}-{number}")
-            if (size := self._fills.answers + len(value)) > ANSWERS:
-                self._drop_answer("more answers than may wait for Kafka")
-                return
+            size = self._size_with(value)
             key = event.key or event.webhook_id.encode("ascii")  # all records without a key would go to one partition
             self._fills.producer.produce(
                 self._topic, value, key, headers=_CONTENT_TYPE, on_delivery=self._answer_written
@@ -157,6 +156,11 @@ class AttemptLog(Part):
             self._fills.answers = size
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
             self._drop_answer(_reason_of(failure))
+
+    def _size_with(self, answer: bytes) -> int:
+        if (size := self._fills.answers + len(answer)) > ANSWERS:
+            raise BufferError("more answers than may wait for Kafka")
+        return size
 
     def once_written(self, then: Callable[[], object]) -> None:
         """Call `then` on the loop once Kafka has the attempts that were reported so far; at once if it takes none."""

@@ -192,12 +192,14 @@ class WorkerParts:
 
         # From lanes to results, and from results to next steps.
         self.failing = Failing(self.notes, group, delivery.pause_after)
+        self.budget, replaying = Budget(monotonic), Replays()
         self.settling = Settling(
             self.lanes,
             self.parking,
             self.failing,
             metrics,
             rows,
+            self.budget,
             schedule=delivery.retry_schedule,
             jitter=delivery.retry_jitter,
             in_memory=delivery.retry_in_memory,
@@ -209,14 +211,12 @@ class WorkerParts:
             clock=clock,
             monotonic=monotonic,
         )
-        self.budget, replaying = Budget(monotonic), Replays()
         selector = Selector(metrics, self.budget, monotonic)
         self.sender = Sender(
             self.lanes,
             self.settling,
             self.transport,
             self.memory,
-            self.budget,
             clock=clock,
             monotonic=monotonic,
             tracer=tracer,

@@ -17,6 +17,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import NewDelivery
+from consumer.matching.selection import Budget
 from consumer.telemetry.metrics import Metrics
 from tests.delivery.store_kit import Clock
 
@@ -38,6 +39,7 @@ class Unwritten:
             Failing(Notes(NO_ENGINE, thread, clock, lambda: None), "g", 0.0),
             Metrics(),
             TakenUp(Memory()),
+            Budget(clock),
             schedule=(),
             jitter=0.0,
             in_memory=0.0,

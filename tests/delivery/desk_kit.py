@@ -12,6 +12,7 @@ from consumer.delivery.outcome import Outcome
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import AttemptFailure, OrderingKey
+from consumer.matching.selection import Budget
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
@@ -35,6 +36,7 @@ class Desk(Store):
         self.lanes = Lanes(100)
         self.memory = Memory()
         self.taken_up = TakenUp(self.memory)
+        self.budget = Budget(self.monotonic)
         self.revoked: set[TopicPartition] = set()  # partitions that another worker owns
         self.settling = Settling(
             self.lanes,
@@ -42,6 +44,7 @@ class Desk(Store):
             Failing(self.notes, GROUP, pause_after),
             self.metrics,
             self.taken_up,
+            self.budget,
             schedule=(SHORT, LONG),
             jitter=0.0,
             in_memory=10.0,

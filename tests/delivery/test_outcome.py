@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from email.utils import formatdate
 
 import pytest
@@ -38,6 +39,7 @@ from consumer.sending.oauth2 import LONGEST_TOKEN
 from consumer.sending.signing import prepare
 from consumer.sending.trace import MASK, SHORTEST, masked_start
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.options import parse_answer_headers
 from tests.delivery import desk_kit
 
 
@@ -176,6 +178,34 @@ def test_no_part_of_an_echoed_secret_is_kept(secrets: list[str], text: str, kept
     outcome = judge(response(500, text.encode()), 0.0, secrets=lambda: secrets)
     assert isinstance(outcome, Failed)
     assert outcome.response == kept
+
+
+def test_an_answer_is_searched_once_however_many_headers_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty secrets in two hundred headers: only those that occur at all are masked, in each."""
+    searches: list[str] = []
+
+    def counted(text: str, secrets: Sequence[str], most: int) -> str:
+        searches.extend(secrets)
+        return trace.masked_start(text, secrets, most)
+
+    monkeypatch.setattr("consumer.delivery.outcome.masked_start", counted)
+    answer = response(200, b"x" * BODY_LIMIT)
+    answer.headers.update({f"x-{number}": "y" * 200 for number in range(199)} | {"x-last": "a secret-7 b"})
+    headers, _ = reported(answer, re.compile("x-.*"), [f"secret-{number}" for number in range(50)])
+    assert (len(headers), headers["x-last"]) == (200, "a (not shown) b")
+    assert searches == ["secret-7"] * 201
+
+
+def test_names_of_an_answers_headers_are_bounded_before_they_are_matched() -> None:
+    """A tenant writes the patterns, and its receiver the names: they could take a tenth of a second."""
+    names = parse_answer_headers(
+        ",".join(f"*{first}*{second}" for first in "zyxwv" for second in "zyxwvutsrqponmlkjihg")
+    )
+    answer = response(200, b"{}")
+    answer.headers.update({f"{number}{'a' * 320}": "1" for number in range(199)} | {"a-z-y": "1"})
+    assert reported(answer, names, []) == ({"a-z-y": "1"}, "{}")
+    answer.headers.update({f"{number}{'a' * 200}": "1" for number in range(199)})
+    assert reported(answer, names, []) == ({}, "{}")
 
 
 @example("s3cret-of-more", 1, "x", "X-s3cret-OF-more")

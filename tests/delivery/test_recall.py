@@ -22,7 +22,7 @@ from consumer.ledger.cursors import NewCursor
 from consumer.ledger.due import POSTPONED, fetch, postpone
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery
 from consumer.ledger.store import UNWANTED
-from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
+from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Selector
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
 from models import CursorReason
@@ -45,7 +45,6 @@ class Bench(Desk):
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below this offset are fanned out
         self.read_to = 10**9  # the subscription's cursor has read the records below this offset
-        self.budget = Budget(self.monotonic)
         self.marked: list[DueKey] = []
         self.recall = Recall(
             engine,

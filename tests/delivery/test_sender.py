@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import orjson
@@ -14,8 +15,12 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.limits import MEMORY
 from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
+from consumer.events.event import Event
 from consumer.expressions.expression import compile_projection
-from consumer.matching.selection import PAUSE, Budget
+from consumer.matching.selection import PAUSE
+from consumer.sending.exchange import SignedRequest
+from consumer.sending.request import build
+from consumer.sending.signing import Template
 from consumer.sending.transfer import Result, Transfer
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
@@ -69,10 +74,7 @@ class Counter(Desk):
         super().__init__(engine)
         self.tracer = SpanRecorder()
         self.wire = Wire()
-        self.budget = Budget(self.monotonic)
-        self.sender = Sender(
-            self.lanes, self.settling, self.wire, self.memory, self.budget, self.clock, self.monotonic, self.tracer
-        )
+        self.sender = Sender(self.lanes, self.settling, self.wire, self.memory, self.clock, self.monotonic, self.tracer)
 
     def ask(self, url: str = URL, **options: object) -> None:
         """Set the subscription's URL and options."""
@@ -193,6 +195,58 @@ def test_the_time_of_a_projection_is_charged(
     counter.turn(*[b'{"a": 1}', b"{}"] * 5, batch=batch, projection=compile_projection("{'a': data.a}"))
     assert counter.budget.is_over(counter.subscription)
     assert counter.lanes.lane(counter.endpoint).breaker.open_until == counter.monotonic.now + PAUSE
+
+
+def test_a_subscription_gets_no_more_time_than_its_budget(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve whose requests take 0.07 s to make leave the processor to the one beside them: each has one in a pause."""
+    made: list[int] = []
+
+    def slowly(template: Template, endpoint: Endpoint, event: Event, *more: Any) -> SignedRequest:
+        made.append(endpoint.subscription_id)
+        counter.monotonic.now += 0.07 if endpoint.renders else 0.0
+        return build(template, endpoint, event, *more)
+
+    monkeypatch.setattr("consumer.delivery.sender.time.thread_time", lambda: counter.monotonic.now)
+    monkeypatch.setattr("consumer.delivery.sender.build", slowly)
+    victim = replace(counter.endpoint, subscription_id=1000)
+    attackers = [replace(victim, subscription_id=each, projection=compile_projection("data")) for each in range(12)]
+    ends = counter.monotonic.now + PAUSE
+    for _ in range(50):
+        for endpoint in (*attackers, victim):
+            counter.endpoint = endpoint
+            if counter.lanes.room(endpoint.subscription_id, counter.monotonic.now):
+                counter.queue(b"{}")
+        counter.turn()
+        counter.monotonic.now += 0.01
+        for end in counter.wire.ends:
+            end(response(200))
+        counter.wire.ends.clear()
+    assert counter.monotonic.now < ends
+    assert sorted(made) == [*range(12), *[1000] * 50]
+
+
+def test_a_subscription_that_anothers_charge_has_left_out_sends_no_more(counter: Counter) -> None:
+    """Of all that share a worker, the one that has taken most pays, whoever is charged last."""
+    counter.ask(projection=compile_projection("data"))
+    counter.budget.charge(counter.subscription, 0.0495)
+    for number in range(1000, 1004):
+        counter.budget.charge(number, 0.045)
+    assert counter.budget.is_over(counter.subscription)
+    counter.turn(*[b"{}"] * 10)
+    assert len(counter.wire.requests) <= 1
+    assert counter.lanes.held == 0
+
+
+@pytest.mark.parametrize(("seconds", "is_over"), [(0.004, False), (0.106, True)], ids=["usual", "ffdhe8192"])
+def test_the_time_of_a_handshake_is_charged(counter: Counter, seconds: float, *, is_over: bool) -> None:
+    """Beyond what a usual one takes. A receiver that answers 200 and closes would not open its circuit breaker."""
+    counter.wire.transfer.spend(seconds)
+    counter.turn(*[b"{}"] * 5)
+    for end in counter.wire.ends:
+        end(response(200))
+    assert counter.budget.is_over(counter.subscription) is is_over
+    assert (counter.lanes.lane(counter.endpoint).breaker.open_until is not None) is is_over
+    assert sorted(counter.settled) == [0, 1, 2, 3, 4]
 
 
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:

@@ -19,6 +19,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
 from consumer.errors import EgressRefused
 from consumer.ledger import outbox
+from consumer.matching.selection import PAUSE
 from consumer.sending.signing import prepare
 from models import Subscription
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
@@ -81,6 +82,27 @@ def test_each_answer_is_reported_if_the_subscription_wants_it(desk: Desk, *, wan
     desk.end(desk.go_on(delivery, SHORT), response(200))
     desk.end(desk.start(offset=1), ConnectTimeout("slow"))
     assert desk.answers == ([(1, 503), (2, 200)] if wants else [])
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_the_time_to_search_an_answer_is_charged(desk: Desk, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """A tenant names the secrets, and its receiver writes the answer. Over its budget its deliveries are stored."""
+    reports = status == 200
+    slow = iter(range(1000))
+    monkeypatch.setattr("consumer.delivery.settling.time.thread_time", lambda: next(slow) * 0.03)
+    victim = desk.endpoint
+    if reports:
+        desk.endpoint = replace(victim, answer_headers=re.compile("content-type"))
+    for offset in range(2):
+        assert not desk.budget.is_over(desk.subscription)
+        desk.end(desk.start(offset=offset), response(status))
+    assert desk.budget.is_over(desk.subscription)
+    assert desk.lanes.lane(desk.endpoint).breaker.open_until == desk.monotonic.now + PAUSE
+    desk.endpoint = replace(victim, subscription_id=1000)
+    for offset in range(2, 7):
+        desk.end(desk.start(offset=offset), response(200))
+    assert not desk.budget.is_over(1000)
+    assert {2, 3, 4, 5, 6} <= set(desk.settled)
 
 
 @pytest.mark.parametrize("result", [response(503), response(404), ConnectTimeout("slow")], ids=repr)
@@ -428,7 +450,8 @@ def test_each_failed_attempt_is_one_wide_log_event(desk: Desk) -> None:
 def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> None:
     """The start of the answer is stored unencrypted and operators read it, but credentials are encrypted at rest."""
     key, password = "k3y-of-the-subscription", "p4ss w0rd"
-    desk.endpoint = replace(desk.endpoint, headers=(("x-api-key", key),), auth=HTTPBasicAuth("user-name", password))
+    desk.endpoint = replace(desk.endpoint, confidential=(key,), auth=HTTPBasicAuth("user-name", password))
+    desk.endpoint = replace(desk.endpoint, headers=(("x-api-key", key), ("x-team", "a-team")))
     echo = response(400)
     echo.request = sent = prepare(desk.endpoint).request
     echo._content = json.dumps({**sent.headers, "password": password}).encode() + b" " * 2000 + key.encode()
@@ -437,6 +460,7 @@ def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> No
     ((kept,),) = desk.rows("last_response")
     assert kept.startswith('{"user-agent": "kafka-webhooks/')
     assert kept.count("(not shown)") == 3
+    assert '"x-team": "a-team"' in kept
     for secret in (key, password, b64encode(f"user-name:{password}".encode()).decode()):
         assert secret not in kept
 

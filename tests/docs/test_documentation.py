@@ -31,6 +31,7 @@ from consumer.intake import commits
 from consumer.kafka.client import known_properties
 from consumer.ledger import ordering, outbox
 from consumer.ledger.rows import NewDelivery, OperationalEvent
+from consumer.matching.selection import Budget
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
@@ -160,6 +161,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
         failing,
         Metrics(),
         TakenUp(Memory()),
+        Budget(lambda: 0.0),
         schedule=(),
         jitter=0.0,
         in_memory=0.0,

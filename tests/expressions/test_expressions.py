@@ -1,9 +1,11 @@
 """CEL expressions of subscriptions: refusals when they are set, and harmless evaluation of any event."""
 
+import gc
 import re
 import subprocess
 import sys
 import time
+from weakref import ref
 
 import orjson
 import psutil
@@ -14,6 +16,7 @@ from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
 from consumer.expressions.expression import (
     LONGEST,
+    MOST_KEPT,
     EventTooLarge,
     Expression,
     ExpressionFailed,
@@ -21,6 +24,7 @@ from consumer.expressions.expression import (
     compile_filter,
     compile_projection,
 )
+from consumer.subscriptions.follows import compile_text
 from tests.processes import ROOT, environment
 
 MARK = "Zoë-4711-geheim"
@@ -128,6 +132,23 @@ def test_an_expression_may_be_over_other_variables() -> None:
         Expression("data.kind", record)
     with pytest.raises(EventTooLarge):
         Expression("value.map(x, x).size()", record).value({"record.value": [1] * 2000})
+
+
+def test_an_expression_in_use_is_not_compiled_again() -> None:
+    """However many there are: to compile one takes up to 15 ms, and look-ups parse subscriptions again and again."""
+    in_use = [compile_projection(f"data.a == {number}") for number in range(5000)]
+    assert all(compile_filter(each.source) is compile_text(each.source) is each for each in in_use[::500])
+    assert all(compile_projection(f"data.a == {number}") is each for number, each in enumerate(in_use))
+
+
+def test_what_is_compiled_and_not_in_use_is_counted_in_bytes() -> None:
+    """A list of 1.9 KB takes a quarter of a megabyte. The latest ones are kept, for commands and the API."""
+    made = [ref(compile_projection(f"{number} in [{','.join(['1'] * 940)}]")) for number in range(90)]
+    gc.collect()
+    alive = [expression.size for each in made if (expression := each()) is not None]
+    assert 0 < sum(alive) <= MOST_KEPT < 90 * 235 * 1024
+    assert made[-1]() is not None
+    assert len(alive) < 90
 
 
 NESTED = "a loop in a loop is not permitted"

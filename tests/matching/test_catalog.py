@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -152,6 +153,26 @@ def test_endpoints_shared_by_several_keys_are_kept_once(engine: Engine) -> None:
     del first, changed
     gc.collect()
     assert len(known) == 0
+
+
+def test_a_rotation_is_read_again_only_when_a_secret_expires(engine: Engine) -> None:
+    """A fleet whose secrets rotate would be parsed at each look-up, once a second, until the last of them had ended."""
+    rotating = repository.add(engine, URL, "t")
+    add_secret(engine, rotating, "old", created=1, expires=1001)
+    add_secret(engine, rotating, "older", created=0, expires=500)
+    add_secret(engine, rotating, "new", created=2)
+    known, decrypted = EndpointCache(), list[str]()
+    kept = []
+
+    def decrypt(stored: str, owner: Owner) -> str:
+        decrypted.append(stored)
+        return in_the_clear(stored, owner)
+
+    for now in (1000.0, 1000.5, 1000.999, 1001.0, 1002.0, 5000.0):
+        found = find_endpoints(engine, [key("t")], DEFAULT, decrypt, known=known, clock=partial(float, now))[key("t")]
+        kept.append(found[0])
+    assert [each.secrets for each in kept] == [(b"new", b"old")] * 3 + [(b"new",)] * 3
+    assert decrypted == ["new", "old", "new"]
 
 
 def test_a_cached_endpoint_equals_one_that_is_read(engine: Engine) -> None:

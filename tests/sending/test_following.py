@@ -206,6 +206,45 @@ def test_record_headers_that_make_no_request(headers: dict[str, bytes | None], w
     assert len(strange) == len(none)
 
 
+LITERAL = "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1].exists(x,'a'.matches('.{39}'))"  # 5 ms on any event
+
+
+@pytest.mark.parametrize("computed", [True, False], ids=["headers", "url"])
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [(LITERAL, {}), ("size(data.l)", {"l": list(range(12_000))}), ("size(data.l)", {"l": "x" * 1_000_000})],
+    ids=["literals", "a long list", "a long text"],
+)
+def test_the_expressions_of_a_request_are_bounded_together(source: str, data: object, *, computed: bool) -> None:
+    """One of them may take what all may. The verdict depends on the event alone, and an event of usual size passes."""
+
+    def endpoint(number: int, source: str) -> Endpoint:
+        if computed:
+            return endpoint_of("https://a.example/", {f"x-{each}": source for each in range(number)})
+        return endpoint_of("https://a.example/" + "/".join([f"{{{source}}}"] * number))
+
+    for _ in range(2):
+        sent(endpoint(1, source), event_of(data))
+        with pytest.raises(Unrenderable, match="its expressions may take 5 ms together, and could take longer"):
+            sent(endpoint(20, source), event_of(data))
+    sent(endpoint(20, "size(data.l)"), event_of({"l": list(range(10))}))
+
+
+def test_names_of_record_headers_are_bounded_before_they_are_matched() -> None:
+    """A producer chooses them, and a tenant the patterns. A name that is too long does not go on; others do."""
+    patterns = ",".join(f"*{first}*{second}" for first in "zyxwv" for second in "zyxwvutsrqponmlkjihg")
+    costly = endpoint_of("https://a.example/", passed=patterns)
+    long: dict[str, bytes | None] = {f"{number:04}{'a' * 950}": b"1" for number in range(999)}
+    found = dict(sent(costly, event_of({}, long | {"a-z-y": b"1"})).headers)
+    assert found[b"a-z-y"] == b"1"
+    assert not any(name.startswith(b"0") for name in found)
+    shorter: dict[str, bytes | None] = {name[:250]: b"1" for name in long}
+    with pytest.raises(Unrenderable, match="too many and too long for pass_headers"):
+        sent(costly, event_of({}, shorter))
+    usual: dict[str, bytes | None] = {f"{number:02}{'a' * 30}": b"1" for number in range(100)}
+    sent(costly, event_of({}, usual))
+
+
 def test_a_template_whose_segment_a_value_completes() -> None:
     """Percent-encoded dots count: some servers decode them before they resolve the path."""
     for url in ("https://a.example/{data.id}./b", "https://a.example/%2E{data.id}", "https://a.example/%2e{data.id}/"):

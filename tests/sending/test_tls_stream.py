@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, NoReturn
 
 import pytest
@@ -147,12 +148,72 @@ def test_tls_that_carries_no_data_is_read_in_pieces_and_ends_the_stream(pair: Pa
 
 def test_messages_before_the_end_of_the_handshake_are_bounded(authority: trustme.CA) -> None:
     """OpenSSL ignores a HelloRequest, and reads the next."""
+    context = server_tls(authority.issue_cert("receiver.test"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    lower = Lower(context)
+    stream = stream_over(lower, authority)
+    with pytest.raises(ssl.SSLWantReadError):
+        stream.do_handshake()
+    lower.exchange()
+    hello = lower.arrived[: 5 + int.from_bytes(lower.arrived[3:5])]
+    lower.arrived = hello + (b"\x16\x03\x03\x40\x00" + bytes(0x4000)) * 6
+    ends_in_pieces(lower, stream.do_handshake)
+
+
+@pytest.mark.parametrize("before", [b"", b"\x15\x03\x03\x00\x02\x01\x5a"], ids=["at once", "after an alert"])
+@pytest.mark.parametrize("most", [3, 1 << 20])
+@pytest.mark.parametrize("curve", ["prime256v1", "secp384r1", "secp521r1"])
+def test_a_group_that_a_receiver_asks_for_is_judged_before_a_key_is_made(
+    authority: trustme.CA, curve: str, most: int, before: bytes
+) -> None:
+    """A key of ffdhe8192 takes 0.1 s of the loop, and a receiver that asks for one has no work. P-521 stands for it."""
+    context = server_tls(authority.issue_cert("receiver.test"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_ecdh_curve(curve)
+    lower = Lower(context, [most])
+    stream = stream_over(lower, authority)
+    lower.arrived = before
+    if curve != "secp521r1":
+        lower.arrived = b""
+        lower.until(stream.do_handshake)
+        assert stream.version() == "TLSv1.3"
+        return
+    with pytest.raises(OSError, match="it wants group 0x0019 to exchange keys: only X25519, P-256 and P-384 are used"):
+        lower.until(stream.do_handshake)
+    assert not lower._sent  # no second ClientHello
+
+
+def asking(*extensions: str) -> bytes:
+    """A HelloRetryRequest with these extensions, in hexadecimal digits."""
+    more = bytes.fromhex("".join(extensions))
+    body = b"\3\3" + sha256(b"HelloRetryRequest").digest() + b"\0\x13\x01\0" + len(more).to_bytes(2) + more
+    return b"\2" + len(body).to_bytes(3) + body
+
+
+FFDHE8192, VERSION = "003300020104", "002b00020304"
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ((asking(FFDHE8192),), "group 0x0104"),
+        ((asking(VERSION, FFDHE8192),), "group 0x0104"),
+        ((asking(FFDHE8192)[:20], asking(FFDHE8192)[20:]), "no ServerHello in one piece"),
+        ((bytes(4), asking(FFDHE8192)), "no ServerHello in one piece"),  # OpenSSL ignores a HelloRequest
+        ((b"", asking(FFDHE8192)), "no ServerHello in one piece"),
+    ],
+)
+def test_a_first_message_cannot_hide_the_group(authority: trustme.CA, messages: list[bytes], why: str) -> None:
+    """Neither in pieces nor behind another one."""
     lower = Lower(server_tls(authority.issue_cert("receiver.test")))
     stream = stream_over(lower, authority)
     with pytest.raises(ssl.SSLWantReadError):
         stream.do_handshake()
-    lower.arrived += (b"\x16\x03\x03\x40\x00" + bytes(0x4000)) * 6
-    ends_in_pieces(lower, stream.do_handshake)
+    for message in messages:
+        size = len(message).to_bytes(2)
+        lower.arrived += b"\x16\x03\x03" + size + message
+    with pytest.raises(OSError, match=why):
+        stream.do_handshake()
 
 
 def test_small_records_pay_for_themselves(pair: Pair) -> None:

@@ -19,7 +19,7 @@ from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import admin, replays
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import time_of
-from consumer.matching.selection import MOST_OF_ONE
+from consumer.matching.selection import OWN
 from consumer.sending.transfer import Result
 from consumer.subscriptions import repository
 from models import Subscription
@@ -228,7 +228,7 @@ class Deployment:
         """Exceed the CPU budget of this URL's filter, so that it does not run for a minute."""
         (number,) = (number for number, its in self.subscriptions.items() if its == url)
         while not self.world.worker.parts.budget.is_over(number):
-            self.world.worker.parts.budget.charge(number, MOST_OF_ONE)
+            self.world.worker.parts.budget.charge(number, OWN)
 
     def disable(self, url: str) -> None:
         """Disable by SQL."""

@@ -1,5 +1,6 @@
 """Reading rows of plain SQL as Endpoints: every default and every broken value; no row affects another."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -210,6 +211,20 @@ def test_what_follows_an_event_has_one_event_a_request(engine: Engine) -> None:
         repository.add(engine, URL, "a", answer_headers="etag")
     with pytest.raises(InvalidSubscription, match="custom_headers has x-a too"):
         repository.add(engine, URL, "a", custom_headers='{"X-A": "1"}', **given)
+
+
+def test_expressions_that_take_too_long_together_are_refused_when_they_are_set(engine: Engine) -> None:
+    """Each alone would do. Set by SQL, they have the events stored, not given up one by one."""
+    costly = "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1].exists(x,'a'.matches('.{39}'))"
+    given = json.dumps({"x-a": costly, "x-b": costly})
+    with pytest.raises(InvalidSubscription, match="its expressions may take 5 ms together, and could take longer"):
+        repository.add(engine, URL, "a", header_expressions=given)
+    with engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(update(Subscription).values(header_expressions=given))
+    assert "could take longer, whatever the event" in str(read(engine)[1][0].fault)
+    with pytest.raises(InvalidSubscription, match="has 21 headers; at most 20 are computed"):
+        repository.add(engine, URL, "a", header_expressions=json.dumps({f"x-{each}": "data.a" for each in range(21)}))
 
 
 def test_a_signature_template_needs_a_header_and_a_key_of_its_own(engine: Engine) -> None:

@@ -110,7 +110,7 @@ def test_a_reported_answer_is_a_record_with_the_key_of_the_event(
     for key in (b"customer-7", None, b""):
         made = answered()
         made.event = made.event._replace(key=key)
-        log.report_answer(made, answer, ["s3cret"], NOW, 0.25)
+        log.report_answer(made, answer, lambda: ["s3cret"], NOW, 0.25)
     messages = kafka.read(topic, 3)
     event = make_event(0)
     assert sorted(message.key() or b"" for message in messages) == [b"customer-7", *[event.webhook_id.encode()] * 2]
@@ -133,7 +133,7 @@ def test_a_reported_answer_is_a_record_with_the_key_of_the_event(
 def test_an_answer_that_cannot_be_reported_is_counted(kafka: Kafka, open_log: Open) -> None:
     """The delivery goes on."""
     log, made = open_log(kafka.settings(), kafka.topic()), answered()
-    log.report_answer(made, response(200), [], float("inf"), 0.1)
+    log.report_answer(made, response(200), list, float("inf"), 0.1)
     assert (log.dropped, log.answers_dropped) == (0, 1)
 
 
@@ -143,7 +143,7 @@ def test_answers_that_are_dropped_end_no_wait_for_attempts(real_kafka: Kafka, op
     answer._content = b"x" * BODY_LIMIT
     for number in range(20):
         for _ in range(ANSWERS // BODY_LIMIT + 1):
-            log.report_answer(answered(), answer, [], NOW, 0.1)
+            log.report_answer(answered(), answer, list, NOW, 0.1)
         log.poll(float(number))
         log.report(delivery(number, offset=number), "delivered", Delivered(200), NOW, 0.1)
         log.once_written(partial(went_on.append, number))
@@ -154,7 +154,7 @@ def test_answers_that_are_dropped_end_no_wait_for_attempts(real_kafka: Kafka, op
 
     log = open_log(real_kafka.settings(), real_kafka.topic(max_message_bytes="1000"))
     answer._content = random.Random(7).randbytes(9000)
-    log.report_answer(answered(), answer, [], NOW, 0.1)
+    log.report_answer(answered(), answer, list, NOW, 0.1)
     eventually(lambda: log.answers_dropped == 1, every=0.01, meanwhile=lambda: log.poll(time.monotonic()))
     log.poll(time.monotonic() + 1)
     log.once_written(partial(went_on.append, 20))
@@ -162,13 +162,20 @@ def test_answers_that_are_dropped_end_no_wait_for_attempts(real_kafka: Kafka, op
     assert log.dropped == 0
 
 
+def secrets(searched: list[str]) -> list[str]:
+    """No secrets; notes that an answer is about to be searched."""
+    searched.append("an answer")
+    return []
+
+
 def test_answers_leave_room_for_attempts(kafka: Kafka, open_log: Open) -> None:
-    """Beyond the limit of a round they are dropped, and attempts are not; the next round has room again."""
-    topic, answer = kafka.topic(), response(200)
+    """Beyond the limit of a round they are dropped, unsearched, and attempts are not; the next round has room again."""
+    topic, answer, searched = kafka.topic(), response(200), list[str]()
     log = open_log(kafka.settings(), topic)
     answer._content = b"x" * BODY_LIMIT
     for _ in range(ANSWERS // BODY_LIMIT + 1):
-        log.report_answer(answered(), answer, [], NOW, 0.1)
+        log.report_answer(answered(), answer, partial(secrets, searched), NOW, 0.1)
+    assert len(searched) == ANSWERS // BODY_LIMIT - 1
     log.report(delivery(), "delivered", Delivered(200), NOW, 0.1)
     few = ANSWERS // BODY_LIMIT - 1
     assert log.answers_dropped == 2
@@ -178,7 +185,7 @@ def test_answers_leave_room_for_attempts(kafka: Kafka, open_log: Open) -> None:
         return not log._fills.answers and not log._sent.answers
 
     eventually(is_written, every=0.01)
-    log.report_answer(answered(), answer, [], NOW, 0.1)
+    log.report_answer(answered(), answer, list, NOW, 0.1)
     assert len(kafka.read(topic, few + 2)) == few + 2
     assert (log.dropped, log.answers_dropped) == (0, 2)
 
