@@ -10,6 +10,7 @@ WebhooksError
 │   └── RegistryUnavailable
 ├── DatabaseRefused          the database refuses a statement
 │   ├── RefusedTooLong       it has refused to store a delivery for as long as WEBHOOK_REFUSED_AFTER says
+│   ├── PartitionTaken       another worker has taken a partition over since it was assigned to this one
 │   └── RowsRefused          it does not let a subscription's stored deliveries be changed: one is locked, say
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
@@ -74,6 +75,13 @@ class DatabaseTooSlow(DatabaseUnavailable):
 
 class DatabaseRefused(WebhooksError):
     """The database refuses a statement because of a constraint, a value, or a bug in this project."""
+
+
+class PartitionTaken(DatabaseRefused):
+    """Another worker has taken a partition over since it was assigned to this one, which therefore begins no cursor."""
+
+    def __init__(self, partition: tuple[str, int]) -> None:
+        super().__init__(f"another worker has taken over partition {partition[1]} of topic {partition[0]}")
 
 
 class RefusedTooLong(DatabaseRefused):

@@ -66,7 +66,7 @@ RULES = {
         "ck_webhook_replays_ordered": "ordered IN (0, 1)",
     },
     "webhook_marks": {
-        "ck_webhook_marks_kind": "kind IN ('look', 'refused', 'published')",
+        "ck_webhook_marks_kind": "kind IN ('look', 'refused', 'published', 'owned')",
     },
 }
 JSON = {

@@ -15,10 +15,12 @@ from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
+from consumer.intake.offsets import OffsetTracker, encode
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
+from models.cursor import RUNS_LENGTH
 
 FEW = 10  # a tenth of the rows that it may have: deliveries on their way, of a subscription that has them all
 Covered = dict[int, list[Cursor]]  # the cursors of a partition, by subscription, the lowest first
@@ -32,10 +34,10 @@ class Backlog:
         parking: Parking,
         settling: Settling,
         most_rows: int,
-        identity_of: Callable[[TopicPartition], str | None],
+        tracker_of: Callable[[TopicPartition], OffsetTracker | None],
         retentions: Mapping[str, float],
     ) -> None:
-        """A subscription may have `most_rows` in a partition. `identity_of` gives a topic's identity, as in commits.
+        """A subscription may have `most_rows` in a partition. `tracker_of`: an assigned partition's, if there is one.
 
         `retentions`: for how many seconds topics keep a record, as far as known by now.
         """
@@ -44,7 +46,7 @@ class Backlog:
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
         self._most_rows = most_rows
-        self._identity_of = identity_of
+        self._tracker_of = tracker_of
         self._cursors: dict[TopicPartition, Covered] = {}
         self._looked: dict[TopicPartition, set[int]] = {}  # subscriptions whose cursors were read in this assignment
         self._dropped: set[int] = set()  # ids of cursors that were forgotten since the last look began
@@ -92,6 +94,10 @@ class Backlog:
     def looking(self) -> None:
         """The cursors are about to be read from the database, to be merged."""
         self._dropped.clear()
+
+    def _identity_of(self, partition: TopicPartition) -> str | None:
+        tracker = self._tracker_of(partition)
+        return None if tracker is None else tracker.identity
 
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
         """Take the cursors of a due key as the database has them.
@@ -218,7 +224,8 @@ class Backlog:
         if cursor.gone:
             return
         place = cursor.due_key[:2]
-        move = cursor.begin_save(self._retentions.get(place[0]), self._identity_of(place))
+        assignment = self._parking.assignments.get(place, 1)
+        move = cursor.begin_save(self._retentions.get(place[0]), self._identity_of(place), assignment)
         if move is not None:
             self._parking.move(
                 move, cursor.due_key, partial(self._was_saved, cursor), partial(self._went_astray, cursor)
@@ -294,13 +301,17 @@ class Backlog:
         due_key, offset = due_key_of(event, endpoint.subscription_id), event.record.offset
         # After a crash, records before another cursor's may come again.
         later = (each.first for each in self.here(due_key) if not each.replay)
+        end = min((first for first in later if first > offset), default=None)
+        tracker = self._tracker_of(due_key[:2])
+        settled = () if tracker is None else tracker.settled_after(offset, end)
         new = NewCursor(
             due_key,
             offset,
             reason,
-            min((first for first in later if first > offset), default=None),
+            end,
             timestamp=event.record.timestamp,
             identity=self._identity_of(due_key[:2]),
+            runs=encode(offset, settled, None, RUNS_LENGTH),
         )
         cursor = Cursor.new(new, self._parking.waits)
         self._add(cursor)

@@ -79,7 +79,7 @@ class Cursor:
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp, self._expires = kept.timestamp, kept.expires
         self._saved_end = kept.end
-        self._saving: tuple[int, int | None] | None = None
+        self._saving: tuple[int, int | None, int] | None = None  # position, end and version of the save under way
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None
         self._last_stored = -1
@@ -91,7 +91,17 @@ class Cursor:
     def new(cls, new: NewCursor, waits: Callable[[int], None]) -> "Cursor":
         """A cursor that is about to be stored."""
         kept = KeptCursor(
-            0, new.due_key, new.replay, new.reason, new.first, new.first, new.end, "", new.timestamp, new.identity, 0
+            0,
+            new.due_key,
+            new.replay,
+            new.reason,
+            new.first,
+            new.first,
+            new.end,
+            new.runs,
+            new.timestamp,
+            new.identity,
+            0,
         )
         return cls(kept, waits, stored=False)
 
@@ -229,10 +239,13 @@ class Cursor:
         self.end, self.ending = offset, True
         self._tracker.cut(offset)
 
-    def begin_save(self, retention: float | None = None, identity: str | None = None) -> CursorMove | None:
+    def begin_save(
+        self, retention: float | None = None, identity: str | None = None, assignment: int = 1
+    ) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way.
 
         `retention`: for how many seconds the topic keeps a record; `identity`: the topic's. None: not known.
+        `assignment`: its number, as in a CursorMove.
         """
         if self.id is None or self._saving is not None or self.astray or self.gone:
             return None
@@ -247,13 +260,13 @@ class Cursor:
         self._saving_settled, self._settled = self._settled, 0
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
-        self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, timestamp, expires, identity)
+        self._saving = mark, self.end, self._version + assignment
+        return CursorMove(self.id, self._version, mark, self.end, runs, timestamp, expires, identity, assignment)
 
     def end_save(self) -> None:
         """The save that was begun is stored, so that the deliveries that were left to it are settled."""
         assert self._saving is not None  # noqa: S101 (for mypy)
-        self._saved_end, self._saving, self._saving_settled = self._saving[1], None, 0
-        self._version += 1
+        _, self._saved_end, self._version = self._saving
+        self._saving, self._saving_settled = None, 0
         self.ending = self.ending and self.end != self._saved_end
         self.confirm()

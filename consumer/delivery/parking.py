@@ -20,7 +20,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
 from consumer.delivery.known_rows import DueKeys, OpenRows, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside, Written
-from consumer.errors import RefusedTooLong, Unstorable
+from consumer.errors import PartitionTaken, RefusedTooLong, Unstorable
 from consumer.events.event import TopicPartition, utc
 from consumer.ledger import assigned, cursors, marks, store
 from consumer.ledger.cursors import CursorMove, NewCursor
@@ -34,7 +34,7 @@ BACKLOG = 5000  # unwritten deliveries at which intake stops
 BACKLOG_BYTES = 64 * 2**20  # of their bodies, at which intake stops
 Loaded = Callable[[assigned.Settled], None]
 OnRefused = Callable[[NewDelivery, Exception, Callable[[], None]], None]
-_Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
+_Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None, int | None]
 
 
 class _Done(NamedTuple):
@@ -48,7 +48,10 @@ class _Done(NamedTuple):
 
 
 class _Load(NamedTuple):
-    """A look-up for a partition: its ordering keys (at most `most`), its settled deliveries, or both."""
+    """A look-up for a partition: its ordering keys (at most `most`), its settled deliveries, or both.
+
+    Both, or neither: it begins with a note that this worker owns the partition.
+    """
 
     partition: TopicPartition
     most: int | None
@@ -102,6 +105,7 @@ class Parking(Part):
         self.loading = ThreadJob[_Known](
             reader.submit, "could not load the stored deliveries of a partition; its events wait", monotonic
         )
+        self.assignments: dict[TopicPartition, int] = {}  # as `marks.own` numbers them
         self._left = 0  # deliveries that wait until a cursor is stored
         self.due_keys = DueKeys()
         self.ordering_keys = StoredKeys()
@@ -192,6 +196,8 @@ class Parking(Part):
         self.ordering_keys.leave(partitions)
         self.due_keys.forget(partitions)
         self.open_rows.forget(partitions)
+        for partition in partitions:
+            self.assignments.pop(partition, None)
 
     def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless one is under way or backing off."""
@@ -203,14 +209,20 @@ class Parking(Part):
         self._aside_next = self._trying is None
         if self._trying is not None:
             batch = [self._trying.pending]
-            job: Callable[[], _Done] = partial(self._try, batch[0])
+            job: Callable[[], _Done] = partial(self._try, self._named(batch[0]))
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
-            job = partial(self._write, [pending.item for pending in batch])
+            job = partial(self._write, [self._named(pending) for pending in batch])
         else:
             return
         self._writing = batch
         self.storing.start(job, partial(self._written, batch), partial(self._failed, batch))
+
+    def _named(self, pending: PendingWrite) -> Written:
+        item = pending.item
+        if isinstance(item, NewCursor):
+            return item._replace(assignment=self.assignments.get(pending.due_key[:2]))
+        return item
 
     def ask_again(self) -> None:
         """Load the ordering keys of partitions that had too many: there may be fewer now."""
@@ -231,20 +243,24 @@ class Parking(Part):
         load = partition, most, from_offset, loaded = self._to_load[0]
 
         def job() -> _Known:
+            owned = (most is None) == (loaded is None)
+            assignment = marks.own(self._engine, self._group, partition) if owned else None
             ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *partition, most)
             if loaded is None:
-                return None, ordering_keys
+                return None, ordering_keys, assignment
             settled = assigned.settled_keys(self._engine, self._group, *partition, from_offset)
             if most is not None:
                 settled = settled._replace(cursors=tuple(cursors.of_partition(self._engine, self._group, partition)))
-            return settled, ordering_keys
+            return settled, ordering_keys, assignment
 
         def done(answer: _Known) -> None:
             self.ordering_keys.end_reading(reading)
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition was revoked
             self._to_load.popleft()
-            settled, ordering_keys = answer
+            settled, ordering_keys, assignment = answer
+            if assignment is not None:
+                self.assignments[partition] = assignment
             if most is not None and (settled is not None or ordering_keys is not None):  # else they stay unknown
                 self.ordering_keys.loaded(partition, ordering_keys, reading)
             if loaded is not None and settled is not None:
@@ -266,9 +282,8 @@ class Parking(Part):
         cleared = store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
         return _Done(cleared, frozenset(astray))
 
-    def _try(self, pending: PendingWrite) -> _Done:
+    def _try(self, item: Written) -> _Done:
         """Write what was set aside once more. RefusedTooLong: the database has refused this delivery for too long."""
-        item = pending.item
         try:
             return self._write([item])
         except Exception as error:
@@ -314,6 +329,8 @@ class Parking(Part):
                 self._aside.remove(tried)
             elif not outage:
                 self._refused(tried, error)
+                if isinstance(error, PartitionTaken):  # by one that no longer owns it: its note came late
+                    self._to_load.append(_Load(tried.pending.due_key[:2], None, 0, None))
             return
         kept = [pending for pending in batch if not self._dropped(pending, gone)]
         if not outage:

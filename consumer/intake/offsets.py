@@ -140,6 +140,13 @@ class OffsetTracker:
             return self._restored[0][1]
         return self.position
 
+    def settled_after(self, offset: int, stop: int | None) -> list[Run]:
+        """What is settled above an unsettled offset that is being fanned out, and below `stop`."""
+        runs = (
+            (max(begin, offset), end if stop is None else min(end, stop)) for begin, end in self._settled_above(offset)
+        )
+        return [(begin, end) for begin, end in runs if begin < end]
+
     def committing(self) -> None:
         """`committable()` is on its way to the broker."""
         self.moved = 0

@@ -25,7 +25,9 @@ from sqlalchemy import (
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, lists_of, pieces, pieces_of
+from consumer.errors import PartitionTaken
 from consumer.events.event import TopicPartition
+from consumer.ledger import marks
 from consumer.ledger.rows import (
     OPEN,
     DueKey,
@@ -52,8 +54,8 @@ _NEW = (
     StoredCursor.updated_at,
 )
 _INSERT = insert(StoredCursor).from_select(
-    [column.key for column in _NEW],
-    select(*map(bind, _NEW)).where(
+    [*(column.key for column in _NEW), "settled_runs"],
+    select(*map(bind, _NEW), pieces_of("b_runs", RUNS_LENGTH)).where(
         ~exists().where(is_bound(*KEY)),
         exists().where(Subscription.id == bind(StoredCursor.subscription_id)),
     ),
@@ -71,7 +73,7 @@ _SAVE = (
     update(StoredCursor)
     .where(StoredCursor.id == bindparam("b_id"), StoredCursor.version == bindparam("b_version"))
     .values(
-        version=StoredCursor.version + 1,
+        version=StoredCursor.version + bindparam("b_assignment"),
         next_offset=bind(StoredCursor.next_offset),
         end_offset=bind(StoredCursor.end_offset),
         settled_runs=pieces_of("b_runs", RUNS_LENGTH),
@@ -86,7 +88,8 @@ _SAVE = (
 class NewCursor(NamedTuple):
     """A cursor that begins at `first`, whose record has a timestamp (milliseconds) if that is known.
 
-    `end` None: it ends where it meets the live stream. `identity`: that of the topic, as commits name it.
+    `end` None: it ends where it meets the live stream. `identity`: that of the topic, as commits name it. `runs`: what
+    is settled above `first`, as in a commit's metadata. `assignment`: the worker's, as `marks.own`; None: of no worker.
     """
 
     due_key: DueKey
@@ -96,6 +99,8 @@ class NewCursor(NamedTuple):
     replay: int = 0
     timestamp: int | None = None
     identity: str | None = None
+    runs: str = ""
+    assignment: int | None = None
 
 
 class KeptCursor(NamedTuple):
@@ -119,7 +124,10 @@ class KeptCursor(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id`, whose owner last read or wrote this `version`; `identity` is the topic's."""
+    """A new position of the cursor `id`, whose owner last read or wrote this `version`; `identity` is the topic's.
+
+    The new version is higher by the number of the owner's `assignment`: so two owners never write the same one.
+    """
 
     id: int
     version: int
@@ -129,15 +137,17 @@ class CursorMove(NamedTuple):
     timestamp: int | None
     expires: float | None = None
     identity: str | None = None
+    assignment: int = 1
 
 
 def begin(
     bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float
 ) -> frozenset[tuple[DueKey, int]]:
-    """Store cursors that have settled nothing yet. One that exists stays as it is.
+    """Store cursors that begin. One that exists stays as it is.
 
     Unless it covers nothing, or belongs to an earlier topic of this name. A subscription that was removed gets none.
-    Returns due keys and first offsets of the ones that another owner has moved or ended meanwhile.
+    Returns due keys and first offsets of the ones that another owner has moved or ended meanwhile. PartitionTaken:
+    another worker has taken a partition over since the assignment of its cursors; none is stored.
     """
     binds = [
         {
@@ -154,13 +164,18 @@ def begin(
             "b_topic_identity": each.identity,
             "b_created_at": time_of(now),
             "b_updated_at": time_of(now),
+            **pieces("b_runs", RUNS_LENGTH, each.runs or None),
         }
         for each in sorted(cursors, key=lambda cursor: (cursor.due_key, cursor.first))
     ]
     if not binds:
         return frozenset()
+    owned = sorted({(each.due_key[:2], each.assignment) for each in cursors if each.assignment is not None})
 
     def work(connection: Connection) -> frozenset[tuple[DueKey, int]]:
+        for partition, assignment in owned:
+            if not marks.is_owned(connection, group, partition, assignment):
+                raise PartitionTaken(partition)
         connection.execute(_CLEAR, binds)
         if connection.execute(_INSERT, binds).rowcount == len(binds):
             return frozenset()
@@ -241,6 +256,7 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
         {
             "b_id": move.id,
             "b_version": move.version,
+            "b_assignment": move.assignment,
             "b_next_offset": move.next,
             "b_end_offset": move.end,
             "b_record_ts": move.timestamp,
@@ -258,7 +274,9 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
             any_of(StoredCursor.id.expression, [move.id for move in moves])
         )
         kept = {row.id: (row.version, row.next_offset, row.end_offset) for row in connection.execute(there)}
-    return frozenset(move.id for move in moves if kept.get(move.id) != (move.version + 1, move.next, move.end))
+    return frozenset(
+        move.id for move in moves if kept.get(move.id) != (move.version + move.assignment, move.next, move.end)
+    )
 
 
 def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:

@@ -3,21 +3,22 @@
 look       another process has made stored deliveries due: the partition's owner looks for them
 refused    the database refuses to store a delivery; since when, whichever worker was its owner
 published  a person has published a dead letter again; the mark is at its place in that topic, which no worker owns
+owned      a worker has taken a partition over; `asked` counts these assignments, and the last one owns the partition
 """
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, bindparam, delete, exists, insert, select, update
 
 from consumer.database.engine import reading
 from consumer.database.statements import AnyRow
-from consumer.events.event import RecordId
+from consumer.events.event import RecordId, TopicPartition
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, unix
 from models import Mark, MarkKind
 from models.base import utc_now
-from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
+from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET, OWNER_OFFSET
 
 KEPT = 7 * 86400.0  # seconds after which a mark is deleted, whatever it says
 OVERLAP = timedelta(minutes=1)  # a mark becomes visible when its transaction commits, perhaps after later marks
@@ -36,6 +37,7 @@ def _insert(marked_at: ColumnElement[datetime]) -> Insert:
 
 # The database's own time, so that the clocks of those who ask for a look need not agree.
 _AGAIN = update(Mark).where(is_bound(*_KEY)).values(asked=Mark.asked + 1, marked_at=utc_now())
+_STILL = update(Mark).where(is_bound(*_KEY), Mark.asked == bindparam("b_asked")).values(asked=Mark.asked)
 _NEW, _NEW_AT = _insert(utc_now()), _insert(bind(Mark.marked_at))
 
 
@@ -60,6 +62,26 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
         by_group.setdefault(row.group_id, set()).add((row.topic, row.partition_no, row.subscription_id))
     for group, due_keys in sorted(by_group.items()):
         look(connection, group, due_keys)
+
+
+def own(engine: Engine, group: str, partition: TopicPartition) -> int:
+    """Note that a partition was assigned to this worker. Returns the number of the assignment.
+
+    It waits for writes of earlier owners that have begun; later ones are refused (`is_owned`).
+    """
+    binds = _binds(group, (*partition, OWNER_OFFSET, ALL_SUBSCRIPTIONS), MarkKind.OWNED)
+
+    def work(connection: Connection) -> int:
+        _mark(connection, [binds])
+        return connection.scalars(select(Mark.asked).where(is_bound(*_KEY)), binds).one()
+
+    return in_transaction(engine, work)
+
+
+def is_owned(connection: Connection, group: str, partition: TopicPartition, assignment: int) -> bool:
+    """Whether nobody has taken the partition over since this assignment; nobody does until the transaction ends."""
+    binds = _binds(group, (*partition, OWNER_OFFSET, ALL_SUBSCRIPTIONS), MarkKind.OWNED)
+    return connection.execute(_STILL, binds | {"b_asked": assignment}).rowcount == 1
 
 
 def refused_since(engine: Engine, group: str, record: RecordId, subscription_id: int, now: float) -> float:
@@ -134,8 +156,8 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
 
 
 def expire(engine: Engine, group: str, before: float) -> int:
-    """Delete marks from before a time (unix seconds). Returns their number."""
-    return _delete(engine, Mark.group_id == group, Mark.marked_at < time_of(before))
+    """Delete marks from before a time (unix seconds), except of owners. Returns their number."""
+    return _delete(engine, Mark.group_id == group, Mark.marked_at < time_of(before), Mark.kind != MarkKind.OWNED)
 
 
 def _binds(group: str, place: tuple[str, int, int, int], kind: MarkKind) -> dict[str, object]:

@@ -25,14 +25,15 @@ from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
+from consumer.matching.catalog import Catalog
 from consumer.matching.selection import Selector
-from consumer.matching.subscribers import Subscriber
+from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.meeting import Meeting
-from consumer.worker.reading_pass import Pass
+from consumer.worker.reading_pass import Looked, Pass
 from consumer.worker.replaying import Replays
 from consumer.worker.saver import Saver
 
@@ -76,6 +77,7 @@ class CatchUp(Part):
         read_event: Callable[[Record], Event | None],
         selector: Selector,
         memory: Memory,
+        catalog: Catalog,
         owns: Callable[[TopicPartition], bool],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
@@ -90,18 +92,19 @@ class CatchUp(Part):
 
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
-        `settled_to`, `retentions` and `finish_replays` as for the Saver, `live_at` and `subscription_cache` as for the
-        Meeting.
+        `catalog`: what the live stream has looked up. `settled_to`, `retentions` and `finish_replays` as for the Saver,
+        `live_at` and `subscription_cache` as for the Meeting.
         """
         self._losses = losses
         self._backlog = backlog
         self._feeder = feeder
         self._replays = replaying
-        self.looks = CursorLooks(backlog, look, job, replaying, self._disabled, self._changed)
+        self.looks = CursorLooks(backlog, look, job, replaying, live_at, self._disabled, self._changed)
         self._client = client
         self._read_event = read_event
         self._selector = selector
         self._memory = memory
+        self._catalog = catalog
         self._owns = owns
         self._given_out = given_out
         self._live_queued_at = live_queued_at
@@ -207,14 +210,14 @@ class CatchUp(Part):
 
         It goes on with the records that the one `before` it has left, if it begins there.
         """
-        able: dict[Cursor, Subscriber] = {}
+        able: dict[Cursor, Looked] = {}
         unable: list[Cursor] = []
         given_out, is_ours, waits = self._given_out(partition), self._owns(partition), PAUSE
         for cursor in self.looks.candidates(partition) if is_ours else ():
             if not self._may_read(cursor, now) or not given_out(cursor.first - 1):
                 unable.append(cursor)
-            elif (subscriber := self.looks.subscriber(cursor.due_key, now)) is not None:
-                able[cursor] = subscriber
+            elif (looked := self.looks.subscriber(cursor.due_key, now)) is not None:
+                able[cursor] = looked
             else:
                 waits = AGAIN
         if not able:
@@ -223,7 +226,7 @@ class CatchUp(Part):
             self.looks.served(partition, [cursor.due_key for cursor in unable])
             return
         begin = next(iter(able)).read_to
-        members = {each: subscriber for each, subscriber in able.items() if begin <= each.read_to}
+        members = {each: looked for each, looked in able.items() if begin <= each.read_to}
         goes_on = before is not None and before.position == begin
         if not goes_on:
             reader.seek(partition, begin)
@@ -299,24 +302,47 @@ class CatchUp(Part):
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> bool:
         """Offer the events that were read. False: the pass has ended."""
+        live = self._meeting.live_at(partition)
         # Nobody waits for a member while all wait for positions to be saved.
         while each.pending and each.members and self._feeder.may_take and not self._selector.is_spent():
             if each.owing is None:
                 try:
-                    each.look(self._read_event(each.pending[0]))
+                    if not self._looks(each, live):
+                        each.hold()
+                        break
                 except RegistryUnavailable:
                     self._not_before[partition] = now + AGAIN
                     return False
             if each.owing and not self._give(each, now):
                 break
             each.took(now)
-        reader, live = self._client.reader, self._meeting.live_at(partition)
+        reader = self._client.reader
         reached = each.position if reader is None or each.pending else reader.positions.get(partition, 0)
         told = each.advance(reached, now, at_once=live is not None and reached >= live)
         self._saver.moved(cursor for cursor in told if cursor.read_all)
         if told and live is not None and reader is not None and partition in reader.answered:
             self._meeting.meet(each.members, live, now)
         return not each.is_over(now)
+
+    def _looks(self, each: Pass, live: int | None) -> bool:
+        """Look at the first pending record. False: it waits.
+
+        Who gets it is decided by look-ups that are not older than the one by which the live stream has judged it: else
+        an edit between the two would lose it. So what the live stream has not judged yet waits for that.
+        """
+        record, read_at = each.pending[0]
+        if live is None or record.offset >= live:
+            return False
+        event, matched = self._read_event(record), tuple[Endpoint, ...]()
+        if event is not None and not each.is_judged(record.offset):
+            key = event.type, event.tenant
+            if (answer := self._catalog.match(key, read_at)) is None:
+                self._catalog.want((key,))
+                self.looks.look_at(each.asks(record.offset))
+                return False
+            matched = answer
+        each.look(event, matched)
+        return True
 
     def _give(self, each: Pass, now: float) -> bool:
         """Give the first event that is pending to the members that owe it. False: some wait, or the time is spent."""
@@ -342,7 +368,15 @@ class CatchUp(Part):
 
     def _takes(self, cursor: Cursor, each: Pass, event: Event, now: float) -> bool:
         """Whether a member takes an event, or need not."""
-        endpoint = each.members[cursor].endpoint
+        endpoint = each.endpoint(cursor)
+        if (
+            endpoint is None
+            or endpoint.fault is not None
+            or (endpoint.paused and not self.looks.probes(cursor.due_key))
+        ):
+            self.looks.look_at((cursor.due_key,))
+            self._leave(each, cursor, now + AGAIN)
+            return True
         if cursor.replay:
             if not self._replays.wants(cursor.replay, event):
                 return True
@@ -351,7 +385,7 @@ class CatchUp(Part):
                 return True
             if not self._given_out(cursor.due_key[:2])(event.record.offset):  # a replay follows the live stream
                 return False
-        if endpoint is None or not self._feeder.takes(cursor, endpoint, event, each.answers, now):
+        if not self._feeder.takes(cursor, endpoint, event, each.answers, now):
             return False
         if endpoint.paused and cursor.open:
             self.looks.probed(cursor.due_key)
@@ -372,7 +406,7 @@ class CatchUp(Part):
         """The due key's cursors may be others now, or idle."""
         here = self._backlog.here(due_key)
         if (each := self._passes.get(due_key[:2])) is not None:
-            each.keep(due_key, here if self.looks.may_move(due_key) else ())
+            each.keep(due_key, here, self.looks.looked(due_key))
         self._saver.finished(cursor for cursor in here if cursor.finished)
         for cursor in here:  # its row says when its next record expires, though it does not move
             self._backlog.save(cursor)

@@ -21,6 +21,7 @@ from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.replays import Request
 from consumer.ledger.rows import DueKey
 from consumer.matching.subscribers import Subscriber
+from consumer.worker.reading_pass import Looked
 from consumer.worker.replaying import Replays
 
 EVERY = 5.0  # seconds between two looks at due keys that may not move
@@ -79,17 +80,22 @@ class CursorLooks:
         look: Callable[[Sequence[DueKey], Collection[DueKey], TopicPartition | None], LookUp],
         job: ThreadJob[LookUp],
         replaying: Replays,
+        live_at: Callable[[TopicPartition], int | None],
         on_disabled: Callable[[DueKey], None],
         on_change: Callable[[DueKey], None],
     ) -> None:
-        """`on_disabled`: a due key's subscription wants no events. `on_change`: its cursors may be others now."""
+        """`on_disabled`: a due key's subscription wants no events. `on_change`: its cursors may be others now.
+
+        `live_at` as for the Meeting.
+        """
+        self._live_at = live_at
         self._backlog = backlog
         self._look, self._job = look, job
         self._replays = replaying
         self._on_disabled, self._on_change = on_disabled, on_change
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
         self._idle: dict[DueKey, None] = {}  # to be looked at in turn
-        self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
+        self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Looked, float]]]()
         self._unwanted: dict[DueKey, None] = {}  # of disabled subscriptions
         self._probes: dict[DueKey, float] = {}  # until when they may move, though paused, for one event
         self._looked = self._met = self._now = self._counted = -inf
@@ -158,7 +164,8 @@ class CursorLooks:
         if wanted or counted is not None:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
             self._backlog.looking()
-            found = partial(self._found, wanted, counted, self._assignments)
+            judged_to = {place: self._live_at(place) or 0 for place in {due_key[:2] for due_key in wanted}}
+            found = partial(self._found, wanted, judged_to, counted, self._assignments)
             self._job.start(partial(self._look, wanted, new, counted), found, lambda _error: self.look_at(wanted))
 
     def partitions(self) -> list[TopicPartition]:
@@ -172,12 +179,20 @@ class CursorLooks:
                 if not (cursor.replay and due_key in self._probes):  # a paused subscription's replays wait
                     yield cursor
 
-    def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
+    def subscriber(self, due_key: DueKey, now: float) -> Looked | None:
         """The subscription of a due key that may move. None: it was looked up long ago."""
-        subscriber, looked = self._moving[due_key[:2]][due_key]
-        if now >= looked + ASK_AFTER:
+        looked, at = self._moving[due_key[:2]][due_key]
+        if now >= at + ASK_AFTER:
             self._urgent[due_key] = None
-        return subscriber if now < looked + FRESH else None
+        return looked if now < at + FRESH else None
+
+    def looked(self, due_key: DueKey) -> Looked | None:
+        """The subscription of a due key as it was looked up last. None: it may not move."""
+        return self._moving[due_key[:2]][due_key][0] if self.may_move(due_key) else None
+
+    def probes(self, due_key: DueKey) -> bool:
+        """Its cursors may move though its subscription is paused, until it is `probed`."""
+        return due_key in self._probes
 
     @property
     def move(self) -> bool:
@@ -216,9 +231,17 @@ class CursorLooks:
                 moving.move_to_end(due_key)
 
     def _found(
-        self, due_keys: Sequence[DueKey], counted: TopicPartition | None, assignments: int, answer: LookUp
+        self,
+        due_keys: Sequence[DueKey],
+        judged_to: Mapping[TopicPartition, int],
+        counted: TopicPartition | None,
+        assignments: int,
+        answer: LookUp,
     ) -> None:
-        """The answer about these due keys; `assignments`: how many there had been when it was asked for."""
+        """The answer about these due keys; `assignments`: how many there had been when it was asked for.
+
+        `judged_to`: what the live stream had judged then, by partition.
+        """
         if counted is not None and self._assigned_at.get(counted, inf) <= assignments:
             self._uncounted.pop(counted, None)
             self._backlog.counted(counted, answer.rows)
@@ -241,10 +264,10 @@ class CursorLooks:
             of_replays = self._backlog.of_replays
             mine = {each.replay: of_replays[each.replay] for each in self._backlog.here(due_key) if each.replay}
             self._replays.learn(mine, answer.requests, self._now)
-            self._sort(due_key, answer.subscribers.get(due_key[2]), self._now)
+            self._sort(due_key, answer.subscribers.get(due_key[2]), judged_to[due_key[:2]], self._now)
             self._on_change(due_key)
 
-    def _sort(self, due_key: DueKey, subscriber: Subscriber | None, now: float) -> None:
+    def _sort(self, due_key: DueKey, subscriber: Subscriber | None, judged_to: int, now: float) -> None:
         """The due key's cursors may move, or are idle, or owe nothing."""
         endpoint = None if subscriber is None else subscriber.endpoint
         is_probed = now < self._probes.get(due_key, -inf)
@@ -257,7 +280,7 @@ class CursorLooks:
         if not is_probed:
             self._probes.pop(due_key, None)
         if subscriber is not None and may_move:
-            self._moving.setdefault(due_key[:2], OrderedDict())[due_key] = subscriber, now
+            self._moving.setdefault(due_key[:2], OrderedDict())[due_key] = Looked(subscriber, judged_to), now
         else:
             self._stop(due_key)
             self._idle[due_key] = None

@@ -16,6 +16,7 @@ from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView
@@ -116,10 +117,10 @@ class Ownership:
         assigned = self.partitions.get(partition)
         return None if assigned is None else assigned.tracker.low_water_mark
 
-    def identity_of(self, partition: TopicPartition) -> str | None:
-        """The identity of a partition's topic, as commits name it; None: it is not known, or the partition is gone."""
+    def tracker_of(self, partition: TopicPartition) -> OffsetTracker | None:
+        """The tracker of an assigned partition."""
         assigned = self.partitions.get(partition)
-        return None if assigned is None else assigned.tracker.identity
+        return None if assigned is None else assigned.tracker
 
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""

@@ -222,7 +222,7 @@ class WorkerParts:
             tracer=tracer,
         )
         self.backlog = Backlog(
-            self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of, self.topics.retentions
+            self.parking, self.settling, delivery.backlog_rows, self.ownership.tracker_of, self.topics.retentions
         )
         self.topic_watch.ask_retention(self.backlog.topics)
         self.dispatch = dispatch = Dispatch(
@@ -279,6 +279,7 @@ class WorkerParts:
             self.polling.event_of,
             selector,
             self.memory,
+            self.catalog,
             owns=self.ownership.owns,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),

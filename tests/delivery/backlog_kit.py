@@ -13,6 +13,8 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import BACKLOG, Parking, _Done
 from consumer.delivery.settling import Settling
+from consumer.events.event import TopicPartition
+from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import NewDelivery
 from consumer.telemetry.metrics import Metrics
@@ -89,7 +91,14 @@ class Unwritten:
         return [each.item for each in self.parking._to_write]
 
 
+def tracker_of(_partition: TopicPartition) -> OffsetTracker:
+    """The tracker of a partition of the topic "topic", without records."""
+    tracker = OffsetTracker(None)
+    tracker.identity = "topic"
+    return tracker
+
+
 def make_backlog(writes: Unwritten | None = None, most_rows: int = 10**9) -> Backlog:
     """A backlog without cursors."""
     writes = writes or Unwritten()
-    return Backlog(writes.parking, writes.settling, most_rows, lambda _partition: "topic", {})
+    return Backlog(writes.parking, writes.settling, most_rows, tracker_of, {})

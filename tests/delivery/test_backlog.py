@@ -17,7 +17,7 @@ from consumer.ledger.rows import AttemptResult, DueKey
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
-from tests.delivery.backlog_kit import Unwritten, make_backlog
+from tests.delivery.backlog_kit import Unwritten, make_backlog, tracker_of
 from tests.delivery.desk_kit import Desk
 from tests.delivery.lanes_kit import broken
 from tests.delivery.store_kit import Store
@@ -32,7 +32,7 @@ class Log(Desk):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.backlog = Backlog(self.parking, self.settling, MOST, lambda _partition: "topic", {})
+        self.backlog = Backlog(self.parking, self.settling, MOST, tracker_of, {})
         self.due_key: DueKey = ("t", 0, self.subscription)
 
     def leaves(self, offset: int, *, paused: bool = False, ordered: bool = False) -> bool:

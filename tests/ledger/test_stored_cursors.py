@@ -103,6 +103,17 @@ def test_a_zombie_moves_nothing(engine: Engine, sub: int) -> None:
     assert cursors.save(engine, [stale[1]._replace(version=1)], 103.0) == {other.id}
 
 
+def test_two_owners_do_not_both_store_a_position(engine: Engine, sub: int) -> None:
+    """The same position and end are another owner's all the same: only the one that wrote them goes on from there."""
+    begin(engine, sub)
+    (kept,) = here(engine)
+    mine, others = (CursorMove(kept.id, 0, 20, 30, "", None, assignment=number) for number in (7, 8))
+    assert not cursors.save(engine, [mine], 101.0)
+    assert cursors.save(engine, [others], 102.0) == {kept.id}
+    assert not cursors.save(engine, [mine], 103.0)
+    assert [each.version for each in here(engine)] == [7]
+
+
 def test_a_repeated_save_is_no_zombies(engine: Engine, sub: int) -> None:
     """After a lost answer the same save finds what it has written itself."""
     begin(engine, sub)

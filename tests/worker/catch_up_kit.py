@@ -18,6 +18,7 @@ from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.replays import Span
+from consumer.matching.catalog import Catalog, find_endpoints
 from consumer.matching.selection import Selector
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import repository
@@ -123,6 +124,7 @@ class Rig(Desk):
             self._event,
             selector,
             self.memory,
+            Catalog(lambda keys, done: done(find_endpoints(engine, keys, DEFAULT, in_the_clear)), 1.0, self.monotonic),
             owns=lambda _: True,
             given_out=lambda _: lambda offset: offset < self.live,
             live_at=lambda _: self.live,
