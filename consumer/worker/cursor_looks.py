@@ -172,9 +172,17 @@ class CursorLooks:
         """The partitions with cursors that may move, the one that has waited longest for its turn first."""
         return list(self._moving)
 
-    def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
-        """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
-        for due_key in list(islice(self._moving.get(partition, ()), MOST)):
+    def moving(self, partition: TopicPartition) -> int:
+        """How many due keys of a partition may move."""
+        return len(self._moving.get(partition, ()))
+
+    def first(self, partition: TopicPartition) -> list[DueKey]:
+        """The due keys of a partition that may move and have their turn."""
+        return list(islice(self._moving.get(partition, ()), MOST))
+
+    def candidates(self, due_keys: Iterable[DueKey]) -> Iterator[Cursor]:
+        """Cursors of due keys that may move; of several of a due key, the first one that owes, and replays."""
+        for due_key in due_keys:
             for cursor in filter(self._replays.runs, self._backlog.owing(due_key)):
                 if not (cursor.replay and due_key in self._probes):  # a paused subscription's replays wait
                     yield cursor

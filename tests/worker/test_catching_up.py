@@ -104,6 +104,20 @@ def test_a_slow_cursor_does_not_slow_other_partitions(rig: Rig) -> None:
     assert len(by(rig.sent_in(1), fast)) > 900
 
 
+def test_dead_receivers_do_not_slow_one_that_catches_up(rig: Rig) -> None:
+    """Hundreds of circuit breakers are open, and the cursors of these subscriptions had their turn before the other."""
+    for number in range(300):
+        dead = rig.add(str(number), ordering="none")
+        rig.begun(dead)
+        rig.lanes.lane(replace(rig.endpoint, subscription_id=dead)).breaker.trip(rig.monotonic.now, 3600.0)
+    rig.assigned()
+    rig.turn(0.05, 20)
+    rig.owe(rig.subscription)
+    sent = rig.sent_in(3)
+    assert {each.lane.endpoint.subscription_id for each in sent} == {rig.subscription}
+    assert len(sent) > 0.9 * 3 * 20 * ALONE.records
+
+
 def test_a_cursor_reads_no_event_that_the_live_stream_may_still_send(rig: Rig) -> None:
     """After a crash, events before its first one may be given out again, and those of a key keep their order."""
     rig.live = 50
