@@ -143,6 +143,11 @@ class Lanes:
             return room
         return min(room, lane.capacity // 2 - lane.held) if 2 * lane.held_bytes < LANE_BYTES else 0
 
+    def is_down(self, subscription_id: int) -> bool:
+        """The subscription's circuit breaker is open, or lets probes through."""
+        lane = self._lanes.get(subscription_id)
+        return lane is not None and lane.breaker.open_until is not None
+
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
         """Whether a delivery of `size` bytes may be queued at `now`.
 

@@ -367,7 +367,7 @@ class CatchUp(Part):
             # Its end may have been decided since the event was first offered.
             owes = cursor in each.members and cursor.owes(event.record.offset)
             if owes and not self._takes(cursor, each, event, now):
-                if each.may_wait(now):
+                if each.may_wait(now) and self._feeder.moves(cursor):
                     each.wait(now)
                     owing.append(cursor)
                 else:

@@ -100,6 +100,10 @@ class Feeder:
             and self._lanes.room_for_backlog(subscription_id, now) > 0
         )
 
+    def moves(self, cursor: Cursor) -> bool:
+        """Its receiver is not known to be down, so that room for another event may come at any moment."""
+        return not self._lanes.is_down(cursor.due_key[2])
+
     def takes(
         self, cursor: Cursor, endpoint: Endpoint, event: Event, answers: dict[Cursor, FilterResult], now: float
     ) -> bool:

@@ -17,7 +17,7 @@ from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST, Pass
 from models import ParkedDelivery, Subscription
 from tests.delivery.store_kit import Clock
-from tests.ledger.rows_kit import make_event, ordered, ordering_key, parked
+from tests.ledger.rows_kit import URL, make_event, ordered, ordering_key, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
 THERE = ("t", 1)
@@ -116,6 +116,17 @@ def test_dead_receivers_do_not_slow_one_that_catches_up(rig: Rig) -> None:
     sent = rig.sent_in(3)
     assert {each.lane.endpoint.subscription_id for each in sent} == {rig.subscription}
     assert len(sent) > 0.9 * 3 * 20 * ALONE.records
+
+
+def test_a_pass_does_not_wait_for_a_receiver_that_is_probed(rig: Rig) -> None:
+    """It may take minutes, and another cursor of the partition could read at once."""
+    dead = rig.add("dead", ordering="none")
+    endpoint = replace(rig.endpoint, subscription_id=dead, url=f"{URL}/dead")
+    rig.lanes.lane(endpoint).breaker.trip(rig.monotonic.now, 0.0)
+    rig.passes(2.0)
+    cursor = rig.owe(dead)
+    rig.turn(0.001, 5)
+    assert (cursor.open, rig.catch_up.busy) == (2, False)
 
 
 def test_a_cursor_reads_no_event_that_the_live_stream_may_still_send(rig: Rig) -> None:
