@@ -121,6 +121,10 @@ class Parking(Part):
         """How many writes the database refuses while it stores others."""
         return len(self._aside)
 
+    def refuses(self, due_key: DueKey) -> bool:
+        """The database refuses a write of this due key while it stores others."""
+        return any(each.pending.due_key == due_key for each in self._aside)
+
     @property
     def backlog(self) -> int:
         """How many writes are not done yet."""
