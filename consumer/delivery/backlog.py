@@ -86,6 +86,11 @@ class Backlog:
         few = 0 if self._parking.full else self._most_rows // FEW
         return not queued or queued < few or self.may_store(due_key, queued)
 
+    def unread(self, due_keys: Iterable[DueKey]) -> tuple[list[DueKey], set[DueKey]]:
+        """Due keys with a cursor whose stored deliveries are not known; and those of them that are being stored."""
+        unread = [key for key in due_keys if not all(cursor.knows_rows for cursor in self.here(key))]
+        return unread, self._parking.being_stored().intersection(unread) if unread else set()
+
     def counted(self, partition: TopicPartition, rows: Mapping[DueKey, int]) -> None:
         """The due keys of a partition have so many open rows, with those from before the assignment."""
         self._rows.forget((partition,))
@@ -219,7 +224,7 @@ class Backlog:
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
-        """A cursor has met the live stream, and its end is not stored yet, or it is stuck: store deliveries behind it."""
+        """A cursor has met the live stream and its end is not stored yet, or it is stuck: store deliveries behind it."""
         return any(cursor.ending or self._is_stuck(cursor) for cursor in self._of(event, endpoint))
 
     def _is_stuck(self, cursor: Cursor) -> bool:

@@ -83,6 +83,7 @@ class CatchUp(Part):
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
         live_queued_at: Callable[[], float],
+        waits_since: Callable[[], float | None],
         retentions: Mapping[str, float],
         losses: Losses,
         finish_replays: Callable[[Collection[int]], None],
@@ -93,7 +94,7 @@ class CatchUp(Part):
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
         `catalog`: what the live stream has looked up. `settled_to`, `retentions` and `finish_replays` as for the Saver,
-        `live_at` and `subscription_cache` as for the Meeting.
+        `live_at`, `waits_since` and `subscription_cache` as for the Meeting.
         """
         self._losses = losses
         self._backlog = backlog
@@ -113,7 +114,7 @@ class CatchUp(Part):
         self._asked: dict[TopicPartition, tuple[int, float]] = {}  # due keys of which none may read, and until when
         self._asks_on = False  # the next turn asks others
         self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
-        self._meeting = Meeting(backlog, self._saver, live_at, subscription_cache)
+        self._meeting = Meeting(backlog, self._saver, live_at, waits_since, subscription_cache)
         self._polled = -inf
 
     @property

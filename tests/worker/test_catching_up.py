@@ -213,6 +213,31 @@ def test_a_cursor_and_rows_behind_its_end_do_not_wait_for_each_other(engine: Eng
     assert sorted(offset for (offset,) in rig.rows("record_offset")) == [10, 11, 12, 13, 14]
 
 
+@pytest.mark.parametrize("writes", [True, False], ids=["stored", "being stored"])
+def test_a_cursor_and_rows_of_a_log_that_was_truncated_do_not_wait_for_each_other(
+    engine: Engine, rigs: list[Rig], *, writes: bool
+) -> None:
+    """Its key has as many rows as may be stored, and the log ends before them now: what it reads goes before them."""
+    rigs.append(rig := Rig(engine, 20, most_rows=5))
+    rig.begun(rig.subscription)
+    rig.assigned()
+    rig.load_rows(0)
+    rig.look()
+    key = ordering_key(rig.subscription)
+    rig.writes = writes
+    for offset in range(10, 15):
+        rig.settling.postpone(make_event(offset), rig.endpoint, rig.record(offset), key)
+    rig.store()
+    rig.log.records = rig.live = 8
+    rig.log.restarted.add(HERE)
+    rig.turn(0.05, 5)
+    rig.writes = True
+    rig.turn(0.05, 100)
+    due_key = (*HERE, rig.subscription)
+    assert not rig.backlog.is_behind(due_key, 10)
+    assert sorted(offset for (offset,) in rig.rows("record_offset")) == [*range(8), *range(10, 15)]
+
+
 def test_deliveries_that_wait_for_a_cursor_count_as_a_backlog(rig: Rig) -> None:
     """While the database is down, they take memory as those do that are to be stored."""
     paused = replace(rig.endpoint, paused=True)

@@ -3,8 +3,12 @@
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.simulation.deployment import URLS, Deployment
-from tests.simulation.world import TOPIC
+from consumer.ledger import cursors
+from consumer.ledger.cursors import NewCursor
+from consumer.subscriptions import repository
+from models import CursorReason
+from tests.simulation.deployment import URLS, Deployment, result
+from tests.simulation.world import BORN, GROUP, TOPIC, WRITING
 
 (URL,) = URLS["b"]
 
@@ -52,3 +56,34 @@ def test_a_cursor_whose_writes_are_refused_does_not_stop_intake(
     deployment.finish()
     assert len(world.taken) == len(set(world.taken)) == len(deployment.records) + 1
     assert world.committed[TOPIC, 0][0] == len(world.log[TOPIC, 0])
+
+
+def test_an_event_that_was_judged_before_a_subscription_began_is_the_cursors(engine: Engine) -> None:
+    """It sat in the inbox, for longer than look-ups are cached, while the cursor from the past read all before it."""
+    deployment = Deployment(engine)
+    world = deployment.world
+    world.start(0, 1)
+    world.settle_down()
+    deployment.write(0, "a")
+    world.settle_down(4)
+    deployment.write(0, "b")  # its subscriptions are not known, and the database does not say
+    deployment.write(0, "a")
+    world.turn()
+    new = repository.add(engine, "https://new.example/", "a", ordering="none")
+    start = NewCursor((TOPIC, 0, new), 0, CursorReason.START)
+    cursors.begin(engine, GROUP, [start], BORN + world.now)
+    world.worker.parts.catch_up.looks.look_at([start.due_key])
+    for _ in range(60):
+        world.turn()
+        for thread in (*WRITING, "taking-up"):
+            while world.run_job(thread):
+                continue
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.now += 0.1
+    assert [url for _, url in world.taken].count("https://new.example/") == 1
+    for _ in range(60):
+        world.settle_down(1)
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+    assert [url for _, url in world.taken].count("https://new.example/") == 2
