@@ -224,7 +224,7 @@ class Backlog:
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
-        """A cursor has met the live stream and its end is not stored yet, or it is stuck: store deliveries behind it."""
+        """A cursor has met the live stream and its end is not stored, or it is stuck: store deliveries behind it."""
         return any(cursor.ending or self._is_stuck(cursor) for cursor in self._of(event, endpoint))
 
     def _is_stuck(self, cursor: Cursor) -> bool:

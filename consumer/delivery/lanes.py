@@ -27,7 +27,7 @@ from itertools import chain, count
 from math import inf
 
 from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, CursorRecord, Delivery, Lane
-from consumer.delivery.limits import LARGEST, RESERVE, Share, Slots
+from consumer.delivery.limits import LARGEST, Share, Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.loop.part import first
 from consumer.subscriptions.endpoint import Endpoint
@@ -37,6 +37,7 @@ ALL_BYTES = 64 * 2**20  # four full lanes; empty lanes may double it (`memory` a
 SLOW = 1.0  # seconds: a full queue whose head has waited less belongs to a receiver of over 1,000 deliveries a second
 ALONE = 2.0  # seconds instead, if no other lane sends anything: nobody is known to wait behind it
 BUSY = 4  # a lane whose requests end may take this many times the free slots
+RESERVE = 20  # one slot in so many is left to a lane that begins, and to the live stream
 FOR_BACKLOG = 16  # while the live stream takes all turns, cursors get one in so many: retention does not wait
 STILL = 0.25  # seconds without the end of a request, or twice as long as the receiver took: the lane is not waited for
 NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
@@ -59,7 +60,7 @@ class Lanes:
         self.held = 0
         self._share: Share = lambda _topics: 1.0
         self._held_bytes = 0
-        self._backlog, self._backlog_bytes = 0, 0  # of these, for cursors
+        self._backlog = self._backlog_bytes = self._backlog_slots = 0  # of these, and of taken slots, for cursors
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes with queued deliveries, in turn
@@ -244,7 +245,7 @@ class Lanes:
         slots, later = self.slots, ready is self._later
         half = slots.total // 2
         while ready:
-            free = slots.free_for_backlog if later else slots.total - slots.taken
+            free = self._free_for_backlog if later else slots.total - slots.taken
             if free <= 0:
                 return None
             lane = ready[0]
@@ -289,7 +290,7 @@ class Lanes:
         if of_cursor:
             self._backlog, self._backlog_bytes = self._backlog - 1, self._backlog_bytes - delivery.size
             lane.backlog_slots += delivery.slots
-            self.slots.backlog += delivery.slots
+            self._backlog_slots += delivery.slots
         if lane.backlog:
             self._list(lane)
 
@@ -302,7 +303,7 @@ class Lanes:
 
     def ready(self) -> bool:
         """`next` may have something to give."""
-        if self._later and self.slots.free_for_backlog > 0:
+        if self._later and self._free_for_backlog > 0:
             return True
         return bool(self._ready or (self._blocked and not self._connections)) and self.slots.taken < self.slots.total
 
@@ -311,7 +312,7 @@ class Lanes:
         lane.in_flight -= 1
         lane.slots -= slots
         if lane.backlog_slots > lane.slots:
-            self.slots.backlog -= lane.backlog_slots - lane.slots
+            self._backlog_slots -= lane.backlog_slots - lane.slots
             lane.backlog_slots = lane.slots
         lane.moved_at, lane.warm = self._now, True
         self.slots.free(slots, timed_out=lane.timed_out)
@@ -381,6 +382,12 @@ class Lanes:
         self._backlog += sign
         self._backlog_bytes += size
         return True
+
+    @property
+    def _free_for_backlog(self) -> int:
+        """How many slots deliveries of cursors may take: they leave some to the live stream."""
+        total = self.slots.total
+        return min(total - self.slots.taken, max(1, total - max(1, total // RESERVE)) - self._backlog_slots)
 
     @property
     def _full(self) -> bool:

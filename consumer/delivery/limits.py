@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 OPEN_BYTES = 64 * 2**20  # of events in open requests; with 1,000 slots each stands for 65 KB
 MANY = 1000  # requests in a quarter of a second: at 4,000 a second receivers are fast, however many slots there are
-RESERVE = 20  # one slot in so many is left to a lane that begins, and to the live stream
 TIMED_OUT = 4  # lanes whose last result was a time-out share one slot in so many
 BURST = 0.1  # seconds' worth of requests to a receiver with a rate that may start at once; at least one request
 
@@ -25,26 +24,14 @@ class Slots:
     """`in_flight` requests have `taken` slots of `total`; a large request takes several, so that bytes are bounded too.
 
     Receivers as a whole are `quick` if, in the last interval of `seconds`, as many requests ended as there are slots,
-    or MANY. A delivery that may start then waits for the process, not for its receiver. Of the slots, deliveries of
-    cursors take `backlog`.
+    or MANY. A delivery that may start then waits for the process, not for its receiver.
     """
 
-    __slots__ = (
-        "_ended",
-        "_of_each",
-        "_seconds",
-        "_since",
-        "_timed_out",
-        "backlog",
-        "in_flight",
-        "quick",
-        "taken",
-        "total",
-    )
+    __slots__ = ("_ended", "_of_each", "_seconds", "_since", "_timed_out", "in_flight", "quick", "taken", "total")
 
     def __init__(self, total: int, seconds: float) -> None:
         self.total = total
-        self.taken = self.in_flight = self.backlog = 0
+        self.taken = self.in_flight = 0
         self.quick = False
         self._of_each = max(1, OPEN_BYTES // total)  # bytes
         self._timed_out = 0  # slots taken by lanes whose last result was a time-out
@@ -55,12 +42,6 @@ class Slots:
     def is_capped(self) -> bool:
         """Lanes that timed out have taken all slots that they share."""
         return self._timed_out >= max(1, self.total // TIMED_OUT)
-
-    @property
-    def free_for_backlog(self) -> int:
-        """How many slots deliveries of cursors may take: they leave some to the live stream."""
-        most = max(1, self.total - max(1, self.total // RESERVE))
-        return min(self.total - self.taken, most - self.backlog)
 
     def is_scarce(self, own: int) -> bool:
         """Nearly all slots are taken, at least half of them by lanes other than the one with `own` slots."""

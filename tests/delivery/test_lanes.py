@@ -501,7 +501,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         began = started(self.lanes, self.now)
-        assert not began or self.lanes.slots.backlog <= self.lanes.slots.total - 1
+        assert not began or self.lanes._backlog_slots <= self.lanes.slots.total - 1
         for request in began:
             carried = request.batch()
             batch = request.lane.batch
@@ -602,7 +602,7 @@ class LanesMachine(RuleBasedStateMachine):
         assert self.lanes.slots._timed_out == sum(lane.in_flight for lane in self.lanes if lane.timed_out)
         of_cursors = [each for each in self.here if isinstance(each.origin, CursorRecord)]
         assert (self.lanes._backlog, self.lanes._backlog_bytes) == (len(of_cursors), len(of_cursors) * len(BODY))
-        assert self.lanes.slots.backlog == sum(lane.backlog_slots for lane in self.lanes)
+        assert self.lanes._backlog_slots == sum(lane.backlog_slots for lane in self.lanes)
         for lane in self.lanes:
             assert 0 <= lane.backlog_slots <= lane.slots
             assert lane.held == sum(each.lane is lane for each in self.here)
