@@ -86,6 +86,11 @@ class Backlog:
         few = 0 if self._parking.full else self._most_rows // FEW
         return not queued or queued < few or self.may_store(due_key, queued)
 
+    def unread(self, due_keys: Iterable[DueKey]) -> tuple[list[DueKey], set[DueKey]]:
+        """Due keys with a cursor whose stored deliveries are not known; and those of them that are being stored."""
+        unread = [key for key in due_keys if not all(cursor.knows_rows for cursor in self.here(key))]
+        return unread, self._parking.being_stored().intersection(unread) if unread else set()
+
     def counted(self, partition: TopicPartition, rows: Mapping[DueKey, int]) -> None:
         """The due keys of a partition have so many open rows, with those from before the assignment."""
         self._rows.forget((partition,))
@@ -198,6 +203,9 @@ class Backlog:
                 cursor = self._begin(event, endpoint, CursorReason.BEHIND)
             else:
                 return False
+        elif self._is_stuck(cursor):
+            cursor.is_row_at(event.record.offset, event.record.timestamp)
+            return False
         self.met[cursor.due_key] = endpoint.paused
         cursor.leave(Left(event, endpoint, record))
         if not cursor.confirmed:
@@ -210,14 +218,19 @@ class Backlog:
         down = lane is not None and lane.breaker.is_long_open
         if not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows:
             return False
-        if not self._may_begin(event, endpoint):
+        if not self._may_begin(event, endpoint) or any(map(self._is_stuck, self._of(event, endpoint))):
             return False
         self._begin(event, endpoint, CursorReason.BEHIND).leave(Left(event, endpoint, record))
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
-        """A cursor has met the live stream, and its end is not stored yet: store deliveries behind it."""
-        return any(cursor.ending for cursor in self._of(event, endpoint))
+        """A cursor has met the live stream and its end is not stored, or it is stuck: store deliveries behind it."""
+        return any(cursor.ending or self._is_stuck(cursor) for cursor in self._of(event, endpoint))
+
+    def _is_stuck(self, cursor: Cursor) -> bool:
+        """Many deliveries wait for a cursor whose write the database refuses alone: they must not fill the process."""
+        many = len(cursor.waiting) >= max(1, self._most_rows // FEW)
+        return many and not cursor.confirmed and self._parking.refuses(cursor.due_key)
 
     def save(self, cursor: Cursor) -> None:
         """Store a cursor's position, unless it has not moved, or its partition has left."""

@@ -37,6 +37,7 @@ class Cursor:
     """
 
     __slots__ = (
+        "_beside",
         "_expires",
         "_last_stored",
         "_lost_to",
@@ -83,6 +84,7 @@ class Cursor:
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None
         self._last_stored = -1
+        self._beside: set[tuple[int, int]] = set()  # of deliveries that were stored instead of left to it
         self._settled = self._saving_settled = 0  # events since the last save began, and with the one under way
         self._lost_to = 0
         self.waiting: list[Left] = []
@@ -155,7 +157,12 @@ class Cursor:
     def has_rows(self, stored: Collection[tuple[int, int]]) -> None:
         """These deliveries (offset and timestamp of the record) are stored."""
         self._stored = stored
-        self._last_stored = max((offset for offset, _ in stored), default=-1)
+        self._last_stored = max((offset for offset, _ in (*stored, *self._beside)), default=-1)
+
+    def is_row_at(self, offset: int, timestamp: int) -> None:
+        """A delivery that it covers is stored, and not left to it."""
+        self._beside.add((offset, timestamp))
+        self._last_stored = max(self._last_stored, offset)
 
     def is_before_rows(self, offset: int) -> bool:
         """Later events of it are stored already. If the subscription is ordered, these wait for this one."""
@@ -214,7 +221,7 @@ class Cursor:
     def take(self, offset: int, timestamp: int) -> bool:
         """Read an event that the subscription gets; False if it was settled before a restart. Else `settle` it."""
         self.read_to, self._timestamp = offset + 1, timestamp
-        if self._stored and (offset, timestamp) in self._stored:
+        if (self._stored and (offset, timestamp) in self._stored) or (offset, timestamp) in self._beside:
             self._tracker.skip_to(offset + 1)
             return False
         return self._tracker.track(offset, timestamp=timestamp)

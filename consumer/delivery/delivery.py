@@ -7,6 +7,7 @@ request carries a batch, the lane waits until that is complete. No I/O; times ar
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from math import ceil, inf
 from random import random
 from typing import NamedTuple
@@ -49,6 +50,12 @@ class OpenRecord:
         self.open -= 1
         if not self.open:
             self._settle(self._offset)
+
+
+class CursorRecord(OpenRecord):
+    """A record that a cursor has read."""
+
+    __slots__ = ()
 
 
 class StoredRow(NamedTuple):
@@ -147,12 +154,14 @@ class Lane:
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
+        self.backlog: deque[Delivery] = deque()  # those of cursors, which go behind the queue
         self.waiting: list[tuple[float, int, Delivery]] = []  # for a retry; a heap by due time
         self.chains: dict[OrderingKey, deque[Delivery]] = {}  # the deliveries behind the current one of their key
         self.held = 0  # deliveries that are queued, wait for a retry, or wait behind another one of their key
         self.held_bytes = 0
         self.in_flight = 0  # requests
         self.slots = 0  # that they take
+        self.backlog_slots = 0  # of these, for deliveries of cursors: the others count as the first that ended
         self.listed = False
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane was first used
@@ -217,38 +226,41 @@ class Lane:
         A batch is complete when it has reached its size or its bytes, when its first delivery goes alone, or when the
         lane is full. Requires a `batch` option and a queued delivery.
         """
-        batch, first = self.batch, self.queue[0]
+        batch, first = self.batch, (self.queue or self.backlog)[0]
         assert batch is not None  # noqa: S101 (for the type checker)
-        if len(self.queue) >= batch.size or first.goes_alone or self.room(now) <= 0:
+        if len(self.queue) + len(self.backlog) >= batch.size or first.goes_alone or self.room(now) <= 0:
             return now
-        if self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES:
+        queued = chain(self.queue, self.backlog)
+        if self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in queued) >= BATCH_BYTES:
             return now
         return max(now, first.queued_at + batch.wait)
 
     def gather(self) -> Sequence[Delivery]:
-        """Move deliveries from the queue to the `batch_members` of its first delivery, and return them.
+        """Move queued deliveries to the `batch_members` of the first one, and return them.
 
         Deliveries that go alone keep their places, and so does the first one that would make the batch too large.
         """
-        queue, batch = self.queue, self.batch
-        first = queue.popleft()
+        first, batch = (self.queue or self.backlog).popleft(), self.batch
         assert batch is not None  # noqa: S101 (for the type checker)
         batch_members: list[Delivery] = []
-        stay: list[Delivery] = []
         most = 0 if first.goes_alone else batch.size - 1
         room = BATCH_BYTES - len(first.event.body)
-        while queue and len(batch_members) < most:
-            each = queue.popleft()
-            if each.goes_alone:
-                stay.append(each)
-            elif (room := room - len(each.event.body)) >= 0:
-                batch_members.append(each)
-            else:
-                stay.append(each)
-                break
+        stay = [first]
+        for queue in (self.queue, self.backlog):
+            while queue and room >= 0 and len(batch_members) < most:
+                each = queue.popleft()
+                if each.goes_alone or (room := room - len(each.event.body)) < 0:
+                    stay.append(each)
+                else:
+                    batch_members.append(each)
         first.batch_members = batch_members
-        queue.extendleft(reversed((first, *stay)))
+        for each in reversed(stay):
+            self.queue_of(each).appendleft(each)
         return batch_members
+
+    def queue_of(self, delivery: Delivery) -> deque[Delivery]:
+        """Where a delivery waits for its turn."""
+        return self.backlog if isinstance(delivery.origin, CursorRecord) else self.queue
 
     def sends_within(self, seconds: float, now: float) -> bool:
         """The rate allows the next request within so many seconds."""

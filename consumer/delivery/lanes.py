@@ -9,6 +9,9 @@ Four bounds keep lanes apart:
 - All lanes whose last result was a time-out share a quarter of the slots, however many receivers hang.
 - Each turn opens few new TLS connections.
 
+Deliveries of the live stream come before those of cursors: a lane that has none has its turn behind all lanes that do,
+and cursors leave a twentieth of the slots, half of each lane and half of all lanes' memory to the live stream.
+
 A lane's queue is bounded, and so are all lanes together (`admit`). Deliveries with one ordering key go one at a time;
 the others wait in a chain behind the current one. A batch counts as one request. A large request takes several slots,
 which bounds the bytes of open requests. No I/O; times are monotonic.
@@ -20,10 +23,10 @@ from dataclasses import replace
 from enum import Enum, auto
 from functools import cache
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import chain, count
 from math import inf
 
-from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, CursorRecord, Delivery, Lane
 from consumer.delivery.limits import LARGEST, Share, Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.loop.part import first
@@ -34,7 +37,8 @@ ALL_BYTES = 64 * 2**20  # four full lanes; empty lanes may double it (`memory` a
 SLOW = 1.0  # seconds: a full queue whose head has waited less belongs to a receiver of over 1,000 deliveries a second
 ALONE = 2.0  # seconds instead, if no other lane sends anything: nobody is known to wait behind it
 BUSY = 4  # a lane whose requests end may take this many times the free slots
-RESERVE = 20  # a lane that is alone leaves one slot in so many to a lane that begins
+RESERVE = 20  # one slot in so many is left to a lane that begins, and to the live stream
+FOR_BACKLOG = 16  # while the live stream takes all turns, cursors get one in so many: retention does not wait
 STILL = 0.25  # seconds without the end of a request, or twice as long as the receiver took: the lane is not waited for
 NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
@@ -56,9 +60,12 @@ class Lanes:
         self.held = 0
         self._share: Share = lambda _topics: 1.0
         self._held_bytes = 0
+        self._backlog = self._backlog_bytes = self._backlog_slots = 0  # of these, and of taken slots, for cursors
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes with queued deliveries, in turn
+        self._later: deque[Lane] = deque()  # lanes that have them from cursors alone, in turn
+        self._turns = 0  # while there are both
         self._blocked: list[Lane] = []  # lanes over their share until a request ends; lanes that wait for a connection
         self._capped: list[Lane] = []  # lanes that timed out, while all slots of such lanes are taken
         self._resting: list[tuple[float, int, Lane]] = []  # lanes at their limit; a heap by when they may go on
@@ -77,7 +84,7 @@ class Lanes:
     def oldest(self) -> float | None:
         """Since when the first queued delivery waits for a slot; None if none does. Safe to call from another thread.
 
-        A delivery that is queued again after a failure counts from its first time.
+        A delivery that is queued again after a failure counts from its first time. Those of cursors do not count.
         """
         heads = (first(lane.queue) for lane in list(self))
         return min((head.queued_at for head in heads if head is not None), default=None)
@@ -126,6 +133,22 @@ class Lanes:
             return room
         return 0 if self._packed or (lane is not None and lane.held) else min(1, room)
 
+    def room_for_backlog(self, subscription_id: int, now: float) -> int:
+        """How many deliveries of cursors a subscription's lane may take, beside those of the live stream."""
+        lane, room = self._lanes.get(subscription_id), self.room(subscription_id, now)
+        if lane is None or not lane.held:
+            return room
+        if self._backlog >= ALL_DELIVERIES // 2 or self._backlog_bytes >= ALL_BYTES // 2:
+            return 0
+        if lane.batch is not None:  # it may be as large as the lane
+            return room
+        return min(room, lane.capacity // 2 - lane.held) if 2 * lane.held_bytes < LANE_BYTES else 0
+
+    def is_down(self, subscription_id: int) -> bool:
+        """The subscription's circuit breaker is open, or lets probes through."""
+        lane = self._lanes.get(subscription_id)
+        return lane is not None and lane.breaker.open_until is not None
+
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
         """Whether a delivery of `size` bytes may be queued at `now`.
 
@@ -160,15 +183,15 @@ class Lanes:
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
         delivery.queued_at, delivery.size = now, delivery.size or delivery.event.size
-        self._hold(delivery, 1)
+        queue = lane.backlog if self._hold(delivery, 1) else lane.queue
         if delivery.ordering_key is not None:
             behind = lane.chains.get(delivery.ordering_key)
             if behind is not None:
                 behind.append(delivery)
                 return
             lane.chains[delivery.ordering_key] = deque()
-        lane.queue.append(delivery)
-        if not lane.listed:
+        queue.append(delivery)
+        if not lane.listed or lane.backlog:
             self._list(lane)
 
     def wait(self, delivery: Delivery, due: float) -> None:
@@ -197,13 +220,13 @@ class Lanes:
                 continue  # the retry was taken out
             delivery = heappop(lane.waiting)[2]
             if lane.batch is None or delivery.goes_alone:
-                lane.queue.appendleft(delivery)
+                lane.queue_of(delivery).appendleft(delivery)
             else:
                 delivery.queued_at = now
-                lane.queue.append(delivery)
+                lane.queue_of(delivery).append(delivery)
             self._list(lane)
         while self._resting and self._resting[0][0] <= now:  # it is listed; `next` skips it if it is empty by now
-            self._ready.append(heappop(self._resting)[2])
+            self._readmit([heappop(self._resting)[2]])
         while self._gathering and (self._gathering[0][0] <= now or self._full):
             lane = heappop(self._gathering)[2]
             lane.gathers = False
@@ -211,14 +234,23 @@ class Lanes:
 
     def next(self, now: float) -> Delivery | None:
         """Take the next delivery that may start, with its batch, lane by lane in turn; None if none may start."""
-        ready, slots = self._ready, self.slots
+        if not self._later:
+            return self._next(self._ready, now)
+        self._turns += 1
+        if not self._turns % FOR_BACKLOG:
+            return self._next(self._later, now) or self._next(self._ready, now)
+        return self._next(self._ready, now) or self._next(self._later, now)
+
+    def _next(self, ready: deque[Lane], now: float) -> Delivery | None:
+        slots, later = self.slots, ready is self._later
         half = slots.total // 2
         while ready:
-            free = slots.total - slots.taken
+            free = self._free_for_backlog if later else slots.total - slots.taken
             if free <= 0:
                 return None
             lane = ready[0]
-            if not lane.queue:  # its deliveries were taken out
+            queue = lane.queue or lane.backlog
+            if not queue:  # its deliveries were taken out
                 lane.listed = False
                 ready.popleft()
                 continue
@@ -230,11 +262,11 @@ class Lanes:
             ):
                 self._blocked.append(ready.popleft())
                 continue
-            if (lane.bounded or lane.breaker.restrains) and not self._begins(lane, now):
+            if (lane.bounded or lane.breaker.restrains) and not self._begins(ready, now):
                 continue
             if lane.connects:
                 self._connections -= 1
-            delivery = lane.queue.popleft()
+            delivery = queue.popleft()
             size = delivery.size
             lane.held, lane.held_bytes = lane.held - 1, lane.held_bytes - size
             self.held, self._held_bytes = self.held - 1, self._held_bytes - size
@@ -246,32 +278,47 @@ class Lanes:
             if lane.queue:
                 ready.rotate(-1)
             else:
-                lane.listed = False
-                ready.popleft()
+                self._leave_turn(ready, delivery, of_cursor=queue is lane.backlog)
             return delivery
-        self._all_started = self._connections > 0  # else the next turn may open some
+        self._all_started = self._connections > 0 and not self._ready  # else the next turn may open some
         return None
+
+    def _leave_turn(self, ready: deque[Lane], delivery: Delivery, *, of_cursor: bool) -> None:
+        """The first lane has no more deliveries of the live stream, and `delivery` starts."""
+        lane = ready.popleft()
+        lane.listed = False
+        if of_cursor:
+            self._backlog, self._backlog_bytes = self._backlog - 1, self._backlog_bytes - delivery.size
+            lane.backlog_slots += delivery.slots
+            self._backlog_slots += delivery.slots
+        if lane.backlog:
+            self._list(lane)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Put deliveries that `next` gave and that were not sent back at the head of their queues."""
         for delivery in reversed(deliveries):
             self._hold(delivery, 1)
-            delivery.lane.queue.appendleft(delivery)
+            delivery.lane.queue_of(delivery).appendleft(delivery)
             self._list(delivery.lane)
 
     def ready(self) -> bool:
         """`next` may have something to give."""
+        if self._later and self._free_for_backlog > 0:
+            return True
         return bool(self._ready or (self._blocked and not self._connections)) and self.slots.taken < self.slots.total
 
     def finished(self, lane: Lane, slots: int = 1) -> None:
         """A request that `next` started, and that took so many slots, has ended with any result."""
         lane.in_flight -= 1
         lane.slots -= slots
+        if lane.backlog_slots > lane.slots:
+            self._backlog_slots -= lane.backlog_slots - lane.slots
+            lane.backlog_slots = lane.slots
         lane.moved_at, lane.warm = self._now, True
         self.slots.free(slots, timed_out=lane.timed_out)
         if lane.timed_out:
             self._readmit(self._capped)
-        if lane.queue and not lane.listed:
+        if (lane.queue or lane.backlog) and not lane.listed:
             self._list(lane)
         if self._blocked:
             self._readmit(self._blocked)
@@ -289,7 +336,8 @@ class Lanes:
         if not behind:
             lane.chains.pop(ordering_key, None)
             return
-        lane.queue.append(behind.popleft())
+        delivery = behind.popleft()
+        lane.queue_of(delivery).append(delivery)
         self._list(lane)
 
     def cut(self, lane: Lane, ordering_key: OrderingKey) -> list[Delivery]:
@@ -305,8 +353,9 @@ class Lanes:
 
     def clear(self, lane: Lane, whose: Callable[[Delivery], bool] = lambda _: True) -> list[Delivery]:
         """Take out deliveries of one lane, as `withdraw`. It stays in the lists: `next` skips what is gone."""
-        taken = [each for each in lane.queue if whose(each)]
+        taken = [each for each in chain(lane.queue, lane.backlog) if whose(each)]
         lane.queue = deque(each for each in lane.queue if not whose(each))
+        lane.backlog = deque(each for each in lane.backlog if not whose(each))
         taken.extend(entry[2] for entry in lane.waiting if whose(entry[2]))
         lane.waiting = [entry for entry in lane.waiting if not whose(entry[2])]
         heapify(lane.waiting)
@@ -321,12 +370,24 @@ class Lanes:
             self._hold(each, -1)
         return taken
 
-    def _hold(self, delivery: Delivery, sign: int) -> None:
+    def _hold(self, delivery: Delivery, sign: int) -> bool:
+        """Count a delivery that comes or goes. Returns whether it is a cursor's."""
         lane, size = delivery.lane, sign * delivery.size
         lane.held += sign
         lane.held_bytes += size
         self.held += sign
         self._held_bytes += size
+        if not isinstance(delivery.origin, CursorRecord):
+            return False
+        self._backlog += sign
+        self._backlog_bytes += size
+        return True
+
+    @property
+    def _free_for_backlog(self) -> int:
+        """How many slots deliveries of cursors may take: they leave some to the live stream."""
+        total = self.slots.total
+        return min(total - self.slots.taken, max(1, total - max(1, total // RESERVE)) - self._backlog_slots)
 
     @property
     def _full(self) -> bool:
@@ -343,7 +404,7 @@ class Lanes:
 
         While slots are scarce, a lane over its share counts too: other lanes hold the slots, and will free them.
         """
-        if not lane.queue or (lane.timed_out and self.slots.is_capped):
+        if not (lane.queue or lane.backlog) or (lane.timed_out and self.slots.is_capped):
             return False
         free = max(1, self.slots.total - self.slots.taken)
         over = lane.in_flight and lane.slots >= free - self.slots.total // 2 and self._is_over(lane, free, now)
@@ -351,10 +412,11 @@ class Lanes:
             return False
         return lane.startable_at(now) <= now
 
-    def _begins(self, lane: Lane, now: float) -> bool:
-        """Whether a request of this limited lane may start; if not, the lane leaves the turn until it may."""
+    def _begins(self, ready: deque[Lane], now: float) -> bool:
+        """Whether a request of the first lane, which is limited, may start; if not, it leaves the turn until it may."""
+        lane = ready[0]
         if (at := lane.startable_at(now)) > now:
-            self._ready.popleft()
+            ready.popleft()
             if at < inf:
                 heappush(self._resting, (at, next(self._tie), lane))
             else:  # until one of its requests ends
@@ -362,7 +424,7 @@ class Lanes:
             return False
         if lane.batch is not None:
             if (at := lane.complete_at(now)) > now and not self._full:  # until then, or until more is queued
-                self._ready.popleft()
+                ready.popleft()
                 lane.listed = False
                 if not lane.gathers:  # else the heap has it with an earlier moment
                     lane.gathers = True
@@ -399,16 +461,21 @@ class Lanes:
 
     def _is_alone(self, lane: Lane) -> bool:
         """No other lane has anything to send, or has sent anything that is not answered."""
-        return lane.slots == self.slots.taken and len(self._ready) + len(self._blocked) <= 1
+        return lane.slots == self.slots.taken and len(self._ready) + len(self._later) + len(self._blocked) <= 1
 
     def _readmit(self, lanes: list[Lane]) -> None:
-        self._ready.extend(lanes)
+        for lane in lanes:
+            (self._ready if lane.queue else self._later).append(lane)
         lanes.clear()
 
     def _list(self, lane: Lane) -> None:
-        if not lane.listed:
-            lane.listed = True
-            self._ready.append(lane)
+        """Give a lane its turn, and an earlier one if the live stream has just given it the first delivery."""
+        if lane.listed:
+            if len(lane.queue) != 1 or lane not in self._later:
+                return
+            self._later.remove(lane)
+        lane.listed = True
+        (self._ready if lane.queue else self._later).append(lane)
 
     def _look_again(self) -> None:
         """Wake lanes whose limits changed: at a rate of 0.001 they would rest for a quarter of an hour more."""
@@ -417,5 +484,5 @@ class Lanes:
             heap[:] = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in heap]
             heapify(heap)
         for lane in changed:
-            if lane.queue:  # a lane that waited for the end of a request is in no heap
+            if lane.queue or lane.backlog:  # a lane that waited for the end of a request is in no heap
                 self._list(lane)

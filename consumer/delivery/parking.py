@@ -121,6 +121,14 @@ class Parking(Part):
         """How many writes the database refuses while it stores others."""
         return len(self._aside)
 
+    def being_stored(self) -> set[DueKey]:
+        """The due keys of new deliveries whose write is under way or queued."""
+        return {each.due_key for each in chain(self._writing, self._to_write) if isinstance(each.item, NewDelivery)}
+
+    def refuses(self, due_key: DueKey) -> bool:
+        """The database refuses a write of this due key while it stores others."""
+        return any(each.pending.due_key == due_key for each in self._aside)
+
     @property
     def backlog(self) -> int:
         """How many writes are not done yet."""

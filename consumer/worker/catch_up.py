@@ -86,6 +86,7 @@ class CatchUp(Part):
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
         live_queued_at: Callable[[], float],
+        waits_since: Callable[[], float | None],
         retentions: Mapping[str, float],
         losses: Losses,
         finish_replays: Callable[[Collection[int]], None],
@@ -96,7 +97,7 @@ class CatchUp(Part):
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
         `catalog`: what the live stream has looked up. `settled_to`, `retentions` and `finish_replays` as for the Saver,
-        `live_at` and `subscription_cache` as for the Meeting.
+        `live_at`, `waits_since` and `subscription_cache` as for the Meeting.
         """
         self._losses = losses
         self._backlog = backlog
@@ -113,14 +114,16 @@ class CatchUp(Part):
         self._live_queued_at = live_queued_at
         self._passes = OrderedDict[TopicPartition, Pass]()
         self._not_before: dict[Cursor | TopicPartition, float] = {}
+        self._asked: dict[TopicPartition, tuple[int, float]] = {}  # due keys of which none may read, and until when
+        self._asks_on = False  # the next turn asks others
         self._saver = Saver(backlog, settled_to, retentions, finish_replays, self.looks.settled, self._dropped)
-        self._meeting = Meeting(backlog, self._saver, live_at, subscription_cache)
+        self._meeting = Meeting(backlog, self._saver, live_at, waits_since, subscription_cache)
         self._polled = -inf
 
     @property
     def ready(self) -> bool:
-        """Records can be offered at once."""
-        return any(each.has_more for each in self._passes.values())
+        """Records can be offered at once, or more cursors be asked whether they may read."""
+        return self._asks_on or any(each.has_more for each in self._passes.values())
 
     @property
     def busy(self) -> bool:
@@ -144,6 +147,7 @@ class CatchUp(Part):
         """Read these partitions no more."""
         for partition in partitions:
             self._end(partition)
+            self._asked.pop(partition, None)
         if (reader := self._client.reader) is None:
             return
         try:
@@ -192,7 +196,7 @@ class CatchUp(Part):
     # Passes.
 
     def _begin_passes(self, left: Mapping[TopicPartition, Pass], most: int, now: float) -> None:
-        partitions = self.looks.partitions()
+        partitions, self._asks_on = self.looks.partitions(), False
         if not partitions or not self._memory.room or (reader := self._client.open()) is None:
             return
         begun = 0
@@ -215,18 +219,24 @@ class CatchUp(Part):
         """
         able: dict[Cursor, Looked] = {}
         unable: list[Cursor] = []
-        given_out, is_ours, waits = self._given_out(partition), self._owns(partition), PAUSE
-        for cursor in self.looks.candidates(partition) if is_ours else ():
+        given_out, due_keys = self._given_out(partition), self.looks.first(partition) if self._owns(partition) else []
+        asked, until = self._asked.pop(partition, (0, now + PAUSE))
+        for cursor in self.looks.candidates(due_keys):
             if not self._may_read(cursor, now) or not given_out(cursor.first - 1):
                 unable.append(cursor)
             elif (looked := self.looks.subscriber(cursor.due_key, now)) is not None:
                 able[cursor] = looked
             else:
-                waits = AGAIN
+                unable.append(cursor)
+                until = min(until, now + AGAIN)
         if not able:
-            rested = (self._not_before.get(cursor, inf) - now for cursor in unable)
-            self._not_before[partition] = now + min((waits, *(each for each in rested if each > 0)))
-            self.looks.served(partition, [cursor.due_key for cursor in unable])
+            rested = (self._not_before.get(cursor, inf) for cursor in unable)
+            until, asked = min((until, *(each for each in rested if each > now))), asked + len(due_keys)
+            if due_keys and asked < self.looks.moving(partition):
+                self._asked[partition], self._asks_on = (asked, until), True
+            else:
+                self._not_before[partition] = until
+            self.looks.served(partition, due_keys)
             return
         begin = next(iter(able)).read_to
         members = {each: looked for each, looked in able.items() if begin <= each.read_to}
@@ -390,7 +400,7 @@ class CatchUp(Part):
             # Its end may have been decided since the event was first offered.
             owes = cursor in each.members and cursor.owes(event.record.offset)
             if owes and not self._takes(cursor, each, event, now):
-                if each.may_wait(now):
+                if each.may_wait(now) and self._feeder.moves(cursor):
                     each.wait(now)
                     owing.append(cursor)
                 else:

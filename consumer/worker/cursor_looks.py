@@ -155,6 +155,8 @@ class CursorLooks:
         if now - self._looked >= EVERY:
             self._looked = now
             wanted += islice(self._idle, MOST)
+        new, early = self._backlog.unread(wanted)
+        wanted = [due_key for due_key in wanted if due_key not in early]  # a look could miss what is being stored
         for due_key in wanted:
             self._urgent.pop(due_key, None)
         if now - self._counted >= COUNT_EVERY:
@@ -162,7 +164,7 @@ class CursorLooks:
             self._uncounted |= dict.fromkeys(self._moving)
         counted = next(iter(self._uncounted), None)
         if wanted or counted is not None:
-            new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
+            new = [due_key for due_key in new if due_key not in early]
             self._backlog.looking()
             judged_to = {place: self._live_at(place) or 0 for place in {due_key[:2] for due_key in wanted}}
             found = partial(self._found, wanted, judged_to, counted, self._assignments)
@@ -172,9 +174,17 @@ class CursorLooks:
         """The partitions with cursors that may move, the one that has waited longest for its turn first."""
         return list(self._moving)
 
-    def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
-        """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
-        for due_key in list(islice(self._moving.get(partition, ()), MOST)):
+    def moving(self, partition: TopicPartition) -> int:
+        """How many due keys of a partition may move."""
+        return len(self._moving.get(partition, ()))
+
+    def first(self, partition: TopicPartition) -> list[DueKey]:
+        """The due keys of a partition that may move and have their turn."""
+        return list(islice(self._moving.get(partition, ()), MOST))
+
+    def candidates(self, due_keys: Iterable[DueKey]) -> Iterator[Cursor]:
+        """Cursors of due keys that may move; of several of a due key, the first one that owes, and replays."""
+        for due_key in due_keys:
             for cursor in filter(self._replays.runs, self._backlog.owing(due_key)):
                 if not (cursor.replay and due_key in self._probes):  # a paused subscription's replays wait
                     yield cursor

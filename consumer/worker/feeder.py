@@ -6,7 +6,7 @@ from math import inf
 
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
-from consumer.delivery.delivery import Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import CursorRecord, Delivery, Lane, OpenRecord
 from consumer.delivery.known_rows import ordering_key_of
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.limits import Memory
@@ -97,8 +97,12 @@ class Feeder:
         return (
             self._may_take(cursor)
             and not self._selector.is_over(subscription_id)
-            and self._lanes.room(subscription_id, now) > 0
+            and self._lanes.room_for_backlog(subscription_id, now) > 0
         )
+
+    def moves(self, cursor: Cursor) -> bool:
+        """Its receiver is not known to be down, so that room for another event may come at any moment."""
+        return not self._lanes.is_down(cursor.due_key[2])
 
     def takes(
         self, cursor: Cursor, endpoint: Endpoint, event: Event, answers: dict[Cursor, FilterResult], now: float
@@ -167,7 +171,10 @@ class Feeder:
     def _may_queue(self, cursor: Cursor, lane: Lane, event: Event, now: float) -> bool:
         if cursor.replay and self._replayed[cursor.due_key[2]] >= max(1, lane.capacity // REPLAYS_PART):
             return False
-        may_send = self._backlog.may_send(cursor.due_key, lane.held)
+        may_send = (
+            self._backlog.may_send(cursor.due_key, lane.held)
+            and self._lanes.room_for_backlog(cursor.due_key[2], now) > 0
+        )
         return may_send and self._lanes.admit(lane, event.size, now) is Admission.QUEUE
 
     def _opened(self, cursor: Cursor, event: Event) -> OpenRecord:
@@ -188,4 +195,4 @@ class Feeder:
             if not held.takers:
                 self._memory.release(assignment, size)
 
-        return OpenRecord(settle, event.record.offset, 1, replay=cursor.replay)
+        return CursorRecord(settle, event.record.offset, 1, replay=cursor.replay)

@@ -17,14 +17,17 @@ class Meeting:
         backlog: Backlog,
         saver: Saver,
         live_at: Callable[[TopicPartition], int | None],
+        waits_since: Callable[[], float | None],
         subscription_cache: float,
     ) -> None:
         """`live_at`: the first offset of a partition that the live stream has not yet fanned out.
 
+        `waits_since`: when the first event arrived that waits for its subscriptions; None if none does.
         `subscription_cache`: seconds until the live stream knows a new subscription.
         """
         self._backlog = backlog
         self._saver = saver
+        self._waits_since = waits_since
         self._subscription_cache = subscription_cache
         self._from: dict[Cursor, float] = {}  # cursors of new subscriptions, and when the live stream knows these
         self.live_at = live_at
@@ -54,8 +57,14 @@ class Meeting:
                 self._end(cursor, max(cursor.may_end_at, live))
 
     def _may_meet(self, cursor: Cursor, now: float) -> bool:
-        """The live stream knows the cursor's subscription, even one that has just begun."""
-        return not cursor.is_start or now >= self._from.setdefault(cursor, now + self._subscription_cache)
+        """The live stream knows the cursor's subscription, even one that has just begun.
+
+        An event that waits is matched by what was looked up before it arrived.
+        """
+        if not cursor.is_start:
+            return True
+        since = self._waits_since()
+        return (now if since is None else since) >= self._from.setdefault(cursor, now + self._subscription_cache)
 
     def _end(self, cursor: Cursor, offset: int) -> None:
         cursor.meet(offset)

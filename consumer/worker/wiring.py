@@ -285,6 +285,7 @@ class WorkerParts:
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
             live_queued_at=lambda: dispatch.queued_at,
+            waits_since=lambda: self.inbox.oldest,
             subscription_cache=delivery.subscription_cache,
             retentions=self.topics.retentions,
             losses=self.losses,

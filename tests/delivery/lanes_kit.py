@@ -25,19 +25,22 @@ def delivery(
     key: str | None = None,
     partition: int = 0,
     status: int | None = None,
+    record: type[OpenRecord] = OpenRecord,
 ) -> Delivery:
     """A delivery of a record with one subscription. With a key it is ordered; with a status its last attempt failed."""
     event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
     ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", partition, key)
-    result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
+    result = Delivery(event, lane, record(lambda _: None, offset, 1), ordering_key)
     result.last = None if status is None else AttemptFailure("", status, None, 0.0)
     return result
 
 
-def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0, first: int = 0) -> None:
+def fill(
+    lanes: Lanes, lane: Lane, number: int, now: float = 0.0, first: int = 0, record: type[OpenRecord] = OpenRecord
+) -> None:
     """Queue this many deliveries, from the offset `first` on."""
     for offset in range(first, first + number):
-        lanes.enqueue(delivery(lane, offset), now)
+        lanes.enqueue(delivery(lane, offset, record=record), now)
 
 
 def broken(lane: Lane) -> float:

@@ -3,14 +3,15 @@
 import random
 from collections import defaultdict
 from heapq import heapify
+from itertools import chain
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
-from consumer.delivery.lanes import ALONE, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, CursorRecord, Delivery, Lane, OpenRecord
+from consumer.delivery.lanes import ALONE, FOR_BACKLOG, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.signing import Template
@@ -104,6 +105,52 @@ def test_timed_out_receivers_beyond_the_slots_share_a_part_of_them() -> None:
     assert not {each.lane for each in third} & {each.lane for each in second if each.lane.timed_out}
     fill(lanes, second[-1].lane, 20, 30.0)
     assert len(started(lanes, 30.0)) == 20
+
+
+def test_live_deliveries_start_before_those_of_cursors() -> None:
+    """A lane with one of them has its turn before lanes of cursors alone, also if it waited among these."""
+    lanes = Lanes(1000)
+    both, behind = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
+    for lane in (behind, both):
+        fill(lanes, lane, 3, record=CursorRecord)
+    lanes.wake(0.0)
+    assert lanes.next(0.0) is not None
+    fill(lanes, both, 1, first=3)
+    fill(lanes, lanes.lane(endpoint(3)), 1)
+    begun = turn(lanes)
+    assert [isinstance(each.origin, CursorRecord) for each in begun] == [False] * 2 + [True] * 5
+    assert [each.event.record.offset for each in begun if each.lane is both] == [3, 0, 1, 2]
+
+
+def test_cursors_get_a_part_of_the_turns_while_live_deliveries_take_all() -> None:
+    """Retention does not wait for a calm hour."""
+    lanes = Lanes(100)
+    live, behind = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
+    fill(lanes, behind, 20, record=CursorRecord)
+    sent: list[Lane] = []
+    for _ in range(10 * FOR_BACKLOG):
+        fill(lanes, live, 2)
+        lanes.wake(0.0)
+        request = lanes.next(0.0)
+        assert request is not None
+        sent.append(request.lane)
+        lanes.finished(request.lane)
+    assert sent.count(behind) == 10
+
+
+def test_cursors_leave_slots_and_room_to_the_live_stream() -> None:
+    """However many catch up, a live delivery starts at once, and their lanes are not full for it."""
+    lanes = Lanes(100)
+    behind = [lanes.lane(endpoint(number)) for number in range(200)]
+    for lane in behind:
+        while lanes.room_for_backlog(lane.endpoint.subscription_id, 0.0) > 0:
+            fill(lanes, lane, 1, record=CursorRecord)
+    assert len(started(lanes)) == 95
+    fill(lanes, behind[0], 1)
+    assert [each.lane for each in started(lanes)] == [behind[0]]
+    for lane in behind:
+        assert lanes.admit(lane, 1, 0.0) is Admission.QUEUE
+    assert not lanes.ready(), "the loop does not turn for those that wait for a request to end"
 
 
 def test_hung_receivers_take_at_most_half_of_the_slots() -> None:
@@ -436,12 +483,15 @@ class LanesMachine(RuleBasedStateMachine):
         to=st.sampled_from(ENDPOINTS),
         keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=4),
         partition=st.integers(0, 1),
+        record=st.sampled_from([OpenRecord, CursorRecord]),
     )
-    def offer(self, to: Endpoint, keys: list[str | None], partition: int) -> None:
+    def offer(self, to: Endpoint, keys: list[str | None], partition: int, record: type[OpenRecord]) -> None:
         for key in keys:
             lane = self.lanes.lane(to)
-            each = delivery(lane, next(self.offsets), key=key, partition=partition)
+            each = delivery(lane, next(self.offsets), key=key, partition=partition, record=record)
             if self.lanes.admit(lane, len(BODY), self.now) is not Admission.QUEUE:
+                continue
+            if record is CursorRecord and self.lanes.room_for_backlog(to.subscription_id, self.now) <= 0:
                 continue
             self.lanes.enqueue(each, self.now)
             self.here.add(each)
@@ -451,6 +501,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         began = started(self.lanes, self.now)
+        assert not began or self.lanes._backlog_slots <= self.lanes.slots.total - 1
         for request in began:
             carried = request.batch()
             batch = request.lane.batch
@@ -549,7 +600,11 @@ class LanesMachine(RuleBasedStateMachine):
         assert self.lanes.slots.in_flight == len(self.flying) <= self.lanes.slots.total
         assert self.lanes.held == len(self.here)
         assert self.lanes.slots._timed_out == sum(lane.in_flight for lane in self.lanes if lane.timed_out)
+        of_cursors = [each for each in self.here if isinstance(each.origin, CursorRecord)]
+        assert (self.lanes._backlog, self.lanes._backlog_bytes) == (len(of_cursors), len(of_cursors) * len(BODY))
+        assert self.lanes._backlog_slots == sum(lane.backlog_slots for lane in self.lanes)
         for lane in self.lanes:
+            assert 0 <= lane.backlog_slots <= lane.slots
             assert lane.held == sum(each.lane is lane for each in self.here)
             assert lane.held_bytes == lane.held * len(BODY)
 
@@ -562,8 +617,9 @@ class LanesMachine(RuleBasedStateMachine):
     def what_may_go_is_woken(self) -> None:
         """A lane with queued deliveries is listed, waits for a request to end, or is woken in time."""
         for lane in self.lanes:
-            if lane.batch is not None and lane.queue and not lane.listed and lane.startable_at(self.now) <= self.now:
-                end = max(self.now, lane.queue[0].queued_at + lane.batch.wait)
+            head = next(chain(lane.queue, lane.backlog), None)
+            if lane.batch is not None and head and not lane.listed and lane.startable_at(self.now) <= self.now:
+                end = max(self.now, head.queued_at + lane.batch.wait)
                 assert any(each is lane and at <= end for at, _, each in self.lanes._gathering)
 
     def teardown(self) -> None:

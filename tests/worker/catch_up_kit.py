@@ -131,6 +131,7 @@ class Rig(Desk):
             given_out=lambda _: lambda offset: offset < self.live,
             live_at=lambda _: self.live,
             live_queued_at=lambda: self.live_queued_at,
+            waits_since=lambda: None,
             settled_to=lambda _: self.settled_to,
             retentions=self.retentions,
             losses=Losses(GROUP, self.notes),

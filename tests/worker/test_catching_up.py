@@ -18,7 +18,7 @@ from consumer.worker.cursor_looks import COUNT_EVERY
 from consumer.worker.reading_pass import LENGTH, MOST, Pass
 from models import ParkedDelivery, Subscription
 from tests.delivery.store_kit import Clock
-from tests.ledger.rows_kit import GROUP, make_event, ordered, ordering_key, parked
+from tests.ledger.rows_kit import GROUP, URL, make_event, ordered, ordering_key, parked
 from tests.worker.catch_up_kit import HERE, MANY, Rig, by, unordered
 
 THERE = ("t", 1)
@@ -105,6 +105,31 @@ def test_a_slow_cursor_does_not_slow_other_partitions(rig: Rig) -> None:
     assert len(by(rig.sent_in(1), fast)) > 900
 
 
+def test_dead_receivers_do_not_slow_one_that_catches_up(rig: Rig) -> None:
+    """Hundreds of circuit breakers are open, and the cursors of these subscriptions had their turn before the other."""
+    for number in range(300):
+        dead = rig.add(str(number), ordering="none")
+        rig.begun(dead)
+        rig.lanes.lane(replace(rig.endpoint, subscription_id=dead)).breaker.trip(rig.monotonic.now, 3600.0)
+    rig.assigned()
+    rig.turn(0.05, 20)
+    rig.owe(rig.subscription)
+    sent = rig.sent_in(3)
+    assert {each.lane.endpoint.subscription_id for each in sent} == {rig.subscription}
+    assert len(sent) > 0.9 * 3 * 20 * ALONE.records
+
+
+def test_a_pass_does_not_wait_for_a_receiver_that_is_probed(rig: Rig) -> None:
+    """It may take minutes, and another cursor of the partition could read at once."""
+    dead = rig.add("dead", ordering="none")
+    endpoint = replace(rig.endpoint, subscription_id=dead, url=f"{URL}/dead")
+    rig.lanes.lane(endpoint).breaker.trip(rig.monotonic.now, 0.0)
+    rig.passes(2.0)
+    cursor = rig.owe(dead)
+    rig.turn(0.001, 5)
+    assert (cursor.open, rig.catch_up.busy) == (2, False)
+
+
 def test_a_cursor_reads_no_event_that_the_live_stream_may_still_send(rig: Rig) -> None:
     """After a crash, events before its first one may be given out again, and those of a key keep their order."""
     rig.live = 50
@@ -187,6 +212,31 @@ def test_a_cursor_and_rows_behind_its_end_do_not_wait_for_each_other(engine: Eng
     rig.look()
     rig.turn(0.05)
     assert sorted(offset for (offset,) in rig.rows("record_offset")) == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("writes", [True, False], ids=["stored", "being stored"])
+def test_a_cursor_and_rows_of_a_log_that_was_truncated_do_not_wait_for_each_other(
+    engine: Engine, rigs: list[Rig], *, writes: bool
+) -> None:
+    """Its key has as many rows as may be stored, and the log ends before them now: what it reads goes before them."""
+    rigs.append(rig := Rig(engine, 20, most_rows=5))
+    rig.begun(rig.subscription)
+    rig.assigned()
+    rig.load_rows(0)
+    rig.look()
+    key = ordering_key(rig.subscription)
+    rig.writes = writes
+    for offset in range(10, 15):
+        rig.settling.postpone(make_event(offset), rig.endpoint, rig.record(offset), key)
+    rig.store()
+    rig.log.records = rig.live = 8
+    rig.log.restarted.add(HERE)
+    rig.turn(0.05, 5)
+    rig.writes = True
+    rig.turn(0.05, 100)
+    due_key = (*HERE, rig.subscription)
+    assert not rig.backlog.is_behind(due_key, 10)
+    assert sorted(offset for (offset,) in rig.rows("record_offset")) == [*range(8), *range(10, 15)]
 
 
 def test_deliveries_that_wait_for_a_cursor_count_as_a_backlog(rig: Rig) -> None:
