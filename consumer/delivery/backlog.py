@@ -16,7 +16,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
-from consumer.ledger.rows import DueKey, due_key_of
+from consumer.ledger.rows import DueKey, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 
@@ -74,6 +74,10 @@ class Backlog:
     def may_store(self, due_key: DueKey, queued: int = 0) -> bool:
         """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
         return self._rows[due_key] + queued < self._most_rows and not self._parking.full
+
+    def cleared(self, due_key: DueKey) -> int:
+        """How many of its ordering keys have had no stored delivery any more, since the partition was assigned."""
+        return self._parking.ordering_keys.all_cleared[due_key]
 
     def may_send(self, due_key: DueKey, queued: int) -> bool:
         """Whether the subscription may have one more delivery on its way, besides `queued` ones.
@@ -198,11 +202,16 @@ class Backlog:
             self.save(cursor)
         return True
 
-    def takes(self, event: Event, endpoint: Endpoint, record: OpenRecord, lane: Lane | None) -> bool:
-        """Whether a cursor takes a delivery that would be stored untried, since the receiver has enough rows."""
+    def takes(
+        self, event: Event, endpoint: Endpoint, record: OpenRecord, lane: Lane | None, *, works: bool = False
+    ) -> bool:
+        """Whether a cursor takes a delivery that would be stored untried, since the receiver has enough rows.
+
+        `works`: it takes events of other ordering keys than this one, which therefore do not wait for a cursor.
+        """
         held = 0 if lane is None else lane.held
         down = lane is not None and lane.breaker.is_long_open
-        if not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows:
+        if works or (not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows):
             return False
         if not self._may_begin(event, endpoint):
             return False
@@ -271,16 +280,13 @@ class Backlog:
                     cursor.withdraw()
             self._looked.pop(partition, None)
 
-    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
-        """A cursor (of this replay, or of none) has still to read events before this offset.
+    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0, ordering_key: OrderingKey | None = None) -> bool:
+        """A cursor (of this replay, or of none) has events before this offset that are neither sent nor stored.
 
-        If the subscription is ordered, these go first.
+        If the subscription is ordered, these go first: those of this `ordering_key`, as far as keys are known.
         """
-        return any(
-            cursor.read_to < (offset if cursor.end is None else min(cursor.end, offset))
-            for cursor in self.here(due_key)
-            if cursor.replay == replay
-        )
+        here = (cursor for cursor in self.here(due_key) if cursor.replay == replay)
+        return any(cursor.goes_before(offset, ordering_key) for cursor in here)
 
     def _of(self, event: Event, endpoint: Endpoint) -> Sequence[Cursor]:
         return self.of(event.record.topic_partition).get(endpoint.subscription_id, ())

@@ -105,6 +105,10 @@ class Lanes:
                 self._changed[lane] = None
         return lane
 
+    def of(self, subscription_id: int) -> Lane | None:
+        """The lane of a subscription, if it has one."""
+        return self._lanes.get(subscription_id)
+
     def rebound(self, share: Share) -> None:
         """Share limits anew: partitions have come or gone, or topics have become busy or quiet."""
         self._share = cache(share)  # many subscriptions name the same topics, and most name none

@@ -89,11 +89,12 @@ class Fanout:
                     continue
             asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
             ordering_key = ordering_key_of(event, endpoint) if endpoint.ordered else None
+            behind_rows = ordering_key is not None and settling.goes_behind_rows(ordering_key)
             # A fault, such as an unusable secret, stops the sending: events are stored until the fault is mended.
             stored = (
                 endpoint.fault is not None
                 or not asked
-                or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
+                or behind_rows
                 or (endpoint.subscription_id in self._covered and self._backlog.is_met(event, endpoint))
             )
             lane = None if stored else lanes.lane(endpoint)
@@ -104,7 +105,9 @@ class Fanout:
                 self.queued = True
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
-            elif not self._backlog.takes(event, endpoint, self.record, lane):
+            elif not self._backlog.takes(
+                event, endpoint, self.record, lane, works=behind_rows and lanes.lane(endpoint).works(now)
+            ):
                 settling.postpone(event, endpoint, self.record, ordering_key, lane, asked=asked)
             self.position += 1
         return True
