@@ -75,10 +75,6 @@ class Backlog:
         """Whether the subscription may have more stored deliveries in the partition, besides `queued` ones."""
         return self._rows[due_key] + queued < self._most_rows and not self._parking.full
 
-    def cleared(self, due_key: DueKey) -> int:
-        """How many of its ordering keys have had no stored delivery any more, since the partition was assigned."""
-        return self._parking.ordering_keys.all_cleared[due_key]
-
     def may_send(self, due_key: DueKey, queued: int) -> bool:
         """Whether the subscription may have one more delivery on its way, besides `queued` ones.
 
@@ -202,16 +198,11 @@ class Backlog:
             self.save(cursor)
         return True
 
-    def takes(
-        self, event: Event, endpoint: Endpoint, record: OpenRecord, lane: Lane | None, *, works: bool = False
-    ) -> bool:
-        """Whether a cursor takes a delivery that would be stored untried, since the receiver has enough rows.
-
-        `works`: it takes events of other ordering keys than this one, which therefore do not wait for a cursor.
-        """
+    def takes(self, event: Event, endpoint: Endpoint, record: OpenRecord, lane: Lane | None) -> bool:
+        """Whether a cursor takes a delivery that would be stored untried, since the receiver has enough rows."""
         held = 0 if lane is None else lane.held
         down = lane is not None and lane.breaker.is_long_open
-        if works or (not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows):
+        if not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows:
             return False
         if not self._may_begin(event, endpoint):
             return False

@@ -20,6 +20,7 @@ from models.cursor import RUNS_LENGTH
 
 MOST_HELD = 400  # runs of held events: the settled ones between them must fit into the cursor's row
 MOST_HELD_KEYS = 1_000
+FEW_HELD = 500  # events, that may be stored so that the cursor can end; more of them need no rows
 
 
 class Left(NamedTuple):
@@ -176,7 +177,12 @@ class Cursor:
     @property
     def is_full(self) -> bool:
         """It may hold no more events."""
-        return self._tracker.held >= MOST_HELD or len(self.held) >= MOST_HELD_KEYS
+        return len(self._tracker.held) >= MOST_HELD or len(self.held) >= MOST_HELD_KEYS
+
+    @property
+    def holds_many(self) -> bool:
+        """It holds so many events that they are rather read again than stored."""
+        return sum(self._tracker.held) > FEW_HELD
 
     def goes_before(self, offset: int, ordering_key: OrderingKey | None = None) -> bool:
         """Events of it that precede this offset are not sent or stored yet: some of this ordering key, or of any."""

@@ -24,7 +24,6 @@ from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
-WORKS = 600.0  # seconds for which a receiver that accepted a request counts as working
 LANE_BYTES = 16 * 2**20
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
@@ -264,10 +263,6 @@ class Lane:
         if (window := self.breaker.window(now)) is not None:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
-
-    def works(self, now: float) -> bool:
-        """The receiver has accepted a request lately: what is stored waits because of its ordering key alone."""
-        return self.breaker.open_until is None and now - self.accepted_at < WORKS
 
     def could_not_send(self, now: float, started: float, why: str) -> bool:
         """A request that started at `started` has shown that none can be sent. True if the reason is new."""

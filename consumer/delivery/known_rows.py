@@ -121,7 +121,6 @@ class StoredKeys:
         self._count = 0
         self._writing: dict[OrderingKey, Counter[int]] = {}  # offsets of the rows that are being written
         self._readings: list[RowsReading] = []
-        self.all_cleared = Counter[DueKey]()  # how many ordering keys of each due key were cleared
 
     def __contains__(self, ordering_key: OrderingKey) -> bool:
         """Deliveries with this ordering key go behind its rows."""
@@ -193,7 +192,6 @@ class StoredKeys:
     def cleared(self, ordering_keys: Iterable[OrderingKey]) -> None:
         """The last row of each key has ended. A key with a row that is being written stays."""
         for ordering_key in ordering_keys:
-            self.all_cleared[*ordering_key[1:3], ordering_key.subscription_id] += 1
             known = self._known.get(ordering_key[1:3]) or {}
             keys = known.get(ordering_key.subscription_id)
             if keys and ordering_key.key in keys:
@@ -206,8 +204,6 @@ class StoredKeys:
         """Forget partitions."""
         for partition in partitions:
             self._forget(partition)
-        for due_key in [each for each in self.all_cleared if each[:2] in partitions]:
-            del self.all_cleared[due_key]
         self._writing = {
             ordering_key: offsets
             for ordering_key, offsets in self._writing.items()

@@ -103,12 +103,10 @@ class OffsetTracker:
 
     def settle(self, offset: int) -> None:
         """Mark a record as settled. KeyError if it is not open: a caller's mistake must not move a mark."""
-        try:
-            del self._open[offset]
-        except KeyError:
+        if self._open.pop(offset, None) is None:
             del self._again[offset]
-        else:
-            self._top = max(self._top, offset + 1)
+        elif offset >= self._top:
+            self._top = offset + 1
         self.moved += 1
 
     @property
@@ -117,9 +115,9 @@ class OffsetTracker:
         return len(self._open) + len(self._again) - len(self._held)
 
     @property
-    def held(self) -> int:
-        """Runs of records that are held."""
-        return len(self._held)
+    def held(self) -> list[int]:
+        """How long the runs of records that are held are."""
+        return [stop - start for start, stop in self._held.items()]
 
     def hold(self, offset: int, timestamp: int, *, joins: bool) -> bool:
         """Track a record that stays unsettled, and that is read again after `go_back`. False as for `track`.

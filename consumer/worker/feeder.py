@@ -21,24 +21,10 @@ REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are 
 MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
 MOST_OF_ONE = 300  # of one cursor
 MOST_AT_RISK = 500  # of one cursor, with its events on their way: they may settle when no position can be saved
-STILL = 1.0  # seconds without a stored delivery that is sent SOON: those that a cursor's events wait for will not be
-SOON = 5.0  # seconds, and those for which a cursor that may hold no more events waits for stored ones to be sent
-FEW = 500  # events that a cursor holds, and that are stored so that it may end; more of them need no rows
-LOOK_EVERY = 0.1  # seconds between two looks at cursors that hold events
+STILL = 1.0  # seconds in which no stored delivery was to be sent SOON: a cursor's events wait no longer for them
+SOON = 5.0  # seconds, and those for which a cursor waits all the same that may hold no more events
+LOOK_EVERY = 1.0  # seconds between two looks at cursors that hold events: going back often, they would come to nothing
 STUCK = 1.0  # seconds after which a save counts as refused, if others could succeed; that cursor alone waits then
-
-
-class _Holding:
-    """Events that a cursor has held since it `began` to. `sent`: when stored ones were last about to be sent.
-
-    `cleared`: how many ordering keys had been cleared before.
-    """
-
-    __slots__ = ("began", "cleared", "events", "sent")
-
-    def __init__(self, now: float, cleared: int) -> None:
-        self.began = self.sent = now
-        self.cleared, self.events = cleared, 0
 
 
 class _Held:
@@ -77,7 +63,7 @@ class Feeder:
         self._event: Event | None = None  # the last one that was taken
         self._held = _Held()
         self._saving: dict[Cursor, float] = {}  # since when saves are under way
-        self._holding: dict[Cursor, _Holding] = {}
+        self._holding: dict[Cursor, float] = {}  # since when no stored delivery is to be sent soon
         self._looked = -inf
         self._saves, self._saved_at = 0, -inf
         self.unsaved = 0
@@ -144,8 +130,12 @@ class Feeder:
         is_ordered = not cursor.replay or self._replays.is_ordered(cursor.replay)
         key = ordering_key_of(event, endpoint, cursor.replay) if is_ordered else None
         behind_rows = key is not None and (key in cursor.held or self._settling.goes_behind_rows(key))
-        if key is not None and behind_rows and not self._stores(cursor, key, event, lane, now):
-            return self._holds(cursor, key, event, now)
+        if key is not None and behind_rows and not self._stores(cursor, key, event.record.offset, now):
+            if not cursor.is_full:  # it is passed by, so that it stops no other key
+                cursor.hold(event.record.offset, event.record.timestamp, key)
+                self._holding.setdefault(cursor, now)
+                return True
+            return False
         if not behind_rows and not self._may_queue(cursor, lane, event, now):
             return False
         if not cursor.take(event.record.offset, event.record.timestamp):
@@ -161,48 +151,33 @@ class Feeder:
             self._lanes.enqueue(Delivery(event, lane, record, key), now)
         return True
 
-    def _stores(self, cursor: Cursor, key: OrderingKey, event: Event, lane: Lane, now: float) -> bool:
+    def _stores(self, cursor: Cursor, key: OrderingKey, offset: int, now: float) -> bool:
         """Whether an event behind a stored one of its ordering key is stored too. First it is held for a while."""
-        offset = event.record.offset
-        is_next = offset < cursor.stores_to and key not in cursor.held and self._may_store(cursor, lane, now)
+        is_next = offset < cursor.stores_to and key not in cursor.held and self._may_store(cursor, now)
         return is_next or cursor.is_before_rows(offset)
 
-    def _may_store(self, cursor: Cursor, lane: Lane | None, now: float) -> bool:
+    def _may_store(self, cursor: Cursor, now: float) -> bool:
         """A receiver that is perhaps down gets few rows; one key that fails does not stop the others."""
-        works = lane is not None and lane.works(now) and self._settling.may_postpone()
+        works = self._lanes.works(cursor.due_key[2], now) and self._settling.may_postpone()
         return works or self._backlog.may_store(cursor.due_key)
-
-    def _holds(self, cursor: Cursor, key: OrderingKey, event: Event, now: float) -> bool:
-        """Pass an event by that cannot be sent or stored now, so that it stops no other key."""
-        if cursor.is_full:
-            return False
-        cursor.hold(event.record.offset, event.record.timestamp, key)
-        if cursor.held:
-            if cursor not in self._holding:
-                self._holding[cursor] = _Holding(now, self._backlog.cleared(cursor.due_key))
-            self._holding[cursor].events += 1
-        return True
 
     def returning(self, now: float) -> list[Cursor]:
         """Cursors that are to go back for events that they hold: these may be sent or stored now."""
         if now < self._looked + LOOK_EVERY:
             return []
         self._looked = now
-        back = [each for each, holding in self._holding.items() if self._returns(each, holding, now)]
+        back = [each for each in self._holding if each.gone or each.astray or self._returns(each, now)]
         for cursor in back:
             del self._holding[cursor]
-        return [cursor for cursor in back if not (cursor.gone or cursor.astray)]
+        return [cursor for cursor in back if cursor.held and not (cursor.gone or cursor.astray)]
 
-    def _returns(self, cursor: Cursor, holding: _Holding, now: float) -> bool:
-        if cursor.gone or cursor.astray or holding.cleared != self._backlog.cleared(cursor.due_key):
-            return now >= holding.began + STILL
-        if self._settling.is_due_within(SOON, cursor.due_key):
-            holding.sent = now
-        if cursor.is_full:
-            waits = now < min(holding.sent + STILL, holding.began + SOON)
-        else:
-            waits = now < holding.sent + STILL or holding.events > FEW
-        if waits or not self._may_store(cursor, self._lanes.of(cursor.due_key[2]), now):
+    def _returns(self, cursor: Cursor, now: float) -> bool:
+        if not all(map(self._settling.goes_behind_rows, cursor.held)):
+            return True
+        is_due = self._settling.is_due_within(SOON, cursor.due_key)
+        if (is_due or cursor.holds_many) and not cursor.is_full:
+            self._holding[cursor] = now
+        if now < self._holding[cursor] + (SOON if is_due else STILL) or not self._may_store(cursor, now):
             return False
         cursor.stores_to = cursor.read_to
         return True
