@@ -173,7 +173,8 @@ def test_what_is_passed_by_comes_again_and_nothing_else(steps: list[tuple[str, i
             on_their_way += [offset] * taken
         owed = seen - settled
         kept = cursor.kept()
-        assert (kept.next, cursor.open) == (min(owed, default=cursor.read_to), len(on_their_way))
+        assert cursor.open == len(on_their_way)
+        assert kept.next <= min(owed, default=inf)
         runs = decode(kept.next, kept.runs)
         claimed = {each for each in seen if each < kept.next or any(start <= each < stop for start, stop in runs)}
         assert claimed == settled
