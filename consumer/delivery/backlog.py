@@ -17,7 +17,7 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.offsets import OffsetTracker, encode
 from consumer.ledger.cursors import KeptCursor, NewCursor
-from consumer.ledger.rows import DueKey, due_key_of
+from consumer.ledger.rows import DueKey, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 from models.cursor import RUNS_LENGTH
@@ -291,16 +291,13 @@ class Backlog:
                     cursor.withdraw()
             self._looked.pop(partition, None)
 
-    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0) -> bool:
-        """A cursor (of this replay, or of none) has still to read events before this offset.
+    def is_behind(self, due_key: DueKey, offset: int, replay: int = 0, ordering_key: OrderingKey | None = None) -> bool:
+        """A cursor (of this replay, or of none) has events before this offset that are neither sent nor stored.
 
-        If the subscription is ordered, these go first.
+        If the subscription is ordered, these go first: those of this `ordering_key`, as far as keys are known.
         """
-        return any(
-            cursor.read_to < (offset if cursor.end is None else min(cursor.end, offset))
-            for cursor in self.here(due_key)
-            if cursor.replay == replay
-        )
+        here = (cursor for cursor in self.here(due_key) if cursor.replay == replay)
+        return any(cursor.goes_before(offset, ordering_key) for cursor in here)
 
     def _of(self, event: Event, endpoint: Endpoint) -> Sequence[Cursor]:
         return self.of(event.record.topic_partition).get(endpoint.subscription_id, ())

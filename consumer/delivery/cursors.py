@@ -13,9 +13,14 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.events.event import Event
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 from models.cursor import RUNS_LENGTH
+
+MOST_HELD = 400  # runs of held events: the settled ones between them must fit into the cursor's row
+MOST_HELD_KEYS = 1_000
+FEW_HELD = 500  # events, that may be stored so that the cursor can end; more of them need no rows
 
 
 class Left(NamedTuple):
@@ -33,12 +38,15 @@ class Cursor:
     `confirmed`: it has been written in this assignment, so that no earlier owner can change it any more. `ending`: its
     end is not stored yet. `astray`: another owner has moved it, and its row is to be read again before it moves.
     `gone`: it was dropped, and what settles of it counts no more. `waiting`: deliveries that were left to it and that
-    are settled once it is confirmed.
+    are settled once it is confirmed. `held`: ordering keys whose events it has passed by, as stored ones go before
+    them, and the offset of the first one of each; it will `go_back` for these. `stores_to`: below, such events are
+    stored, and not held.
     """
 
     __slots__ = (
         "_beside",
         "_expires",
+        "_joins",
         "_last_stored",
         "_lost_to",
         "_saved_end",
@@ -57,11 +65,13 @@ class Cursor:
         "ending",
         "first",
         "gone",
+        "held",
         "id",
         "read_to",
         "reason",
         "replay",
         "stored",
+        "stores_to",
         "waiting",
     )
 
@@ -87,6 +97,9 @@ class Cursor:
         self._beside: set[tuple[int, int]] = set()  # of deliveries that were stored instead of left to it
         self._settled = self._saving_settled = 0  # events since the last save began, and with the one under way
         self._lost_to = 0
+        self.held: dict[OrderingKey, int] = {}
+        self._joins = False  # the last event that was taken or held is held
+        self.stores_to = 0
         self.waiting: list[Left] = []
 
     @classmethod
@@ -178,6 +191,21 @@ class Cursor:
         """All that it owes is settled, and the database knows."""
         return self.end is not None and self.next >= self.end and not self.moved
 
+    @property
+    def is_full(self) -> bool:
+        """It may hold no more events."""
+        return len(self._tracker.held) >= MOST_HELD or len(self.held) >= MOST_HELD_KEYS
+
+    @property
+    def holds_many(self) -> bool:
+        """It holds so many events that they are rather read again than stored."""
+        return sum(self._tracker.held) > FEW_HELD
+
+    def goes_before(self, offset: int, ordering_key: OrderingKey | None = None) -> bool:
+        """Events of it that precede this offset are not sent or stored yet: some of this ordering key, or of any."""
+        first = min(self.held.values(), default=inf) if ordering_key is None else self.held.get(ordering_key, inf)
+        return min(self.read_to, first) < (offset if self.end is None else min(self.end, offset))
+
     def owes(self, offset: int) -> bool:
         """It has not read this offset yet, and does not end before it."""
         return self.read_to <= offset and (self.end is None or offset < self.end)
@@ -220,11 +248,27 @@ class Cursor:
 
     def take(self, offset: int, timestamp: int) -> bool:
         """Read an event that the subscription gets; False if it was settled before a restart. Else `settle` it."""
+        self._joins = False
+        return self._reads_anew(offset, timestamp) and self._tracker.track(offset, timestamp=timestamp)
+
+    def hold(self, offset: int, timestamp: int, ordering_key: OrderingKey) -> None:
+        """Pass an event by that the subscription gets, unless it was settled before a restart."""
+        joins, self._joins = self._joins, False
+        if self._reads_anew(offset, timestamp) and self._tracker.hold(offset, timestamp, joins=joins):
+            self.held.setdefault(ordering_key, offset)
+            self._joins = True
+
+    def go_back(self) -> None:
+        """Read again from the first held event on."""
+        self.read_to, self.held, self._joins = self._tracker.go_back(), {}, False
+
+    def _reads_anew(self, offset: int, timestamp: int) -> bool:
+        self._tracker.skip_to(offset)
         self.read_to, self._timestamp = offset + 1, timestamp
         if (self._stored and (offset, timestamp) in self._stored) or (offset, timestamp) in self._beside:
             self._tracker.skip_to(offset + 1)
             return False
-        return self._tracker.track(offset, timestamp=timestamp)
+        return True
 
     def settle(self, offset: int) -> None:
         """An event that was taken is delivered or stored."""

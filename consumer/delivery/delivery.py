@@ -25,8 +25,6 @@ from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
-RESTS = 0.2  # seconds without a request, in which stored deliveries that are due would have been taken up
-WORKS = 600.0  # seconds for which a receiver that accepted a request counts as working
 LANE_BYTES = 16 * 2**20
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
@@ -277,11 +275,6 @@ class Lane:
         if (window := self.breaker.window(now)) is not None:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
-
-    def rests(self, now: float) -> bool:
-        """The receiver has accepted a request lately, and there is nothing to send: all that is stored waits longer."""
-        works = self.breaker.open_until is None and now - self.accepted_at < WORKS
-        return works and not self.held and not self.in_flight and now - self.moved_at >= RESTS
 
     def could_not_send(self, now: float, started: float, why: str) -> bool:
         """A request that started at `started` has shown that none can be sent. True if the reason is new."""

@@ -41,6 +41,7 @@ RESERVE = 20  # one slot in so many is left to a lane that begins, and to the li
 FOR_BACKLOG = 16  # while the live stream takes all turns, cursors get one in so many: retention does not wait
 STILL = 0.25  # seconds without the end of a request, or twice as long as the receiver took: the lane is not waited for
 NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
+WORKS = 600.0  # seconds for which a receiver that accepted a request counts as working
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
 
@@ -111,6 +112,11 @@ class Lanes:
                 lane.serve(endpoint, self._share_of(endpoint), self._now)
                 self._changed[lane] = None
         return lane
+
+    def works(self, subscription_id: int, now: float) -> bool:
+        """A receiver has accepted a request lately: what is stored waits because of its ordering key alone."""
+        lane = self._lanes.get(subscription_id)
+        return lane is not None and lane.breaker.open_until is None and now - lane.accepted_at < WORKS
 
     def rebound(self, share: Share) -> None:
         """Share limits anew: partitions have come or gone, or topics have become busy or quiet."""

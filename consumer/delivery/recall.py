@@ -73,7 +73,7 @@ class Recall(Part):
         rows: TakenUp,
         selector: Selector,
         memory: Memory,
-        is_behind: Callable[[DueKey, int, int], bool],
+        is_behind: Callable[[DueKey, int, int, OrderingKey], bool],
         partitions: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         on_marked: Callable[[Collection[DueKey]], object],
@@ -272,7 +272,7 @@ class Recall(Part):
                 continue
             early = row.ordering_key is not None and (
                 self._is_early(row.ordering_key, offset, reading, given_out, ends)
-                or self._is_behind(due_key, offset, row.replay)
+                or self._is_behind(due_key, offset, row.replay, row.ordering_key)
             )
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
                 if row.ordering_key is not None and row.id not in self._rows:

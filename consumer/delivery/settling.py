@@ -31,7 +31,7 @@ from consumer.delivery.outcome import (
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import policy_for, wait_after
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, due_key_of
+from consumer.ledger.rows import AttemptFailure, AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.matching.selection import PAUSE, Budget
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, OptionProblem
@@ -240,6 +240,10 @@ class Settling:
     def may_postpone(self) -> bool:
         """The database keeps up, so deliveries may be stored."""
         return not self._parking.full
+
+    def is_due_within(self, seconds: float, due_key: DueKey) -> bool:
+        """A stored delivery of the due key is due, or soon will be."""
+        return self._parking.due_keys.get(due_key, inf) <= self._clock() + seconds
 
     def goes_behind_rows(self, ordering_key: OrderingKey) -> bool:
         """An earlier delivery with this ordering key is in the database."""

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 # The broker takes 4,096 characters (offset.metadata.max.bytes); one is left for brokers that count a terminator.
 MAX_METADATA = 4095
@@ -26,6 +26,7 @@ _MAX_EPOCH = 2**31 - 1
 
 Run = tuple[int, int]  # settled offsets [start, stop)
 _NO_RUNS = deque[Run]()  # an empty deque takes 624 bytes, and there is a tracker for each cursor
+_NO_RECORDS: dict[int, int] = {}  # never changed, either
 
 
 class OffsetRegression(Exception):
@@ -47,6 +48,8 @@ class OffsetTracker:
     """
 
     __slots__ = (
+        "_again",
+        "_held",
         "_open",
         "_restored",
         "_top",
@@ -65,6 +68,8 @@ class OffsetTracker:
         # The timestamps of unsettled records, by offset. A dict keeps the order of insertion, which is that of offsets,
         # and deletes anywhere.
         self._open: dict[int, int] = {}
+        self._held = _NO_RECORDS  # where runs of records that are held end, by the first of each, which is in `_open`
+        self._again = _NO_RECORDS  # unsettled records that come again, after `go_back`; they are in `_restored` too
         self.position = -1 if committed is None else committed
         self._top = self.position  # after the highest settled offset seen
         runs = [] if committed is None else decode(committed, metadata)
@@ -91,27 +96,69 @@ class OffsetTracker:
         if self._restored and self._settled_before(offset):
             self._top = offset + 1
             self.moved += 1
+            self._come(offset)
             return False
         self._open[offset] = timestamp
         return True
 
     def settle(self, offset: int) -> None:
         """Mark a record as settled. KeyError if it is not open: a caller's mistake must not move a mark."""
-        del self._open[offset]
-        if offset >= self._top:
+        if self._open.pop(offset, None) is None:
+            del self._again[offset]
+        elif offset >= self._top:
             self._top = offset + 1
         self.moved += 1
 
     @property
     def open(self) -> int:
-        """Records that are not settled."""
-        return len(self._open)
+        """Records that are not settled, without those that are held."""
+        return len(self._open) + len(self._again) - len(self._held)
+
+    @property
+    def held(self) -> list[int]:
+        """How long the runs of records that are held are."""
+        return [stop - start for start, stop in self._held.items()]
+
+    def hold(self, offset: int, timestamp: int, *, joins: bool) -> bool:
+        """Track a record that stays unsettled, and that is read again after `go_back`. False as for `track`.
+
+        `joins`: it was tracked right after a record that is held, and both are one run.
+        """
+        if joins and not (self._restored and self._settled_before(offset)):
+            self._held[next(reversed(self._held))] = self.position = offset + 1
+            return True
+        if is_new := self.track(offset, timestamp=timestamp):
+            self._held = {**self._held, offset: offset + 1}
+        return is_new
+
+    def go_back(self) -> int:
+        """Forget the records that are held. Returns the offset of the first one, from which on records come again.
+
+        `track` is False for those that are settled or open.
+        """
+        mark = next(iter(self._held))
+        self._come(self.position - 1)
+        again = {each: at for each, at in self._open.items() if each > mark and each not in self._held} | self._again
+        taken = chain(self._settled_above(mark), ((each, each + 1) for each in again))
+        runs = list(_merged(sorted((max(start, mark), stop) for start, stop in taken if stop > mark)))
+        self._restored, self.restored_to = (deque(runs), runs[-1][1]) if runs else (_NO_RUNS, -1)
+        self._open = {each: at for each, at in self._open.items() if each < mark}
+        self._held, self._again = _NO_RECORDS, dict(sorted(again.items()))
+        self.position = self._top = mark
+        return mark
+
+    def _come(self, offset: int) -> None:
+        """The records up to this offset have come again."""
+        for each in [each for each in self._again if each <= offset]:
+            self._open[each] = self._again.pop(each)
 
     def skip_to(self, offset: int) -> None:
         """Nothing between the last record seen and this offset is left to settle."""
         if offset > self.position:
             self.position = self._top = offset
             self.moved += 1
+            if self._again:
+                self._come(offset - 1)
             while self._restored and self._restored[0][1] <= offset:
                 self._restored.popleft()
 
@@ -137,7 +184,7 @@ class OffsetTracker:
         if self.position < 0:
             return None
         if self._restored and self._restored[0][0] <= self.position:
-            return self._restored[0][1]
+            return min((self._restored[0][1], *self._again))
         return self.position
 
     def settled_after(self, offset: int, stop: int | None) -> list[Run]:
@@ -172,14 +219,20 @@ class OffsetTracker:
         for offset in self._open:
             if 0 <= previous < offset - 1:
                 yield previous + 1, offset
-            previous = offset
+            previous = self._held.get(offset, offset + 1) - 1
             if previous >= self._top:
                 break
         if 0 <= previous < self._top - 1:
             yield previous + 1, self.position
         for start, stop in self._restored:
-            if stop > max(mark, self.position):
-                yield max(start, mark, self.position), stop
+            begin = max(start, mark, self.position)
+            for each in self._again:
+                if begin <= each < stop:
+                    if begin < each:
+                        yield begin, each
+                    begin = each + 1
+            if stop > begin:
+                yield begin, stop
 
 
 def encode(mark: int, runs: Iterable[Run], identity: str | None = None, most: int = MAX_METADATA) -> str:

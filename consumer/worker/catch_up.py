@@ -172,6 +172,10 @@ class CatchUp(Part):
         """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
         self.looks.poll(now)
         self._feeder.count(now)
+        for cursor in self._feeder.returning(now):
+            if (reading := self._passes.get(cursor.due_key[:2])) is not None:
+                reading.leave(cursor)
+            cursor.go_back()
         share = BESIDE if now < self._live_queued_at() + RECENT else ALONE
         self._selector.begin(share.seconds)
         left: dict[TopicPartition, Pass] = {}  # passes that have ended before they had offered all that was read

@@ -89,13 +89,11 @@ class Fanout:
                     continue
             asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
             ordering_key = ordering_key_of(event, endpoint) if endpoint.ordered else None
-            # A fault, such as an unusable secret, stops the sending: events are stored until the fault is mended.
-            stored = (
-                endpoint.fault is not None
-                or not asked
-                or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
-                or (endpoint.subscription_id in self._covered and self._backlog.is_met(event, endpoint))
+            behind = (ordering_key is not None and settling.goes_behind_rows(ordering_key)) or (
+                endpoint.subscription_id in self._covered and self._backlog.is_met(event, endpoint)
             )
+            # A fault, such as an unusable secret, stops the sending: events are stored until the fault is mended.
+            stored = behind or not asked or endpoint.fault is not None
             lane = None if stored else lanes.lane(endpoint)
             slow = lane is not None and lane.pace is not None and not lane.sends_within(QUEUE_SECONDS, now)
             admission = Admission.STORE if lane is None or slow else lanes.admit(lane, size, now)
@@ -104,7 +102,10 @@ class Fanout:
                 self.queued = True
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
-            elif not self._backlog.takes(event, endpoint, self.record, lane):
+            elif (
+                # Events of other ordering keys need not wait for a cursor because of this one.
+                behind and endpoint.fault is None and lanes.works(endpoint.subscription_id, now)
+            ) or not self._backlog.takes(event, endpoint, self.record, lane):
                 settling.postpone(event, endpoint, self.record, ordering_key, lane, asked=asked)
             self.position += 1
         return True

@@ -12,6 +12,7 @@ from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
+from consumer.ledger.rows import OrderingKey
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.replaying import Replays
@@ -20,6 +21,9 @@ REPLAYS_PART = 4  # replays take one place of so many in a lane: the others are 
 MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
 MOST_OF_ONE = 300  # of one cursor
 MOST_AT_RISK = 500  # of one cursor, with its events on their way: they may settle when no position can be saved
+STILL = 1.0  # seconds in which no stored delivery was to be sent SOON: a cursor's events wait no longer for them
+SOON = 5.0  # seconds, and those for which a cursor waits all the same that may hold no more events
+LOOK_EVERY = 1.0  # seconds between two looks at cursors that hold events: going back often, they would come to nothing
 STUCK = 1.0  # seconds after which a save counts as refused, if others could succeed; that cursor alone waits then
 
 
@@ -59,6 +63,8 @@ class Feeder:
         self._event: Event | None = None  # the last one that was taken
         self._held = _Held()
         self._saving: dict[Cursor, float] = {}  # since when saves are under way
+        self._holding: dict[Cursor, float] = {}  # since when no stored delivery is to be sent soon
+        self._looked = -inf
         self._saves, self._saved_at = 0, -inf
         self.unsaved = 0
         self.dirty: dict[Cursor, None] = {}
@@ -67,7 +73,7 @@ class Feeder:
         """Partitions have left: their events are held no more, settled or not."""
         for partition in partitions:
             self._memory.leave(self._assignments.pop(partition, None))
-        for several in (self.dirty, self._replaying, self._saving):
+        for several in (self.dirty, self._replaying, self._saving, self._holding):
             for cursor in [each for each in several if each.due_key[:2] in partitions]:
                 del several[cursor]
 
@@ -127,17 +133,14 @@ class Feeder:
         lane = self._lanes.lane(endpoint)
         is_ordered = not cursor.replay or self._replays.is_ordered(cursor.replay)
         key = ordering_key_of(event, endpoint, cursor.replay) if is_ordered else None
-        # Events behind a stored one of their ordering key are stored too, as far as the subscription may have rows.
-        behind_rows = key is not None and self._settling.goes_behind_rows(key)
-        if behind_rows:
-            may = (
-                self._backlog.may_store(cursor.due_key)
-                or cursor.is_before_rows(event.record.offset)
-                or (lane.rests(now) and self._settling.may_postpone())  # one key that fails does not stop the others
-            )
-        else:
-            may = self._may_queue(cursor, lane, event, now)
-        if not may:
+        behind_rows = key is not None and (key in cursor.held or self._settling.goes_behind_rows(key))
+        if key is not None and behind_rows and not self._stores(cursor, key, event.record.offset, now):
+            if not cursor.is_full:  # it is passed by, so that it stops no other key
+                cursor.hold(event.record.offset, event.record.timestamp, key)
+                self._holding.setdefault(cursor, now)
+                return True
+            return False
+        if not behind_rows and not self._may_queue(cursor, lane, event, now):
             return False
         if not cursor.take(event.record.offset, event.record.timestamp):
             return True  # settled before a restart
@@ -157,6 +160,37 @@ class Feeder:
         for cursor in cursors:
             cursor.settle(offset)
             self.dirty[cursor] = None
+
+    def _stores(self, cursor: Cursor, key: OrderingKey, offset: int, now: float) -> bool:
+        """Whether an event behind a stored one of its ordering key is stored too. First it is held for a while."""
+        is_next = offset < cursor.stores_to and key not in cursor.held and self._may_store(cursor, now)
+        return is_next or cursor.is_before_rows(offset)
+
+    def _may_store(self, cursor: Cursor, now: float) -> bool:
+        """A receiver that is perhaps down gets few rows; one key that fails does not stop the others."""
+        works = self._lanes.works(cursor.due_key[2], now) and self._settling.may_postpone()
+        return works or self._backlog.may_store(cursor.due_key)
+
+    def returning(self, now: float) -> list[Cursor]:
+        """Cursors that are to go back for events that they hold: these may be sent or stored now."""
+        if now < self._looked + LOOK_EVERY:
+            return []
+        self._looked = now
+        back = [each for each in self._holding if each.gone or each.astray or self._returns(each, now)]
+        for cursor in back:
+            del self._holding[cursor]
+        return [cursor for cursor in back if cursor.held and not (cursor.gone or cursor.astray)]
+
+    def _returns(self, cursor: Cursor, now: float) -> bool:
+        if not all(map(self._settling.goes_behind_rows, cursor.held)):
+            return True
+        is_due = self._settling.is_due_within(SOON, cursor.due_key)
+        if (is_due or cursor.holds_many) and not cursor.is_full:
+            self._holding[cursor] = now
+        if now < self._holding[cursor] + (SOON if is_due else STILL) or not self._may_store(cursor, now):
+            return False
+        cursor.stores_to = cursor.read_to
+        return True
 
     @property
     def may_take(self) -> bool:

@@ -46,7 +46,8 @@ class Meeting:
         Kafka must have shown that the log reaches so far.
         """
         for cursor in cursors:
-            if cursor.end is None and cursor.read_to >= max(live, cursor.may_end_at) and self._may_meet(cursor, now):
+            has_all = cursor.read_to >= max(live, cursor.may_end_at) and not cursor.held
+            if cursor.end is None and has_all and self._may_meet(cursor, now):
                 self._end(cursor, cursor.read_to)
 
     def end_at_live(self, due_key: DueKey) -> None:

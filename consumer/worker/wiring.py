@@ -257,7 +257,9 @@ class WorkerParts:
             rows,
             selector,
             self.memory,
-            is_behind=lambda key, offset, of: not replaying.has_ended(of) and self.backlog.is_behind(key, offset, of),
+            is_behind=lambda due_key, offset, of, key: (
+                not replaying.has_ended(of) and self.backlog.is_behind(due_key, offset, of, key)
+            ),
             partitions=self.ownership.topic_partitions,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             on_marked=lambda due_keys: self.catch_up.looks.look_at(due_keys),  # noqa: PLW0108 (it is made below)

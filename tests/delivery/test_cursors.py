@@ -9,6 +9,7 @@ from consumer.delivery.cursors import Cursor, Left
 from consumer.delivery.delivery import OpenRecord
 from consumer.intake.offsets import decode
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 from tests.ledger.rows_kit import URL, make_event
@@ -139,3 +140,42 @@ def test_a_restart_takes_what_was_not_settled_and_nothing_else(steps: list[tuple
     taken = {each for each in sorted(owed) if each >= move.next and again.take(each, 0)}
     assert taken == owed - settled
     assert all(stop <= cursor.read_to for _, stop in decode(move.next, move.runs))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "hold", "skip", "settle", "back"]), st.integers(0, 9))))
+def test_what_is_passed_by_comes_again_and_nothing_else(steps: list[tuple[str, int]]) -> None:
+    """Whatever is on its way or settles meanwhile: each event is taken once, and a restart takes what has not settled.
+
+    What a cursor holds is no sign of progress: others are settled above it.
+    """
+    cursor = Cursor(KEPT, uncounted)
+    key = OrderingKey(1, "t", 0, "k")
+    seen, skipped, on_their_way, settled = set[int](), set[int](), list[int](), set[int]()
+    for what, number in [*steps, ("back", 0), *[("take", 0)] * len(steps), *[("settle", 0)] * 2 * len(steps)]:
+        offset = cursor.read_to
+        if what == "settle" and on_their_way:
+            cursor.settle(chosen := on_their_way.pop(number % len(on_their_way)))
+            settled.add(chosen)
+        elif what == "back" and cursor.held:
+            first = min(cursor.held.values())
+            cursor.go_back()
+            assert (cursor.read_to, cursor.held) == (first, {})
+        elif (what == "skip" and offset not in seen) or offset in skipped:
+            skipped.add(offset)
+            cursor.passed(offset + 1)
+        elif what == "hold":
+            seen.add(offset)
+            cursor.hold(offset, offset, key)
+        elif what == "take":
+            taken = cursor.take(offset, offset)
+            assert taken == (offset not in settled and offset not in on_their_way)
+            seen.add(offset)
+            on_their_way += [offset] * taken
+        owed = seen - settled
+        kept = cursor.kept()
+        assert cursor.open == len(on_their_way)
+        assert kept.next <= min(owed, default=inf)
+        runs = decode(kept.next, kept.runs)
+        claimed = {each for each in seen if each < kept.next or any(start <= each < stop for start, stop in runs)}
+        assert claimed == settled
+    assert seen == settled

@@ -57,7 +57,7 @@ class Bench(Desk):
             self.taken_up,
             Selector(Metrics(), self.budget, self.monotonic),
             self.memory,
-            is_behind=lambda _due_key, offset, _replay: self.read_to < offset,
+            is_behind=lambda _due_key, offset, _replay, _key: self.read_to < offset,
             partitions=lambda: self.places,
             given_out=lambda _: lambda offset: offset < self.given_out,
             on_marked=self.marked.extend,

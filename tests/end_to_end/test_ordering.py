@@ -1,7 +1,9 @@
 """`ordering = 'key'`: the events of a key are sent one at a time, in the order of the log, in spite of any faults."""
 
+import pytest
+
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order
-from tests.end_to_end.webhook_receiver import every, in_turn
+from tests.end_to_end.webhook_receiver import Answer, every, in_turn
 from tests.waiting import eventually
 
 
@@ -39,6 +41,33 @@ def test_order_is_kept_while_workers_come_go_and_die(deployment: Deployment) -> 
     deployment.assert_true_to_what_was_published()
     third.stop()
     fourth.stop()
+
+
+@pytest.mark.parametrize("status", [422, 500])
+def test_a_key_that_is_refused_stops_no_other_key(deployment: Deployment, status: int) -> None:
+    """However many of its deliveries wait, first in the log and later: also in a worker that has seen no 2xx."""
+    deployment.partitions = 1
+    deployment.subscribe("a", "/ordered", ordering="key")
+    deployment.receiver.rules["/ordered"] = lambda body: Answer(status if deployment.keys[body] == b"bad" else 200)
+    settings = {"WEBHOOK_BACKLOG_ROWS": "100", "WEBHOOK_RETRY_SCHEDULE": "5m,30m,2h"}
+
+    def others_have_come() -> bool:
+        others = (body for path, body in deployment.expected() - deployment.accepted())
+        return not any(deployment.keys[body] != b"bad" for body in others)
+
+    first = deployment.start(**settings)
+    eventually(first.ready)
+    deployment.publish(["a"] * 1000, keys=[b"bad"])
+    eventually(lambda: not deployment.lag())
+    first.stop()
+    for _ in range(2):  # a new worker begins where the last one stood
+        deployment.publish(["a"] * 1500, keys=[b"bad", *(b"%d" % number for number in range(9))])
+        worker = deployment.start(**settings)
+        eventually(others_have_come, otherwise=deployment.missing)
+        assert worker.ready()
+        worker.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")
 
 
 def _delivers(worker: Worker, most: float = 100) -> None:

@@ -175,16 +175,22 @@ def test_what_is_queued_counts_as_if_it_were_sent(rig: Rig) -> None:
     assert len(rig.sent_in(5)) == 500
 
 
-def test_events_behind_rows_are_stored_up_to_the_bound(engine: Engine, rigs: list[Rig]) -> None:
-    """Behind a stored event of its ordering key, a cursor stores events as far as the subscription may have rows."""
-    rigs.append(rig := Rig(engine, MANY, most_rows=5))
+@pytest.mark.parametrize(("records", "rows"), [(30, 5), (MANY, 1)])
+def test_events_behind_rows_are_stored_up_to_the_bound(
+    engine: Engine, rigs: list[Rig], records: int, rows: int
+) -> None:
+    """Behind a stored event of its ordering key, a cursor stores a few events as far as there may be rows.
+
+    It reads many of them again instead.
+    """
+    rigs.append(rig := Rig(engine, records, most_rows=5))
     rig.begun(rig.subscription, 10)
     rig.assigned()
     rig.others_park(ordered(9, rig.subscription, ordering_key=ordering_key(rig.subscription)))
     rig.load_rows(10)
     rig.look()
     rig.turn(0.05)
-    assert (rig.send(), len(rig.rows("id"))) == ([], 5)
+    assert (rig.send(), len(rig.rows("id"))) == ([], rows)
 
 
 def test_a_key_that_fails_does_not_stop_the_others(engine: Engine, rigs: list[Rig]) -> None:
