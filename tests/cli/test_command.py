@@ -185,6 +185,12 @@ def test_a_signal_at_any_time_ends_with_0(start: Start, line: str, wait: float, 
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "WEBHOOK_SECRET"])
+def test_check_tells_wrong_settings_from_other_failures(command: Command, name: str) -> None:
+    """With its settings complete it ends with 1 where nothing answers; with one missing, as `run` does, with 2."""
+    assert [command("check", **{**LEAST, name: ""}).returncode, command("check", **LEAST).returncode] == [2, 1]
+
+
 def _handles_signals(pid: int) -> bool:
     """Whether the process has a handler of SIGTERM: Python itself has none."""
     found = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
