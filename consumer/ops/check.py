@@ -296,10 +296,8 @@ def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, c
 
 def _tables(engine: Engine) -> str:
     revision = state(engine)
-    if revision.behind:
-        raise WebhooksError(
-            f"at {revision.current or 'nothing'}, needed is {revision.head}: run kafka-webhooks migrate"
-        )
+    if revision.fault is not None:
+        raise WebhooksError(revision.fault)
     return f"up to date at {revision.current}"
 
 

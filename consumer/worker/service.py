@@ -179,9 +179,8 @@ class Service:
 
 def _look(engine: Engine) -> str | None:
     """Why a worker cannot use the tables yet; None if it can."""
-    state = migrations.state(engine)
-    if state.behind:
-        return f"the tables are at revision {state.current}, not {state.head}: run kafka-webhooks migrate"
+    if (fault := migrations.state(engine).fault) is not None:
+        return fault
     if (lacks := shortcoming(engine)) is not None:
         log.warning("the database cannot hold all texts", reason=lacks)
     engine.dispose()
