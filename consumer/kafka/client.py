@@ -151,22 +151,19 @@ def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks", *, warns: bool 
 def refused(error: KafkaException, properties: Mapping[str, str]) -> SettingsError:
     """The reason why librdkafka makes no client of users' `properties`, with the setting at fault if it is known."""
     text = error.args[0].str()
-    named = next((each for each in ("sasl.mechanisms", "sasl.mechanism") if each in properties), None)
-    if "SASL mechanism" in text and named is None:
+    name = next((each for each in ("sasl.mechanisms", "sasl.mechanism") if each in properties), None)
+    if "SASL mechanism" in text and name is None:
         return SettingsError("KAFKA_SASL_MECHANISMS is not set. For example: KAFKA_SASL_MECHANISMS=SCRAM-SHA-512")
-    if "SASL mechanism" in text and named is not None:
-        variable, mechanism = slips.variable_of(named), properties[named]
-        return SettingsError(f"{variable}: Kafka's client has no mechanism {mechanism!r}; set {_MECHANISMS}")
-    if "sasl.username and sasl.password" in text:
+    if "SASL mechanism" in text and name is not None:
+        why = f"Kafka's client has no mechanism {properties[name]!r}; set {_MECHANISMS}"
+        return SettingsError(f"{slips.variable_of(name)}: {why}")
+    if "sasl.username and sasl.password" in text and name is not None:
         lacks = [slips.variable_of(each) for each in ("sasl.username", "sasl.password") if not properties.get(each)]
-        verb = "is" if len(lacks) == 1 else "are"
-        return SettingsError(
-            f"{' and '.join(lacks)} {verb} not set; {properties[named or '']} needs a user and a password"
-        )
+        return SettingsError(f"{properties[name]} needs a user and a password; set {' and '.join(lacks)}")
     if "Failed to set subscription" in text:
         return SettingsError(
-            "KAFKA_TOPICS: Kafka's client takes a pattern for none of its own: these are POSIX extended regular "
-            "expressions, without (?:…) and look-aheads. For example: KAFKA_TOPICS=^orders[.](eu|us)$"
+            "KAFKA_TOPICS: Kafka's client refuses a pattern; write POSIX extended regular expressions, without (?:…). "
+            "For example: KAFKA_TOPICS=^orders[.](eu|us)$"
         )
     if (found := _FILE.search(text)) is not None and (path := properties.get(found[1])) is not None:
         try:
