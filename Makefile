@@ -13,6 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 KAFKA_VERSIONS ?= 2.8.2 3.9.2 4.0.2 4.4.0
 
 RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
@@ -139,11 +140,13 @@ wheels: $(COMPILED)/venv ## the wheels of a release, in dist: compiled for this 
 	cp $(COMPILED)/*.whl dist
 	$(BIN)/python -m hatchling build --target wheel --directory dist
 
-image: ## the image kafka-webhooks:local: with Docker, else as root with buildah and debootstrap, in about five minutes
+image: ## the image kafka-webhooks:local: with Docker, else as root (by sudo) with buildah and debootstrap, in about five minutes
 	deploy/image/build
 
-compose-check: $(VENV)/development image ## the services of docker-compose.yml in containers of the image, as root (podman, crun, java 17, maven)
-	unshare --mount $(BIN)/python -m tests.image.compose_check
+compose-check: $(VENV)/development ## the services of docker-compose.yml in containers of the image, as root (by sudo; podman, crun, java 17, maven)
+	deploy/image/build podman
+	$(AS_ROOT) env PATH="$$PATH" $${JAVA_HOME:+JAVA_HOME="$$JAVA_HOME"} PYTHONDONTWRITEBYTECODE=1 \
+		unshare --mount $(BIN)/python -m tests.image.compose_check
 
 release-check: $(VENV)/development ## before a tag: versions, builds with equal bytes in build/release, the wheel in an empty environment on a real Kafka (TAG=v1.2.3; Go, java 17, maven)
 	$(BIN)/python -m tests.project.release "$(TAG)"

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import pytest
-
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 MIN_JAVA = 17
 LIMIT = 1500.0  # seconds; two cores need some minutes for the largest build
@@ -33,6 +31,8 @@ def or_skip(make: Callable[[], T], name: str = "KAFKA") -> T:
     try:
         return make()
     except NotProvided as error:
+        import pytest  # noqa: PLC0415 (programs use this module too, where no tests are installed)
+
         missing.append(str(error))
         if os.environ.get(f"{name}_TEST_REQUIRED"):
             pytest.fail(f"required and not available: {error}", pytrace=False)

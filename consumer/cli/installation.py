@@ -43,8 +43,8 @@ def migrate(
         upgrade(engine, revision=revision, sql=True)
         return
     create_file(engine)
-    before, head, behind = state(engine)
-    if before is not None and before > revision:
+    before, head, behind = found = state(engine)
+    if before is not None and before > revision and not found.foreign:
         raise typer.BadParameter(f"the tables are at {before}, and are not taken back", param_hint="--revision")
     upgrade(engine, revision=revision)
     after = state(engine).current

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from consumer.cli.app import USAGE
 from consumer.cli.console import print_json, printable, shortened, time_text
 from consumer.cli.deployment import configure, opened
 from consumer.cli.progress import Waiting, signals_noted
@@ -49,7 +50,7 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     secrets. Each prints a line; a line that fails (✗) says what to do. A line with ! is a warning: a worker can start,
     but receivers fail, or records became dead letters in the last hour.
 
-    Exit status 1 if any check fails; a warning is not a failure.
+    Exit status 1 if any check fails, and 2 if a setting does; a warning is not a failure.
 
     Example: kafka-webhooks check --json
     """
@@ -68,8 +69,9 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
             typer.echo(f"{'✗' if not finding.ok else '!' if finding.warning else '✓'} {finding.part}: {finding.text}")
     if as_json:
         print_json([finding._asdict() for finding in findings])
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+    failed = {finding.part for finding in findings if not finding.ok}
+    if failed:
+        raise typer.Exit(USAGE if failed & {"settings", "mappings"} else 1)
 
 
 def top(

@@ -1,7 +1,7 @@
 """`kafka-webhooks subscriptions`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -133,7 +133,7 @@ def add(
         why = store.AWAITS_VERIFICATION if verify else None
         first = None if since is None else places_from(since, values["topics"])
         added = by_user.add(new_secrets=secrets, disabled=why, first=first, further_types=further, **values).id
-        _warn_of_name(url)
+        _warn_of_doubts(url, event_type)
     key = receiver_key(generated) if generated and not found else None
     if not as_json:
         typer.echo(f"subscription {added} {'exists already, and is unchanged' if found else 'added'}")
@@ -185,8 +185,7 @@ def edit(
     if not values:
         raise typer.BadParameter("name at least one option to change")
     changed = changes().edit(subscription_id, lambda _: values)
-    if url is not None:
-        _warn_of_name(url)
+    _warn_of_doubts(url, event_type or ())
     if as_json:
         print_json(json_of(changed))
     else:
@@ -397,10 +396,15 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     typer.echo(f"subscription {subscription_id} removed{after}")
 
 
-def _warn_of_name(url: str) -> None:
-    """Warn if workers could not send to a URL's host as it resolves here. Only a warning: they may use another DNS."""
-    policy = policy_of(load(RuleSettings))
-    if policy is None:
+def _warn_of_doubts(url: str | None, event_types: Iterable[str]) -> None:
+    """Warn of what is valid and hardly meant, as a host that has no address here: workers may use another DNS."""
+    for doubled in (each for each in event_types if ".." in each):
+        typer.echo(f"warning: event type: {doubled} gets only events whose type has both dots in a row, too", err=True)
+    if url is None:
+        return
+    if "#" in url:
+        typer.echo("warning: url: what follows # is never sent; write %23 if it belongs to the path", err=True)
+    if (policy := policy_of(load(RuleSettings))) is None:
         return
     named = judge_names(policy, [url])[url]
     if named.refused is not None:

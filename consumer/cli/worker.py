@@ -3,11 +3,15 @@
 import os
 from typing import Annotated
 
+import structlog
 import typer
 
 from consumer.config import slips
 from consumer.config.environment import environment, load_worker
+from consumer.crypto.keys import NEW_SECRET, weakness
 from consumer.telemetry.logs import configure_logging
+
+log = structlog.get_logger(__name__)
 
 
 def run(
@@ -39,6 +43,8 @@ def run(
     settings = load_worker(values)
     configure_logging(settings.log.log_level)
     slips.warn(slips.of_settings(values))
+    for why in filter(None, map(weakness, settings.delivery.secrets)):
+        log.warning("a secret can be guessed", reason=f"WEBHOOK_SECRET {why}", change=NEW_SECRET)
     # OpenTelemetry reads the environment itself, and no .env file.
     os.environ.update({name: value for name, value in values.items() if name.startswith("OTEL_")})
     run_workers(settings, number, told)

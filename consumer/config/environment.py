@@ -17,7 +17,7 @@ from consumer.config.settings import (
     WorkerSettings,
     known_names,
 )
-from consumer.config.types import in_words
+from consumer.config.types import AGE, duration, in_words
 from consumer.errors import SettingsError
 
 _T = TypeVar("_T", bound=Group)
@@ -111,4 +111,5 @@ def _line(group: type[Group], error: ErrorDetails, values: Mapping[str, str]) ->
     example = (field.examples or [""])[0]
     if error["type"] == "missing":
         return f"{name} is not set. {field.description} For example: {name}={example}"
-    return f"{name}: {in_words(error, values.get(name))}. For example: {name}={example}"
+    told = in_words(error, values.get(name), duration if AGE.fullmatch(example) else "{:g}".format)
+    return f"{name}: {told}. For example: {name}={example}"

@@ -40,7 +40,7 @@ class TraceSettings(Group):
         if self.enabled and not installed("opentelemetry.sdk.trace", OTLP_EXPORTER):
             raise ValueError(
                 "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed. "
-                'Install it (pip install "kafka-webhooks[otel]"), or set OTEL_SDK_DISABLED=true'
+                'Install it (in the checkout: pip install ".[otel]"), or set OTEL_SDK_DISABLED=true'
             )
         return self
 

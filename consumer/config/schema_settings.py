@@ -90,7 +90,7 @@ class SchemaSettings(Group):
         if not (installed(*_PACKAGES) and any(map(installed, _CLIENTS))):
             raise ValueError(
                 "SCHEMA_REGISTRY_URL is set, but the packages that read schemas are not installed. "
-                'Install them (pip install "kafka-webhooks[schemas]"), or unset SCHEMA_REGISTRY_URL'
+                'Install them (in the checkout: pip install ".[schemas]"), or unset SCHEMA_REGISTRY_URL'
             )
         return self
 

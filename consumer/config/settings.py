@@ -26,6 +26,7 @@ from consumer.config.types import (
     DatabaseUrl,
     Duration,
     FernetKeys,
+    GroupId,
     HostName,
     KafkaProperties,
     Networks,
@@ -48,13 +49,7 @@ NO_ORIGIN = (
 class ConsumerGroupSettings(Group):
     """The consumer group; commands that do not contact Kafka need only this."""
 
-    group_id: str = setting(
-        "KAFKA_GROUP_ID",
-        "webhooks",
-        "Consumer group; all workers of a deployment share it.",
-        min_length=1,
-        max_length=255,
-    )
+    group_id: GroupId = setting("KAFKA_GROUP_ID", "webhooks", "Consumer group; all workers of a deployment share it.")
 
 
 class KafkaSettings(ConsumerGroupSettings):

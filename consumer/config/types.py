@@ -3,6 +3,7 @@
 import binascii
 import math
 import re
+import warnings
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
@@ -29,19 +30,22 @@ _PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=" + _PLACE)
 _FUNCTION = re.compile(_PLACE)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
-_AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
+AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _LONGEST_HOST_NAME = 253  # characters (RFC 1035, 2.3.4, without the root's dot)
 # A database URL as SQLAlchemy splits it: a user without `:/?@`, a password without `@`, and no further `@`.
 _ONE_AT = re.compile(r"[^:/]+://([^:/?@]*(:[^@]*)?@)?[^@]*")
 _WITH_AT = re.compile(r"[?&](config_dir|dsn|ssl_server_cert_dn|wallet_location)=[^&]*")  # parameters that may have an @
-_BROKER = re.compile(r"(?:\w+://)?(\[[0-9A-Fa-f:.%]+\]|[^:;\s]+)(?::0*([0-9]{1,5}))?/?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
+_PROTOCOL = re.compile(r"((SASL_)?(PLAINTEXT|SSL)://)?", re.IGNORECASE)
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:;\s]+)(?::0*([0-9]{1,5}))?/?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
 _LAST_PORT = 65_535
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
 _ENCODE = "percent-encode each @ : / ? % of its user and password (@ is %40)"
 _LONGEST_WAIT = 30 * 86400.0  # seconds; a wait longer than a month is a typing error
+# POSIX classes, reduced to the characters that topic names can have; Python's patterns have no classes.
+_CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
 
 # Properties that would let an offset move before its deliveries are settled, or that this service sets itself.
 REFUSED_KAFKA_PROPERTIES = {
@@ -67,6 +71,13 @@ def seconds(value: str | float) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+def duration(value: float) -> str:
+    """Seconds as users write them, in the largest unit that gives a whole number: 300 is `5m`."""
+    return next(
+        (f"{value / _UNITS[unit]:.0f}{unit}" for unit in "dhm" if value and not value % _UNITS[unit]), f"{value:g}s"
+    )
+
+
 def moment(text: str, now: float, zone: tzinfo | None = UTC) -> float:
     """Unix seconds of a time in ISO 8601, or of an age before `now` such as `2h`; at least 0.
 
@@ -74,7 +85,7 @@ def moment(text: str, now: float, zone: tzinfo | None = UTC) -> float:
     anything else.
     """
     try:
-        if _AGE.fullmatch(text):
+        if AGE.fullmatch(text):
             return max(0.0, now - seconds(text))
         parsed = datetime.fromisoformat(text)
         if parsed.tzinfo or zone:
@@ -133,7 +144,19 @@ def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
     for word in words:
         if not _TOPIC.fullmatch(word):
             raise ValueError(f"{word!r} is neither a topic name (letters, digits, . _ -) nor a pattern (starts with ^)")
+        if word.startswith("^"):
+            topic_pattern(word)
     return words
+
+
+def topic_pattern(text: str) -> re.Pattern[str]:
+    """Python's form of a pattern of topics, which is one of POSIX or RE2. ValueError: it is no regular expression."""
+    translated = re.sub(r"\[:([a-z]+):\]", lambda found: _CLASSES.get(found[1], found[0]), text)
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `[[` may mean something one day
+            return re.compile(translated)
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
 
 
 def topic_names(text: str) -> frozenset[str]:
@@ -194,6 +217,12 @@ def _proxy(url: str) -> str:
     return url
 
 
+def _group_id(name: str) -> str:
+    if name != name.strip():  # librdkafka drops the blanks, and aborts the process if nothing is left
+        raise ValueError(f"{name!r} begins or ends with a blank; leave it out")
+    return name
+
+
 def _bootstrap_servers(text: str) -> str:
     if "@" in text:
         raise ValueError("holds a user or a password; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
@@ -201,7 +230,10 @@ def _bootstrap_servers(text: str) -> str:
     if not servers:
         raise ValueError("names no broker")
     for number, server in enumerate(servers, 1):
-        found = _BROKER.fullmatch(server)
+        place = _PROTOCOL.sub("", server, count=1)
+        if "://" in place:
+            raise ValueError(f"its broker number {number} begins with a protocol that Kafka has not; write host:port")
+        found = _BROKER.fullmatch(place)
         if found is None or not 0 < int(found[2] or 1) <= _LAST_PORT:
             raise ValueError(f"its broker number {number} is not host:port, with a port from 1 to {_LAST_PORT}")
     return text
@@ -322,6 +354,7 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 TenantName = Annotated[str, _named(r"[!-~]{1,100}", "name of an attribute (visible ASCII, at most 100 characters)")]
+GroupId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_group_id)]
 TopicName = Annotated[str, _named(r"[A-Za-z0-9._-]{1,249}", "topic name (letters, digits, . _ -)")]
 SchemaName = Annotated[
     str,
@@ -345,6 +378,7 @@ DatabaseTokens = Annotated[DatabaseTokenOf, PlainValidator(_callback)]
 AuthPlugins = Annotated[Plugins, PlainValidator(_plugins)]
 
 
+_BOUNDS = {"gt", "ge", "lt", "le"}
 # Messages by Pydantic's error type: Pydantic's own are written for programmers.
 _WRONG = {
     "bool_parsing": "is neither true nor false",
@@ -352,23 +386,25 @@ _WRONG = {
     "finite_number": "is not a number",
     "float_parsing": "is not a number",
     "float_type": "is not a number",
-    "greater_than": "is too small; it must be more than {gt:g}",
-    "greater_than_equal": "is too small; the least is {ge:g}",
+    "greater_than": "is too small; it must be more than {gt}",
+    "greater_than_equal": "is too small; the least is {ge}",
     "int_from_float": "is not a whole number",
     "int_parsing": "is not a whole number",
     "int_parsing_size": "has too many digits",
     "int_type": "is not a whole number",
     "literal_error": "is not one of {expected}",
-    "less_than": "is too large; it must be less than {lt:g}",
-    "less_than_equal": "is too large; the most is {le:g}",
+    "less_than": "is too large; it must be less than {lt}",
+    "less_than_equal": "is too large; the most is {le}",
+    "string_too_short": "is too short",
     "string_too_long": "is too long; at most {max_length} characters are taken",
 }
 
 
-def in_words(error: ErrorDetails, value: object) -> str:
-    """The error in words. `value` is quoted; None leaves out a value that is secret."""
+def in_words(error: ErrorDetails, value: object, bound: Callable[[float], str] = "{:g}".format) -> str:
+    """The error in words. `value` is quoted; None leaves out a value that is secret. `bound` writes a limit."""
     wrong = _WRONG.get(error["type"])
     if wrong is None:
         return error["msg"].removeprefix("Value error, ").removesuffix(".")
-    what = wrong.format(**error.get("ctx", {}))
+    limits = {name: bound(limit) if name in _BOUNDS else limit for name, limit in error.get("ctx", {}).items()}
+    what = wrong.format(**limits)
     return what if value is None else f"{str(value)!r:.80} {what}"

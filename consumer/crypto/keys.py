@@ -13,6 +13,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PREFIX = "whsec_"
+NEW_SECRET = f'use one such as "{PREFIX}$(openssl rand -base64 32)"'
 PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
 MOST_SIGNING = 5  # secrets: each signs each request, and ed25519 takes 4 ms of the loop for a body of 1 MiB
 _QUOTES, _BYTE_ORDER_MARK = ('"', "'"), "\ufeff"

@@ -167,6 +167,8 @@ _ADVICE = {
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
     "Name or service not known": "is the host in DATABASE_URL right?",
     "timed out": "is the database up, are host and port in DATABASE_URL right, does a firewall drop it?",
+    "database or disk is full": "free space on the disk of the file in DATABASE_URL, or give it a larger one",
+    "disk I/O error": "is the disk of the file in DATABASE_URL full, or broken?",
     "database is locked": "another process has been writing to it for the whole wait",
     "CERTIFICATE_REQUIRED": "the server requires a client certificate: set wallet_location in DATABASE_URL",
     "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs in ewallet.pem, in wallet_location",

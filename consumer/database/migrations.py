@@ -24,6 +24,22 @@ class Revisions(NamedTuple):
     head: str
     behind: bool  # a migration of this version is missing; False if a later version has migrated the database
 
+    @property
+    def foreign(self) -> str | None:
+        """What to do if another program has migrated the tables; None: it has not."""
+        if self.current is None or _OURS.fullmatch(self.current):
+            return None
+        return (
+            f"{VERSIONS} holds {self.current}: one revision of this program belongs there, and nothing else. "
+            "Keep only that one; docs/alembic.md says where migrations of your own belong"
+        )
+
+    @property
+    def fault(self) -> str | None:
+        """Why this program cannot use the tables, and what to do; None: it can."""
+        old = f"the tables are at {self.current or 'no revision'}, not {self.head}: run kafka-webhooks migrate"
+        return self.foreign or (old if self.behind else None)
+
 
 VERSIONS = "webhook_alembic_version"  # not Alembic's default, which other programs in the schema may use
 AGAIN = "run it again, and it continues where it stopped"
@@ -49,10 +65,7 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
         if before is not None and before not in known:
             if _OURS.fullmatch(before):
                 return
-            raise WebhooksError(
-                f"{VERSIONS} holds {before}: one revision of this program belongs there, and nothing else. "
-                "Keep only that one; docs/alembic.md says where migrations of your own belong"
-            )
+            raise WebhooksError(state(engine).foreign)
         try:
             command.upgrade(config, revision)
         except NoSuchTableError as error:

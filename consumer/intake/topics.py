@@ -6,7 +6,6 @@ Both group protocols work alike: a worker owns the partitions that the client or
 
 import re
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
@@ -25,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 )
 
 from consumer.config.settings import KafkaSettings
+from consumer.config.types import topic_pattern
 from consumer.events.event import TopicPartition
 from consumer.kafka.client import allow, made, onlooker
 from consumer.loop.part import Part
@@ -44,9 +44,6 @@ Counts = Mapping[str, int | None]  # topic to its number of partitions; None: th
 Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers report it
 Retentions = Mapping[str, float]  # seconds for which topics keep a record; infinite if nothing is removed for its age
 
-# POSIX classes, reduced to the characters that topic names can have; Python's patterns have no classes.
-_CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
-
 
 def hidden(kafka: KafkaSettings, names: Collection[str]) -> list[str]:
     """Patterns of topics that no pattern of KAFKA_TOPICS matches: written ones, Kafka's own, and users' blacklists."""
@@ -65,7 +62,7 @@ def hides(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]
 def consumes(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:
     """A predicate on topic names: whether the group consumes a topic; `names` as in KAFKA_TOPICS.
 
-    Python's patterns stand in for POSIX's and RE2's. A pattern that Python refuses is logged and matches nothing.
+    Python's patterns stand in for POSIX's and RE2's.
     """
     # Classic: librdkafka searches (`^a|b` also finds `xb`). KIP-848: the broker wants the whole name to match.
     whole = kafka.properties.get("group.protocol") == "consumer"
@@ -323,10 +320,8 @@ def _part(owned: Collection[TopicPartition], partitions: Mapping[str, int]) -> f
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
     compiled = []
     for pattern in patterns:
-        translated = re.sub(r"\[:([a-z]+):\]", lambda found: _CLASSES.get(found[1], found[0]), pattern)
         try:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `[[` may mean something one day
-                compiled.append(re.compile(translated))
-        except re.error as error:
-            log.warning("cannot tell which topics a pattern matches", pattern=pattern, error=str(error))
+            compiled.append(topic_pattern(pattern))
+        except ValueError as error:  # of `topic.blacklist`; a setting of ours is refused before
+            log.warning("cannot tell which topics a pattern matches", pattern=pattern, reason=str(error))
     return compiled

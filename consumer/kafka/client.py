@@ -37,6 +37,14 @@ _TRUST = {"https.ca.location", "https.ca.pem"}
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 _FILE = re.compile(r"(ssl\.[a-z]+\.location) failed")
 
+# What to set instead of a value that librdkafka refuses: its own text does not say.
+_VALUES = {
+    "security.protocol": "PLAINTEXT, SSL (which is TLS), SASL_PLAINTEXT or SASL_SSL",
+    "group.protocol": "classic or consumer",
+    "auto.offset.reset": "earliest, latest or error",
+}
+_MECHANISMS = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+
 # Parts of an error's text: librdkafka has few codes for refusals, so its texts have to tell the causes apart.
 IS_IT_UP = "is it up, are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right?"
 OLD_BROKERS = "set KAFKA_GROUP_PROTOCOL=classic: the other protocol needs Kafka 4.0 or newer"
@@ -82,7 +90,8 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
             unknown.append(name)
         else:
             # librdkafka's text does not repeat the value of a secret.
-            raise SettingsError(f"{slips.variable_of(name)}: {text}")
+            instead = f"; set {_VALUES[name]}" if name in _VALUES else ""
+            raise SettingsError(f"{slips.variable_of(name)}: {text}{instead}")
     if known.get("sasl.oauthbearer.method", "").lower() == "oidc" and not known.keys() & _TRUST:
         # librdkafka's wheels look for a file that only some distributions have, even with `probe`.
         known["https.ca.location"] = ca_file()
@@ -142,8 +151,20 @@ def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks", *, warns: bool 
 def refused(error: KafkaException, properties: Mapping[str, str]) -> SettingsError:
     """The reason why librdkafka makes no client of users' `properties`, with the setting at fault if it is known."""
     text = error.args[0].str()
-    if "SASL mechanism GSSAPI" in text and not properties.keys() & {"sasl.mechanism", "sasl.mechanisms"}:
+    name = next((each for each in ("sasl.mechanisms", "sasl.mechanism") if each in properties), None)
+    if "SASL mechanism" in text and name is None:
         return SettingsError("KAFKA_SASL_MECHANISMS is not set. For example: KAFKA_SASL_MECHANISMS=SCRAM-SHA-512")
+    if "SASL mechanism" in text and name is not None:
+        why = f"Kafka's client has no mechanism {properties[name]!r}; set {_MECHANISMS}"
+        return SettingsError(f"{slips.variable_of(name)}: {why}")
+    if "sasl.username and sasl.password" in text and name is not None:
+        lacks = [slips.variable_of(each) for each in ("sasl.username", "sasl.password") if not properties.get(each)]
+        return SettingsError(f"{properties[name]} needs a user and a password; set {' and '.join(lacks)}")
+    if "Failed to set subscription" in text:
+        return SettingsError(
+            "KAFKA_TOPICS: Kafka's client refuses a pattern; write POSIX extended regular expressions, without (?:…). "
+            "For example: KAFKA_TOPICS=^orders[.](eu|us)$"
+        )
     if (found := _FILE.search(text)) is not None and (path := properties.get(found[1])) is not None:
         try:
             Path(path).read_bytes()

@@ -38,7 +38,7 @@ _OPTIONS_END = _OPTIONS_START + len(_WRITTEN)
 _CONTENT_TYPE = re.compile("content-type$")
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
 HAS_HTTP2 = find_spec("h2") is not None
-_NEEDS_EXTRA = 'HTTP/2 needs packages that are not installed here (pip install "kafka-webhooks[http2]")'
+_NEEDS_EXTRA = 'HTTP/2 needs packages that are not installed here (in the checkout: pip install ".[http2]")'
 NEEDS_ITS_OWN = "it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET requires one"
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
+from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from consumer import __version__
 from consumer.config.settings import OpsSettings, SchemaSettings, TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.charset import shortcoming
-from consumer.database.engine import create_engine
+from consumer.database.engine import DatabaseThread, create_engine
 from consumer.errors import DatabaseUnavailable, WebhooksError
 from consumer.http.server import BackgroundServer, listen
 from consumer.intake.mapping_file import mappings_of
@@ -43,6 +44,10 @@ log = structlog.get_logger(__name__)
 COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
 BACK_OFF = (0.5, 5.0)  # seconds between two looks for the database: the first wait, the longest
 
+# Those that end a worker in order. `nohup` has SIGHUP, that of a terminal that closes, ignored: so it is then.
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    STOPPING -= {signal.SIGHUP}
 STALLED = 30.0  # seconds without a turn; far beyond the loop's longest wait, below Kafka's max.poll.interval.ms (300 s)
 
 
@@ -104,14 +109,14 @@ class Service:
         self._server: BackgroundServer | None = None
 
     def run(self, settings: WorkerSettings) -> None:
-        """Consume until SIGTERM or SIGINT, at any time.
+        """Consume until SIGTERM, SIGINT or SIGHUP, at any time.
 
         Raises FatalKafkaError, and SettingsError for mistakes in the mappings and settings that Kafka's client refuses.
         """
         kafka, topics, schemas, database, delivery, ops, traces, _ = settings
         mapped = mappings_of(kafka)
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
+        for number in STOPPING:
+            signal.signal(number, self._stop)
         log.info("starting", version=__version__, build=BUILD, group=kafka.group_id, topics=list(topics.topics))
         if (listener := self._listener or listener_of(ops)) is not None:
             app = create_app(self._status, registry(self._metrics, self._readings))
@@ -145,18 +150,18 @@ class Service:
         log.info("stopped")
 
     def _await_database(self, engine: Engine) -> None:
+        # On a thread: a signal's handler waits while the main one is in a driver, half a minute for a lock of SQLite.
+        thread, outcomes = DatabaseThread("start", lambda done: done()), SimpleQueue[str | None | Exception]()
         for failures in count(1):
-            try:
-                state = migrations.state(engine)
-            except DatabaseUnavailable as error:
-                reason = f"database: {error}"
-            else:
-                if not state.behind:
-                    if (lacks := shortcoming(engine)) is not None:
-                        log.warning("the database cannot hold all texts", reason=lacks)
-                    engine.dispose()
-                    return
-                reason = f"the tables are at revision {state.current}, not {state.head}: run kafka-webhooks migrate"
+            thread.submit(partial(_look, engine), outcomes.put)
+            reason = outcomes.get()
+            if isinstance(reason, DatabaseUnavailable):
+                reason = f"database: {reason}"
+            if isinstance(reason, Exception):
+                raise reason
+            if reason is None:
+                thread.close()
+                return
             if reason != self._waiting_for:
                 log.warning("waiting for the database", reason=reason)
             self._waiting_for = reason
@@ -175,6 +180,16 @@ class Service:
     def _readings(self) -> Readings:
         found = self._worker.readings() if self._worker is not None else Readings()
         return found if self._server is None else found._replace(ops_closed=self._server.cut)
+
+
+def _look(engine: Engine) -> str | None:
+    """Why a worker cannot use the tables yet; None if it can."""
+    if (fault := migrations.state(engine).fault) is not None:
+        return fault
+    if (lacks := shortcoming(engine)) is not None:
+        log.warning("the database cannot hold all texts", reason=lacks)
+    engine.dispose()
+    return None
 
 
 def load_extras(settings: WorkerSettings) -> None:

@@ -23,11 +23,10 @@ from consumer.errors import SettingsError, WebhooksError
 from consumer.telemetry.logs import LogFile, name_worker
 from consumer.worker import front
 from consumer.worker.places import Ending, Place
-from consumer.worker.service import STALLED
+from consumer.worker.service import STALLED, STOPPING
 
 log = structlog.get_logger(__name__)
 
-STOPPING = {signal.SIGTERM, signal.SIGINT}
 WATCHED = STOPPING | {signal.SIGCHLD}
 MARGIN = 33.0  # seconds after the drain: a worker's other steps take 31, and orchestrators wait for 35
 LOOK_EVERY = 1.0  # seconds between two tries to tell the front what it could not take
@@ -74,7 +73,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT. All of them have ended at the return.
+        """Run until one of STOPPING. All of them have ended at the return.
 
         SettingsError: the first process of every worker has refused the settings. WebhooksError: a worker did not stop
         as it should.

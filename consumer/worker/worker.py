@@ -27,7 +27,7 @@ from consumer.worker.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
-LEAVE_DATABASE = 1.0  # seconds for a statement that still runs at the end; its deliveries count as unsettled
+LEAVE_DATABASE = 1.0  # seconds for statements that still run at the end; their deliveries count as unsettled
 # Seconds that the poller waits at most while a part is busy, because records do not wake it: SOON within RECENT seconds
 # of the last record, LATER after that.
 SOON, LATER, RECENT = 0.001, 0.005, 1.0
@@ -208,8 +208,9 @@ class Worker:
         for part in self._in_turn:
             part.close()
         *others, last = parts.threads
+        end = self._monotonic() + LEAVE_DATABASE
         for thread in others:
-            thread.close(LEAVE_DATABASE)
+            thread.close(max(0.0, end - self._monotonic()))
         # Else Oracle keeps the sessions until it notices. On the thread, since a database that hangs does not answer.
         last.submit(parts.disconnect, lambda _: None)
         last.close(LEAVE_DATABASE)

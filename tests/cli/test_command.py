@@ -185,6 +185,25 @@ def test_a_signal_at_any_time_ends_with_0(start: Start, line: str, wait: float, 
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("theirs", ["5d1e7c0a9b42", "zebra"])
+def test_a_revision_of_another_program_is_told_alike(called: Command, tmp_path: Path, theirs: str) -> None:
+    """`migrate` would not help: it and `check` name the table and the revision, whatever its name sorts behind."""
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    assert called("migrate", **database).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("UPDATE webhook_alembic_version SET version_num = ?", [theirs])
+        connection.commit()
+    said = f"webhook_alembic_version holds {theirs}: one revision of this program belongs there"
+    assert said in called("migrate", **database).stderr
+    assert f"✗ tables: {said}" in called("check", **{**LEAST, **database}).stdout
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "WEBHOOK_SECRET"])
+def test_check_tells_wrong_settings_from_other_failures(command: Command, name: str) -> None:
+    """With its settings complete it ends with 1 where nothing answers; with one missing, as `run` does, with 2."""
+    assert [command("check", **{**LEAST, name: ""}).returncode, command("check", **LEAST).returncode] == [2, 1]
+
+
 def _handles_signals(pid: int) -> bool:
     """Whether the process has a handler of SIGTERM: Python itself has none."""
     found = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())

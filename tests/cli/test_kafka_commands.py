@@ -44,11 +44,11 @@ def test_events_from_a_pipe(called: Command, mock_kafka: str, given: str, more: 
 
 
 def test_check_prints_a_line_for_each_part(called: Command, database: dict[str, str]) -> None:
-    """A part that is well has a tick, one that is not a cross, and the status is 1 then; JSON has the same."""
+    """A part that is well has a tick, one that is not a cross; for a setting the status is 2. JSON has the same."""
     settings = database | {"KAFKA_BOOTSTRAP_SERVERS": "b:1", "KAFKA_ACKS": "1", "LOG_LEVEL": "loud"}
     done = called("check", **settings)
     lines = {line.partition(":")[0] for line in done.stdout.splitlines()}
-    assert (done.returncode, {"✗ settings", "✗ kafka", "✓ database", "✓ tables"} <= lines) == (1, True)
+    assert (done.returncode, {"✗ settings", "✗ kafka", "✓ database", "✓ tables"} <= lines) == (2, True)
     told = json.loads(called("check", "--json", **settings).stdout)
     assert {f"{'✓' if each['ok'] else '✗'} {each['part']}" for each in told} == lines
 

@@ -190,6 +190,17 @@ def test_a_name_that_does_not_resolve_is_a_warning(
     assert [row.url for row in repository.walk(engine)] == [url]
 
 
+def test_what_is_valid_and_hardly_meant_is_a_warning(called: Command, database: dict[str, str]) -> None:
+    """A fragment is never sent, and an empty segment matches an empty one alone; both are stored as they were given."""
+    given = ("https://1.1.1.1/#hook", "a..b")
+    for words in (["add", *given], ["edit", "1", "--url", given[0], "--event-type", given[1]]):
+        told = called("subscriptions", *words, **database).stderr.splitlines()
+        assert [line.partition(";")[0] for line in told] == [
+            "warning: event type: a..b gets only events whose type has both dots in a row, too",
+            "warning: url: what follows # is never sent",
+        ]
+
+
 def test_list_shows_broken_subscriptions(called: Command, database: dict[str, str], engine: Engine) -> None:
     """Each line has the state and its reason; `--broken` lists those that need attention, and ends with 1 then."""
     assert called("subscriptions", "list", "--broken", **database).returncode == 0

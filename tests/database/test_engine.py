@@ -150,6 +150,18 @@ def meaning(code: str, kind: type[oracledb.Error] = oracledb.DatabaseError) -> D
     return found
 
 
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """It passes, so that a worker waits; the line says which disk to look at."""
+    create_file(engine := connect_to(f"sqlite:///{tmp_path}/x.db"))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        with pytest.raises(DBAPIError) as caught:
+            connection.exec_driver_sql("CREATE TABLE t (n INTEGER)")
+    engine.dispose()
+    told = unavailable(caught.value)
+    assert str(told).startswith("database or disk is full (free space on the disk of the file in DATABASE_URL")
+
+
 def test_a_failed_open_takes_no_lock_from_open_connections(tmp_path: Path) -> None:
     """POSIX drops all locks of a process on a file when it closes any descriptor of it."""
     create_file(engine := connect_to(f"sqlite:///{tmp_path}/x.db"))

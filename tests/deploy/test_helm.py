@@ -60,6 +60,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kafka.secretProperties": {"group.id": "key"}}, "set kafka.groupId"),
     ({"database.url": "oracle+oracledb://webhooks:password@db:1521/?service_name=S"}, "/database/url"),
     ({"database.url": ""}, "database.url is empty"),
+    ({"commonLabels": {"team": "a"}, "pod.labels": {"team": "b"}}, "commonLabels team: it is in pod.labels too"),
+    ({"commonLabels": {"helm.sh/chart": "a"}}, "commonLabels"),
     ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
     ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
     ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),
@@ -129,6 +131,15 @@ def test_selectors_find_their_pods(helm: Helm, name: str) -> None:
         if labels:
             chosen = {each.component for each in pods(things) if labels.items() <= each.labels.items()}
             assert chosen == {thing["metadata"]["labels"]["app.kubernetes.io/component"]}, thing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_has_the_common_labels(helm: Helm, name: str) -> None:
+    """So have the pods; no selector has them, since a selector can never change."""
+    things = helm.render(name, *set_to({"commonLabels": {"unit": "shop"}}))
+    found = [thing["metadata"]["labels"] for thing in things] + [each.labels for each in pods(things)]
+    assert {labels["unit"] for labels in found} == {"shop"}
+    assert [thing for thing in things if "shop" in str(thing.get("spec", {}).get("selector"))] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,6 +31,16 @@ def lets(peers: list[Object], address: IPv4Address | IPv6Address) -> bool:
     )
 
 
+@pytest.mark.parametrize("host", ["db.example.com", "[2001:db8::1]"])
+def test_the_database_may_listen_on_any_port(helm: Helm, host: str) -> None:
+    """The port of its URL is allowed to all that connect to it, that of another account's to the migration too."""
+    urls = [f"oracle+oracledb://u@{host}:{port}/?service_name=s" for port in (15210, 15211)]
+    things = helm.render("minimal", *set_to({"database.url": urls[0], "migration.database.url": urls[1]}))
+    for component in ("worker", "check", "migrate"):
+        assert egress(things, component, 15210) == [{}], component
+    assert egress(things, "migrate", 15211) == [{}]
+
+
 @pytest.fixture(scope="module")
 def receivers(helm: Helm) -> list[Object]:
     """The peers of a worker for https."""

@@ -68,6 +68,8 @@ def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, t
     assert re.findall(r"op\.(\w+)\('(\w+)'", made) == [("create_table", "shop_orders"), ("drop_table", "shop_orders")]
     assert "No new upgrade operations detected" in said[3]
     assert filters(engine) == [*other, paid, ("order.**", "acme", "data.amount > 1000", False)]
+    needs = [[problem.option for problem in row.problems] for row in repository.walk(engine)]
+    assert needs == [[], [], ["secret"]]  # which the page says
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0003",)]
     tables = set(sa.inspect(engine).get_table_names())
     assert {name for name in tables if not name.startswith("sqlite_")} == {*ours, "alembic_version", "shop_orders"}

@@ -119,6 +119,12 @@ def test_topics_written_by_workers_are_not_consumed_by_name(mock_kafka: str) -> 
         Member(kafka.settings().model_copy(update={"attempts_topic": "history"}), ["orders", "history"])
 
 
+def test_a_pattern_that_librdkafka_alone_refuses_is_told_as_one(mock_kafka: str) -> None:
+    """Python takes it, and so do the settings: the line names the setting and the language of its patterns."""
+    with pytest.raises(SettingsError, match=r"^KAFKA_TOPICS: .* POSIX extended regular expressions"):
+        Member(Kafka(mock_kafka, real=False).settings(), ["^orders-(?:eu|us)"])
+
+
 @pytest.mark.parametrize(("name", "value"), [("session_timeout_ms", "soon"), ("partition_assignment_strategy", "best")])
 def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str, value: str) -> None:
     """The error names the variable, before any connection is opened."""

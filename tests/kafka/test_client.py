@@ -129,8 +129,28 @@ def test_a_broker_that_hangs(
             "KAFKA_SSL_KEY_LOCATION: /etc/hostname is not the PEM file that it should be",
         ),
         (
-            {"security.protocol": "SASL_SSL", "sasl.mechanisms": "NO"},
-            "Kafka's client refuses the settings: Failed to create admin client: Unsupported SASL mechanism: NO",
+            {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM"},
+            "KAFKA_SASL_MECHANISM: Kafka's client has no mechanism 'SCRAM'; set PLAIN, SCRAM-SHA-256, ",
+        ),
+        (
+            {"security.protocol": "SASL_SSL", "sasl.mechanisms": "GSSAPI"},
+            "KAFKA_SASL_MECHANISMS: Kafka's client has no mechanism 'GSSAPI'; set PLAIN, SCRAM-SHA-256, ",
+        ),
+        (
+            {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN"},
+            "PLAIN needs a user and a password; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u"},
+            "PLAIN needs a user and a password; set KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"security.protocol": "TLS"},
+            'KAFKA_SECURITY_PROTOCOL: Invalid value "TLS" for configuration property "security.protocol"; set PLAIN',
+        ),
+        (
+            {"socket.timeout.ms": "1"},
+            'KAFKA_SOCKET_TIMEOUT_MS: Configuration property "socket.timeout.ms" value 1 is outside allowed range',
         ),
     ],
 )

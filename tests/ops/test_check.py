@@ -48,7 +48,7 @@ def of_kafka(kafka: Kafka, topic: str, **variables: str) -> dict[str, str]:
         "KAFKA_BOOTSTRAP_SERVERS": kafka.servers,
         "KAFKA_TOPICS": topic,
         "KAFKA_GROUP_ID": unique("group"),
-        "WEBHOOK_SECRET": "secret",
+        "WEBHOOK_SECRET": "secret-of-24-characters-",
         **variables,
     }
 
@@ -56,12 +56,12 @@ def of_kafka(kafka: Kafka, topic: str, **variables: str) -> dict[str, str]:
 def test_each_part_says_what_to_do_until_all_is_well(real_kafka: Kafka, tmp_path: Path) -> None:
     """Once topic, tables and subscription exist, all are well and the start position is reported."""
     path, topic = tmp_path / "webhooks.db", unique("topic")
-    settings = of_kafka(real_kafka, topic, DATABASE_URL=f"sqlite:///{path}")
+    settings = of_kafka(real_kafka, topic, DATABASE_URL=f"sqlite:///{path}", WEBHOOK_SECRET="secret")
     before = {each.part: each for each in check_all(settings)}
     assert (before["topic"].ok, f"{topic} does not exist" in before["topic"].text) == (False, True)
     assert "there is no such file: correct DATABASE_URL, or make it with" in before["database"].text
     path.touch()
-    assert "at nothing, needed is" in found("tables", settings).text
+    assert "the tables are at no revision, not" in found("tables", settings).text
     real_kafka.write(topic, [b"{}"] * 7)
     engine = database(path)
     migrations.upgrade(engine)
@@ -74,8 +74,9 @@ def test_each_part_says_what_to_do_until_all_is_well(real_kafka: Kafka, tmp_path
     assert all(finding.ok for finding in after.values())
     assert after["group"].text == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
     assert "to get its events as webhooks, add it to KAFKA_TOPICS" in after["operations topic"].text
-    weak = "complete; WEBHOOK_SECRET: a secret has 6 bytes; Standard Webhooks wants 24 to 64"
-    assert (after["subscriptions"].text, after["settings"].text) == ("1 enabled", weak)
+    weak = "WEBHOOK_SECRET: a secret has 6 bytes; Standard Webhooks wants 24 to 64: use one such as"
+    assert (after["subscriptions"].text, after["settings"].warning) == ("1 enabled", True)
+    assert after["settings"].text.startswith(weak)
 
 
 @pytest.mark.parametrize(("committed", "first", "said"), [(5, 0, "sends 2 records"), (2, 6, "sends 3 records; retent")])
@@ -157,6 +158,7 @@ def test_a_failure_hides_no_other() -> None:
     ("settings", "part", "says"),
     [
         ({"KAFKA_SECURITY_PROTOCOL": "SLS"}, "kafka", 'KAFKA_SECURITY_PROTOCOL: Invalid value "SLS"'),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "kafka", "KAFKA_SASL_MECHANISMS is not set. For example: "),
         ({"KAFKA_ENABLE_AUTO_COMMIT": "true"}, "kafka", "KAFKA_ENABLE_AUTO_COMMIT cannot be set: offsets are"),
         ({"DATABASE_URL": "mysql://u:hidden@h/d"}, "database", "DATABASE_URL: starts with neither oracle"),
     ],

@@ -15,6 +15,12 @@ from tests.kafka_broker import KAFKA_VERSION
 from tests.processes import ROOT, environment
 
 
+def test_the_broker_of_the_readme_needs_no_package_of_tests() -> None:
+    """After `make demo` there is none."""
+    program = "import sys; sys.modules |= dict.fromkeys(('pytest', 'hypothesis')); import tests.kafka_broker"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
+
+
 def test_the_wheel(tmp_path: Path) -> None:
     """It has types, migrations, the licence, and metadata with author and licence."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]

@@ -42,6 +42,19 @@ def test_jobs_have_few_rights_and_an_end(path: Path) -> None:
         assert not writes or path.stem in {"nightly", "release"}, (name, writes)
 
 
+def test_a_release_waits_for_one_approval() -> None:
+    """One job waits for the reviewer, and whatever publishes waits for that job."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+
+    def before(name: str) -> set[str]:
+        needed = set(jobs[name].get("needs", ()))
+        return needed.union(*map(before, needed))
+
+    assert [name for name, job in jobs.items() if job.get("environment") == "release"] == ["approval"]
+    publishing = {name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()}
+    assert publishing == {"pypi", "image", "chart", "site", "notes"} == {n for n in jobs if "approval" in before(n)}
+
+
 def test_no_workflow_has_a_secret() -> None:
     """A release proves its identity by OIDC; the only token is that of its run."""
     for path in FILES:

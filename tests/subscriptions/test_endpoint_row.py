@@ -159,7 +159,7 @@ def test_http2_needs_an_extra(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
     repository.add(engine, URL, "order.*", http_version="2")
     endpoint, (problem,) = read(engine)[1]
     assert (endpoint, problem.effect) == (Endpoint(1, URL, (b"default",)), Effect.DEFAULT)
-    assert 'pip install "kafka-webhooks[http2]"' in str(problem)
+    assert 'pip install ".[http2]"' in str(problem)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name not in DESCRIPTIVE])

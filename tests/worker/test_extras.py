@@ -47,4 +47,4 @@ def test_a_setting_without_its_extra_is_an_error(
     if extra is None:
         assert "otel" not in ran.stderr
     else:
-        assert f'pip install "kafka-webhooks[{extra}]"' in ran.stderr
+        assert f'pip install ".[{extra}]"' in ran.stderr

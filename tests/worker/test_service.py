@@ -1,7 +1,10 @@
 """`kafka-webhooks run` as a process: waiting for its dependencies, its log, its end, and secrecy."""
 
 import json
+import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.database import migrations
+from consumer.database.engine import LOCK_TIMEOUT
 from consumer.errors import DatabaseUnavailable
 from consumer.subscriptions import repository
 from consumer.worker.service import Service
@@ -30,7 +34,7 @@ class Run(Worker):
         settings = {
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
             "KAFKA_TOPICS": "users",
-            "WEBHOOK_SECRET": "secret",
+            "WEBHOOK_SECRET": "secret-of-24-characters-",
             "KAFKA_GROUP_PROTOCOL": "consumer",  # on the mock cluster a classic group takes 3 s to begin
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(port),
@@ -108,6 +112,46 @@ def test_it_waits_for_missing_tables(start: Start, tmp_path: Path, mock_kafka: s
     run.until(run.ready)
     run.stop()
     assert run.logged("waiting for the database") == 1
+    assert run.lines()[-1]["event"] == "stopped"
+
+
+def test_a_locked_file_delays_no_stop(start: Start, tmp_path: Path) -> None:
+    """The driver waits half a minute for SQLite's lock, in C: a signal is handled meanwhile."""
+    path = tmp_path / "webhooks.db"
+    migrations.upgrade(engine := database(path))
+    engine.dispose()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        run = start(DATABASE_URL=f"sqlite:///{path}")
+        run.until(lambda: run.unready_because() == "starting")
+        run.stop(LOCK_TIMEOUT / 2)
+
+
+@pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_closes_stops_a_worker_in_order(
+    tmp_path: Path, mock_kafka: str, start: Start, disposition: signal.Handlers
+) -> None:
+    """As SIGTERM does; under `nohup`, which has that signal ignored, it goes on."""
+    migrations.upgrade(engine := database(tmp_path / "webhooks.db"))
+    engine.dispose()
+    before = signal.signal(signal.SIGHUP, disposition)  # a child inherits it
+    try:
+        run = start(
+            DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db",
+            KAFKA_BOOTSTRAP_SERVERS=mock_kafka,
+            KAFKA_TOPICS=unique("topic"),
+            KAFKA_GROUP_ID=unique("group"),
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.until(lambda: run.unready_because() not in {"", "starting"} or run.ready())
+    run.process.send_signal(signal.SIGHUP)
+    if disposition is signal.SIG_IGN:
+        ignored = Path(f"/proc/{run.process.pid}/status").read_text().partition("SigIgn:")[2].split()[0]
+        assert int(ignored, 16) >> (signal.SIGHUP - 1) & 1
+        run.stop()
+    assert run.process.wait(60) == 0, run.log
     assert run.lines()[-1]["event"] == "stopped"
 
 

@@ -140,7 +140,7 @@ def until(parent: Parent, condition: Callable[[], object]) -> None:
     eventually(condition, otherwise=lambda: parent.text)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_all(start: Start, number: signal.Signals) -> None:
     """The status is 0; a second signal changes nothing."""
     parent = start("wait()")

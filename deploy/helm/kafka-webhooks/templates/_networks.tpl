@@ -28,9 +28,13 @@
 {{- end }}
 
 {{- define "kafka-webhooks.databaseRule" -}}
-{{- with .Values.networkPolicy.database }}
-{{- include "kafka-webhooks.rule" (list "to" .to .ports) }}
+{{- $ports := .Values.networkPolicy.database.ports }}
+{{- range compact (list .Values.database.url .Values.migration.database.url) }}
+{{- with regexFind `@(\[[^]]*\]|[^/?:\[]+):[0-9]+` . }}
+{{- $ports = append $ports (regexFind "[0-9]+$" . | int) }}
 {{- end }}
+{{- end }}
+{{- include "kafka-webhooks.rule" (list "to" .Values.networkPolicy.database.to ($ports | uniq)) }}
 {{- end }}
 
 {{/* Kafka's ports are those of the bootstrap servers, unless others are named. */}}
