@@ -138,10 +138,16 @@ class Backing(NamedTuple):
             raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
         return Found(record, event, reason)
 
-    def story(self, caller: Caller, event: Event) -> Story:
-        """Who got an event, as far as the caller may see it."""
+    def story(self, caller: Caller, event: Event, cursor: str | None = None) -> tuple[Story, str | None]:
+        """Who got an event, as far as the caller may see it: a part, after `cursor`; and the next cursor.
+
+        Raises InvalidPosition, as `position` does.
+        """
+        listed = "receivers of " + event.webhook_id
+        after = self.position(listed, cursor)
         with reading_log(caller):
-            return tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant)
+            found = tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant, after=after)
+        return found, self.cursor(listed, found.next)
 
     def resend(self, caller: Caller, event: Event, subscription_id: int) -> Resent:
         """Send an event again, as `ops.resend`."""

@@ -110,7 +110,8 @@ def _told(found: Explained, story: Story | None, not_looked: str | None) -> dict
             "body": event.body[:SHOWN].decode("utf-8", "replace"),
         },
         "receivers": None if story is None else [each.as_json() for each in story.receivers],
-        "more_receivers": story is not None and story.more,
+        "more_receivers": story is not None and story.next is not None,
+        "other_tenants": None if story is None else story.others,
         "missing": not_looked if story is None else story.missing,
     }
 
@@ -145,7 +146,9 @@ def _print(told: dict[str, object]) -> None:
                 for line in str(each["request"]).split("\n"):
                     typer.echo(f"  {printable(line)}")
     if told["more_receivers"]:
-        typer.echo("there are more subscriptions to this type")
+        typer.echo("there are more: the console and GET /v1/events show them by pages")
+    if told["other_tenants"]:
+        typer.echo(f"subscriptions to this type for other tenants: {told['other_tenants']}")
     if told["missing"]:
         typer.echo(f"perhaps incomplete: {told['missing']}", err=True)
 

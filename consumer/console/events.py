@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from starlette.responses import Response
@@ -11,11 +11,13 @@ from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import numbered, whole
+from consumer.console.subscriptions import Pager
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
 from consumer.ops.events import AuditQuery
+from consumer.ops.story import MOST
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts on a page
@@ -42,7 +44,9 @@ def _recent(backing: Backing, visit: Visit) -> Response:
 
 def _show(backing: Backing, visit: Visit) -> Response:
     found = backing.record(visit.caller, *_place(visit))
-    headers = found.record.headers
+    headers, story, following = found.record.headers, None, None
+    if found.event is not None:
+        story, following = backing.story(visit.caller, found.event, visit.query.get("cursor") or None)
     return visit.render(
         "event.html",
         record=found.record,
@@ -51,7 +55,12 @@ def _show(backing: Backing, visit: Visit) -> Response:
         value=found.record.value or b"",
         headers=() if headers is None or isinstance(headers, Unreadable) else headers,
         most=BODY,
-        story=None if found.event is None else backing.story(visit.caller, found.event),
+        story=story,
+        page=Pager(
+            "?#receivers" if "cursor" in visit.query else None,
+            following and f"?{urlencode({'cursor': following})}#receivers",
+            MOST,
+        ),
     )
 
 
