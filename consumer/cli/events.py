@@ -138,6 +138,7 @@ def _print(told: dict[str, object]) -> None:
         typer.echo(f"who got it is not known: {told['missing']}")
         return
     typer.echo(f"{number(len(found), 'subscription')} to this type, or with a delivery of it")
+    typer.echo(f"{told['other_tenants']} others are for other tenants")
     if found:
         print_rows(("subscription_id", "url", "event_type", "state", "why"), found)
         for each in found:
@@ -147,8 +148,6 @@ def _print(told: dict[str, object]) -> None:
                     typer.echo(f"  {printable(line)}")
     if told["more_receivers"]:
         typer.echo("there are more: the console and GET /v1/events show them by pages")
-    if told["other_tenants"]:
-        typer.echo(f"subscriptions to this type for other tenants: {told['other_tenants']}")
     if told["missing"]:
         typer.echo(f"perhaps incomplete: {told['missing']}", err=True)
 
