@@ -147,7 +147,7 @@ class Backing(NamedTuple):
         after = self.position(listed, cursor)
         with reading_log(caller):
             found = tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant, after=after)
-        return found, self.cursor(listed, found.next)
+        return found._replace(missing=told_fault(caller, found.missing)), self.cursor(listed, found.next)
 
     def resend(self, caller: Caller, event: Event, subscription_id: int) -> Resent:
         """Send an event again, as `ops.resend`."""
@@ -237,7 +237,8 @@ class Backing(NamedTuple):
         history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor)
         sees = seeing(caller, webhook_id)
         if times == (None, None) and place is None:
-            newest, missing = history.recent(subscription_id, limit, sees), history.fault
+            newest = history.recent(subscription_id, limit, sees)
+            missing = told_fault(caller, history.fault)
             found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, self.deployment.clock()))
         else:
             position = None if place is None else Position(tuple(place[0]), place[1])
@@ -357,6 +358,11 @@ def _target(url: str) -> Target | None:
         return parse_target(url)
     except ValueError:
         return None
+
+
+def told_fault(caller: Caller, fault: str | None) -> str | None:
+    """Why attempts are missing. A tenant's token does not get the text, which names brokers."""
+    return fault if fault is None or caller.tenant is None else "attempts cannot all be read now; try again later"
 
 
 def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:
