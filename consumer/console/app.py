@@ -11,7 +11,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from math import ceil
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import structlog
 from jinja2 import Environment
@@ -241,7 +241,7 @@ class Frame:
 
     def _tell(self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object]) -> Response:
         answer = to(path)
-        self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path.partition('?')[0]}")
+        self._keep(request, answer, TOLD, sealed(session, told), 60, BASE + quote(path.partition("?")[0]))
         return answer
 
     async def _sign_in(self, request: Request) -> Response:

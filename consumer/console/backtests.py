@@ -49,7 +49,7 @@ def tried(backing: Backing, visit: Visit, options: Mapping[str, Any]) -> Tried:
         hours = hours_of(visit.form)
         begin, cursor, so_far = backing.deployment.clock() - int(hours) * 3600, None, Tried(options, hours)
     else:
-        begin, cursor, *shown = _unpacked(backing.position("backtest", state))
+        begin, cursor, *shown = _unpacked(backing.position("backtest", state, str))
         so_far = Tried(*shown)._replace(state=state)
         if "stop" in visit.form:
             return so_far

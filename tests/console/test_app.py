@@ -56,7 +56,7 @@ def done(visit: Visit) -> Response:
 
 def tells(visit: Visit) -> Response:
     """A form whose effect the next page shows."""
-    return visit.tell("/page/5", {"word": "sëcret"})
+    return visit.tell(visit.form.get("to", "/page/5"), {"word": "sëcret"})
 
 
 def refuses(_visit: Visit) -> Response:
@@ -301,6 +301,9 @@ def test_a_form_tells_the_next_page_what_came_of_it(browser: Browser, browse: Op
     assert (answer.status_code, answer.headers["location"]) == (HTTPStatus.SEE_OTHER, f"{BASE}/page/5")
     flags = answer.headers["set-cookie"].lower()
     assert all(flag in flags for flag in ("httponly", "samesite=strict", f"path={BASE}/page/5"))
+    elsewhere = browse(TOKENS)
+    forged = {"form_token": form_token(sign_in(elsewhere, "all")), "to": "/page/5; domain=example.com"}
+    assert "domain=" not in elsewhere.post("/tell", data=forged, allow_redirects=False).headers["set-cookie"].lower()
     other = browse(TOKENS)
     other.cookies.update(browser.cookies)
     assert "told: sëcret" in other.get("/page/5").text

@@ -249,7 +249,8 @@ def test_subscriptions_of_other_tenants_hide_none_of_the_events_own(
     others = [add(engine, tenant=f"t{number}") for number in range(4)]
     own = [add(engine, tenant=tenant) for tenant in ("zed", "*", "zed", "zed")]
     history.attempts = [attempt(each, 1, "delivered") for each in (others[3], own[2], own[3])]
-    pages, after = [], None
+    pages: list[list[int]] = []
+    after = None
     while not pages or after is not None:
         page = tell(where, event(tenant="zed"), KAFKA, history, after=after)  # type: ignore[arg-type]  # as the real one
         pages.append([each.subscription_id for each in page.receivers])
