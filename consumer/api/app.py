@@ -164,7 +164,7 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     """The answer to an error: a problem document, or a text outside of /v1."""
-    problem = problem_of(error)
+    problem = problem_of(error, getattr(request.state, "caller", None))
     if problem.code is Code.METHOD_NOT_ALLOWED:
         problem.headers = {"allow": ", ".join(_methods(request))}
     if concerns(request.url.path):

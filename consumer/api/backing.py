@@ -4,9 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
+from consumer.api import log_parts
 from consumer.api.log_parts import LogPart, part_of
 from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
@@ -22,7 +26,7 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.backlogs import OwedPart
 from consumer.ledger.replays import Span
 from consumer.ledger.search import Page, search
-from consumer.ops import attempt_pages, events, find, verification
+from consumer.ops import attempt_pages, events, find, story, verification
 from consumer.ops.attempt_pages import FAR, Position, Wanted
 from consumer.ops.attempt_statistics import AttemptStatistics
 from consumer.ops.attempts import AttemptHistory
@@ -97,12 +101,12 @@ class Backing(NamedTuple):
         """
         return None if position is None else self.tokens.sealed(json.dumps([listed, position]))
 
-    def position(self, listed: str, cursor: str | None) -> Any:
-        """The position in a cursor. Raises InvalidPosition for a text that no page of the list has given."""
+    def position(self, listed: str, cursor: str | None, shape: Any) -> Any:
+        """The position in a cursor, of a type. Raises InvalidPosition for a text that no page of the list has given."""
         if cursor is None:
             return None
         try:
-            found, position = json.loads(self.tokens.opened(cursor))
+            found, position = _positions(shape).validate_json(self.tokens.opened(cursor))
         except ValueError:
             found = None
         if found != listed:
@@ -115,7 +119,7 @@ class Backing(NamedTuple):
         Raises InvalidPosition, as `position` does.
         """
         query = query._replace(tenant=caller.tenant or query.tenant)
-        found = search(self.deployment.engine, query, limit, self.position("deliveries", cursor))
+        found = search(self.deployment.engine, query, limit, self.position("deliveries", cursor, str))
         return found._replace(position=self.cursor("deliveries", found.position))
 
     def record(self, caller: Caller, topic: str, partition: int, offset: int) -> "Found":
@@ -138,10 +142,16 @@ class Backing(NamedTuple):
             raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
         return Found(record, event, reason)
 
-    def story(self, caller: Caller, event: Event) -> Story:
-        """Who got an event, as far as the caller may see it."""
+    def story(self, caller: Caller, event: Event, cursor: str | None = None) -> tuple[Story, str | None]:
+        """Who got an event, as far as the caller may see it: a part, after `cursor`; and the next cursor.
+
+        Raises InvalidPosition, as `position` does.
+        """
+        listed = "receivers of " + event.webhook_id
+        after = self.position(listed, cursor, story.Position)
         with reading_log(caller):
-            return tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant)
+            found = tell(self.deployment, event, self.replayed().kafka, self.history, caller.tenant, after=after)
+        return found._replace(missing=told_fault(caller, found.missing)), self.cursor(listed, found.next)
 
     def resend(self, caller: Caller, event: Event, subscription_id: int) -> Resent:
         """Send an event again, as `ops.resend`."""
@@ -170,7 +180,7 @@ class Backing(NamedTuple):
         """
         log = self.replayed()
         with reading_log(caller):
-            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor))
+            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor, log_parts.Position))
             stretch = find.search(log, text, part.spans, Bounds(), caller.tenant)
         return LogSearch(stretch, *self._rest(part, stretch.left, caller))
 
@@ -183,7 +193,7 @@ class Backing(NamedTuple):
         """
         log, meant = self.replayed(), options_of(given if caller.tenant is None else {**given, "tenant": caller.tenant})
         with reading_log(caller):
-            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor))
+            part = part_of(log, since, self.deployment.clock(), self.position("log", cursor, log_parts.Position))
             found = Backtest(part.spans)
             backtest(log, meant, found, Bounds())
         return found, *self._rest(part, found.left, caller)
@@ -228,16 +238,16 @@ class Backing(NamedTuple):
 
         The first page without a time is from memory. Raises InvalidPosition, and as `attempted` and `read_page`.
         """
-        history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor)
+        history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor, Position)
         sees = seeing(caller, webhook_id)
         if times == (None, None) and place is None:
-            newest, missing = history.recent(subscription_id, limit, sees), history.fault
+            newest = history.recent(subscription_id, limit, sees)
+            missing = told_fault(caller, history.fault)
             found = attempt_pages.AttemptPage(newest, attempt_pages.after(newest, self.deployment.clock()))
         else:
-            position = None if place is None else Position(tuple(place[0]), place[1])
             with reading_back(caller):
                 wanted = Wanted(subscription_id, times[0] or 0.0, FAR if times[1] is None else times[1], sees)
-                found, missing = history.page(wanted, limit, position), None
+                found, missing = history.page(wanted, limit, place), None
         shown = found.attempts if subscription_id is not None else self.own(caller, found.attempts)
         return shown, self.cursor("attempts", found.position), missing
 
@@ -351,6 +361,16 @@ def _target(url: str) -> Target | None:
         return parse_target(url)
     except ValueError:
         return None
+
+
+@cache
+def _positions(shape: Any) -> TypeAdapter[tuple[str, Any]]:
+    return TypeAdapter(tuple[str, shape])
+
+
+def told_fault(caller: Caller, fault: str | None) -> str | None:
+    """Why attempts are missing. A tenant's token does not get the text, which names brokers."""
+    return fault if fault is None or caller.tenant is None else "attempts cannot all be read now; try again later"
 
 
 def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:

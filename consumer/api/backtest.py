@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import AwareDatetime, Field, create_model
+from pydantic import Field, create_model
 
-from consumer.api.context import Answer, Backed, Body, Reader, answer, unix
+from consumer.api.context import Answer, Backed, Body, Moment, Reader, answer, unix
 from consumer.api.models import EventTypes, check_spelling, option_fields
 from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.search import RECENT
@@ -23,7 +23,7 @@ class NewBacktest(_Tried):  # type: ignore[misc]  # made from the columns
 
     event_type: Annotated[str | None, Field(examples=["order.*"])] = None
     event_types: EventTypes = None
-    since: Annotated[AwareDatetime | None, Field(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])] = None
+    since: Annotated[Moment | None, Field(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])] = None
     cursor: Annotated[str | None, Field(description="`next` of the part before.", examples=[None])] = None
 
 

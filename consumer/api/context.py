@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
@@ -83,13 +84,21 @@ def _needs(scope: Scope) -> Any:
     return Security(caller_of, scopes=[scope])
 
 
+def _text(at: object) -> str:
+    """A time as a request writes it. Pydantic would take a number for unix seconds."""
+    if not isinstance(at, str) or at.lstrip("+-").replace(".", "").isdigit():
+        raise PydanticCustomError("time", "is no time; write it as 2026-07-28T14:00:00Z (RFC 3339)")
+    return at
+
+
 Backed = Annotated[Backing, Depends(backing_of)]
 Reader = Annotated[Caller, _needs("read")]
 Writer = Annotated[Caller, _needs("write")]
 Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
 OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
-At = Annotated[AwareDatetime | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
+Moment = Annotated[AwareDatetime, Strict(False), BeforeValidator(_text)]
+At = Annotated[Moment | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
 Cursor = Annotated[str | None, Query(max_length=MOST_CURSOR, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 IfMatch = Annotated[

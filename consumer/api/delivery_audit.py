@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from consumer.api.backing import Backing, of_all_tenants, reading_log
-from consumer.api.context import Answer, At, Backed, OfSubscription, Reader, TimeText, answer, unix
+from consumer.api.context import Answer, At, Backed, Moment, OfSubscription, Reader, TimeText, answer, unix
 from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.tokens import Caller
 from consumer.ops import delivery_audit
@@ -61,7 +61,7 @@ class DeliveryAudit(Answer):
 def audit_deliveries(
     caller: Reader,
     backing: Backed,
-    since: Annotated[AwareDatetime, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])],
+    since: Annotated[Moment, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])],
     until: At = None,
     subscription_id: OfSubscription = None,
     tenant: str | None = None,

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from consumer.api.backing import told
-from consumer.api.context import Answer, Backed, Body, Reader, Stamp, Writer, answer
+from consumer.api.context import Answer, Backed, Body, Cursor, Reader, Stamp, Writer, answer
 from consumer.api.observed import Attempt
 from consumer.api.problems import invalid
 from consumer.ops.story import ReceiverState
@@ -58,6 +58,11 @@ class LoggedEvent(Answer):
     body: Annotated[str | None, Field(description=f"Its first {SHOWN} bytes as text.", examples=['{"amount": 5}'])]
     receivers: list[EventReceiver]
     more: Annotated[bool, Field(description="There are more receivers.")]
+    next: Annotated[str | None, Field(description="`cursor` of the next receivers. Null: the end.")]
+    other_tenants: Annotated[
+        int | None,
+        Field(description="Subscriptions to its type that are for other tenants. Null for a token of a tenant."),
+    ]
     missing: Annotated[str | None, Field(description="Why attempts may be missing.")]
 
 
@@ -76,11 +81,13 @@ class Resent(Answer):
 
 
 @router.get("", response_model=LoggedEvent)
-def show_event(caller: Reader, backing: Backed, topic: Topic, partition: Partition, offset: Offset) -> Response:
-    """Show an event: its record, who got it, who did not, and why."""
+def show_event(
+    caller: Reader, backing: Backed, topic: Topic, partition: Partition, offset: Offset, cursor: Cursor = None
+) -> Response:
+    """Show an event: its record, who got it, who did not, and why. Its receivers come a hundred at a time."""
     found = backing.record(caller, topic, partition, offset)
     record, event = found.record, found.event
-    story = None if event is None else backing.story(caller, event)
+    story, following = (None, None) if event is None else backing.story(caller, event, cursor)
     receivers = [
         told(caller, each._asdict(), "why")
         | {"attempts": [told(caller, one._asdict(), "error") for one in each.attempts]}
@@ -95,7 +102,9 @@ def show_event(caller: Reader, backing: Backed, topic: Topic, partition: Partiti
         "size": len(body),
         "body": body[:SHOWN].decode(errors="replace"),
         "receivers": receivers,
-        "more": story is not None and story.more,
+        "more": following is not None,
+        "next": following,
+        "other_tenants": None if story is None else story.others,
         "missing": None if story is None else story.missing,
         **{
             name: None if event is None else getattr(event, own)

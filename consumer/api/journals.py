@@ -11,6 +11,7 @@ from consumer.api.backing import Backing, of_all_tenants, reading_log
 from consumer.api.context import Answer, Backed, Cursor, EmptyBody, Limit, Page, Reader, Stamp, Writer, answer
 from consumer.api.events import Offset, Partition
 from consumer.ops import dead_letters, events
+from consumer.ops.events import TailPosition
 
 router = APIRouter()
 
@@ -62,7 +63,7 @@ def list_dead_letters(caller: Reader, backing: Backed, cursor: Cursor = None, li
     """List dead letters, newest first. A token of a tenant gets a 403: nobody knows whose they are."""
     of_all_tenants(caller)
     with reading_log(caller):
-        found = dead_letters.recent(backing.cluster(), limit, backing.position("dead-letters", cursor))
+        found = dead_letters.recent(backing.cluster(), limit, backing.position("dead-letters", cursor, TailPosition))
     following = backing.cursor("dead-letters", found.position)
     return answer(DeadLetterPage(items=_shown(backing, *found.found), next=following))
 
@@ -99,7 +100,10 @@ def list_audit(
 ) -> Response:
     """List operational events, newest first. A token of a tenant gets a 403."""
     of_all_tenants(caller)
-    query, position = events.AuditQuery(type, actor, subscription_id), backing.position("audit", cursor)
+    query, position = (
+        events.AuditQuery(type, actor, subscription_id),
+        backing.position("audit", cursor, TailPosition),
+    )
     with reading_log(caller):
         found = events.audit(backing.cluster(), limit, query, position)
     items = [AuditEntry.model_validate(each) for each in found.found]

@@ -194,5 +194,5 @@ def list_event_types(
 ) -> Response:
     """List the event types and patterns that subscriptions name."""
     of_all_tenants(caller)
-    found = named_types(backing.deployment.engine, limit + 1, backing.position("event-types", cursor))
+    found = named_types(backing.deployment.engine, limit + 1, backing.position("event-types", cursor, str))
     return answer(EventTypePage.model_validate(paged(backing, "event-types", found, limit, attrgetter("event_type"))))

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 from typing_extensions import TypeAliasType
 
+from consumer.api.tokens import Caller
 from consumer.database.engine import unavailable
 from consumer.errors import (
     Conflict,
@@ -21,11 +22,12 @@ from consumer.errors import (
     InvalidPosition,
     InvalidReplay,
     InvalidSubscription,
-    KafkaUnavailable,
     NotFound,
     SettingsError,
+    Unavailable,
 )
 from consumer.http.server import REQUEST_ID
+from consumer.http.urls import without_addresses
 
 log = structlog.get_logger(__name__)
 
@@ -110,9 +112,12 @@ class RequestRefused(Exception):
         headers: Mapping[str, str] | None = None,
         owed: int | None = None,
     ) -> None:
-        super().__init__(detail or code.title)
+        super().__init__(code, detail)
         self.code, self.detail, self.status = code, detail, code.status
         self.errors, self.headers, self.owed = errors, headers, owed
+
+    def __str__(self) -> str:
+        return self.detail or self.code.title
 
 
 def concerns(path: str) -> bool:
@@ -142,14 +147,23 @@ TRANSLATED = (
     InvalidPosition,
     InvalidReplay,
     SettingsError,
-    KafkaUnavailable,
-    DatabaseUnavailable,
+    Unavailable,
     SQLAlchemyError,
 )
 
 
-def problem_of(error: Exception) -> RequestRefused:
-    """The problem of an error that a request raises. Those of the database are logged."""
+def problem_of(error: Exception, caller: Caller | None) -> RequestRefused:
+    """The problem of an error that a request of a caller raises. Those of the database are logged.
+
+    A tenant's caller is not told where Kafka and other systems are, nor the addresses of names.
+    """
+    problem = _problem_of(error)
+    if caller is not None and caller.tenant is not None and problem.detail is not None:
+        problem.detail = None if isinstance(error, Unavailable) else without_addresses(problem.detail)
+    return problem
+
+
+def _problem_of(error: Exception) -> RequestRefused:
     match error:
         case RequestRefused():
             return error
@@ -181,7 +195,7 @@ def _of_package(error: Exception) -> RequestRefused | None:  # noqa: PLR0911 (on
         case Conflict() | SettingsError():
             owed = error.owed if isinstance(error, DeliveriesOwed) else None
             return RequestRefused(Code.CONFLICT, str(error), owed=owed)
-        case KafkaUnavailable():
+        case Unavailable():
             return RequestRefused(Code.UNAVAILABLE, str(error), headers=RETRY_AFTER)
     return None
 

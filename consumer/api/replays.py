@@ -135,7 +135,7 @@ def list_replays(
     limit: Limit = 50,
 ) -> Response:
     """List replays, the newest first."""
-    where, tenant, before = backing.deployment, caller.tenant, backing.position("replays", cursor)
+    where, tenant, before = backing.deployment, caller.tenant, backing.position("replays", cursor, int)
     found = replays.find(
         where.engine, limit=limit + 1, group=where.group, subscription=subscription_id, before=before, tenant=tenant
     )

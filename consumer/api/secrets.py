@@ -141,7 +141,7 @@ def list_public_keys(caller: Reader, backing: Backed, cursor: Cursor = None, lim
 
     A page may have fewer keys than `limit`, even none, and still a `next`.
     """
-    where, after = backing.deployment, backing.position("jwks", cursor)
+    where, after = backing.deployment, backing.position("jwks", cursor, int)
     found, last = secrets.public_keys(where.engine, where.vault, where.now, after, limit, caller.tenant)
     keys = [
         JsonWebKey(

@@ -139,7 +139,7 @@ def list_subscriptions(
         found = repository.page(
             where.engine,
             where.vault,
-            after=backing.position("subscriptions", cursor),
+            after=backing.position("subscriptions", cursor, int),
             limit=limit + 1,
             event_type=event_type,
             tenant=caller.tenant or tenant,

@@ -130,11 +130,14 @@ class TokenFile:
 
     def __init__(self, path: str | None, single: str | None = None) -> None:
         """SettingsError if the file cannot be read or is wrong. `single`: API_TOKEN, which has all scopes."""
-        if single is not None and (len(single) < _SAFE_LENGTH or len(set(single)) < _SAFE_LENGTH // 3):
+        safe = single is not None and len(single) >= _SAFE_LENGTH and len(set(single)) >= _SAFE_LENGTH // 3
+        if single is not None and not safe:
             log.warning("API_TOKEN can be guessed", change="API_TOKEN: set what `openssl rand -hex 32` prints")
         self._path = path
         self._single: Tokens = {} if single is None else {sha256(single.encode()).digest(): _SINGLE}
         self._tokens: Tokens = self._single
+        self._of_single = [sha256(f"seal {single}".encode()).digest()] if safe else []
+        self._of_process = secrets.token_bytes(32)
         self._seen: object = None
         if path is not None:
             try:
@@ -152,7 +155,11 @@ class TokenFile:
         return find(self.all(), token)
 
     def sealed(self, text: str) -> str:
-        """The text, unreadable to the holder of one token of several. Each process with the same file opens it."""
+        """The text, unreadable to the holders of one tenant's tokens.
+
+        Each process with the same file and API_TOKEN opens it; this one alone, if all tokens of the file are for one
+        tenant and API_TOKEN can be guessed or is not set.
+        """
         return self._cipher().encrypt(text.encode()).decode()
 
     def opened(self, sealed: str) -> str:
@@ -163,8 +170,12 @@ class TokenFile:
             raise ValueError("it was not sealed with these tokens") from None
 
     def _cipher(self) -> Fernet:
-        random = sorted(self.all().keys() - self._single)  # API_TOKEN may be weak: its guesses must not be told apart
-        return Fernet(urlsafe_b64encode(sha256(b"seal" + b"".join(random)).digest()))
+        of_file = {digest: caller for digest, caller in self.all().items() if digest not in self._single}
+        known = [*sorted(of_file), *self._of_single]  # without a weak API_TOKEN: its guesses must not be told apart
+        owners = {caller.tenant for caller in of_file.values()}
+        if not self._of_single and len(owners) == 1 and None not in owners:
+            known.append(self._of_process)  # else who has all tokens of the file could open and make cursors
+        return Fernet(urlsafe_b64encode(sha256(b"seal" + b"".join(known)).digest()))
 
     def all(self) -> Tokens:
         """The present tokens."""

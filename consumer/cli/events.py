@@ -110,7 +110,8 @@ def _told(found: Explained, story: Story | None, not_looked: str | None) -> dict
             "body": event.body[:SHOWN].decode("utf-8", "replace"),
         },
         "receivers": None if story is None else [each.as_json() for each in story.receivers],
-        "more_receivers": story is not None and story.more,
+        "more_receivers": story is not None and story.next is not None,
+        "other_tenants": None if story is None else story.others,
         "missing": not_looked if story is None else story.missing,
     }
 
@@ -137,6 +138,7 @@ def _print(told: dict[str, object]) -> None:
         typer.echo(f"who got it is not known: {told['missing']}")
         return
     typer.echo(f"{number(len(found), 'subscription')} to this type, or with a delivery of it")
+    typer.echo(f"{told['other_tenants']} others are for other tenants")
     if found:
         print_rows(("subscription_id", "url", "event_type", "state", "why"), found)
         for each in found:
@@ -145,7 +147,7 @@ def _print(told: dict[str, object]) -> None:
                 for line in str(each["request"]).split("\n"):
                     typer.echo(f"  {printable(line)}")
     if told["more_receivers"]:
-        typer.echo("there are more subscriptions to this type")
+        typer.echo("there are more: the console and GET /v1/events show them by pages")
     if told["missing"]:
         typer.echo(f"perhaps incomplete: {told['missing']}", err=True)
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from math import ceil
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import structlog
 from jinja2 import Environment
@@ -43,7 +43,9 @@ from consumer.console.session import (
     sealed,
     session_of,
 )
-from consumer.errors import WebhooksError
+from consumer.database.engine import unavailable
+from consumer.errors import Unavailable, WebhooksError
+from consumer.http.urls import without_addresses
 
 log = structlog.get_logger(__name__)
 
@@ -209,7 +211,7 @@ class Frame:
             )
             answer = await run_in_threadpool(route.page, visit)
         except (WebhooksError, RequestRefused, SQLAlchemyError) as error:
-            return self._error(request, session, *_answered(error))
+            return self._error(request, session, *_answered(session.caller, error))
         if told is not None:
             answer.delete_cookie(TOLD, path=request.url.path)
         return answer
@@ -239,7 +241,7 @@ class Frame:
 
     def _tell(self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object]) -> Response:
         answer = to(path)
-        self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path.partition('?')[0]}")
+        self._keep(request, answer, TOLD, sealed(session, told), 60, BASE + quote(path.partition("?")[0]))
         return answer
 
     async def _sign_in(self, request: Request) -> Response:
@@ -334,11 +336,22 @@ async def _form_of(request: Request) -> Form:
         raise RequestRefused(Code.BAD_REQUEST, "The form cannot be read.") from None
 
 
-def _answered(error: Exception) -> tuple[HTTPStatus, str]:
+def reason_for(caller: Caller, error: Exception, problem: RequestRefused | None = None) -> str:
+    """The text of an error, for a page. A tenant is not told where Kafka and other systems are."""
+    problem = problem or problem_of(error, caller)
+    known = (unavailable(error) or error) if isinstance(error, SQLAlchemyError) else error
+    if caller.tenant is not None and isinstance(known, Unavailable):
+        return f"{problem}; try again in a moment"
+    text = "the database has refused the statement" if isinstance(known, SQLAlchemyError) else str(known)
+    return text if caller.tenant is None else without_addresses(text)
+
+
+def _answered(caller: Caller, error: Exception) -> tuple[HTTPStatus, str]:
     """The status and the text of the page that reports an error."""
-    text = str(error) if isinstance(error, WebhooksError | RequestRefused) else "the database has refused the statement"
+    problem = problem_of(error, caller)
+    text = reason_for(caller, error, problem)
     text = f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
-    return HTTPStatus(problem_of(error).status), text
+    return HTTPStatus(problem.status), text
 
 
 def _form_token(token: str) -> Markup:

@@ -9,7 +9,7 @@ import orjson
 
 from consumer.api.backing import Backing
 from consumer.api.problems import RequestRefused
-from consumer.console.app import Visit
+from consumer.console.app import Visit, reason_for
 from consumer.console.search import hours_of
 from consumer.errors import InvalidSubscription, WebhooksError
 from consumer.ops.backtest import added
@@ -49,7 +49,7 @@ def tried(backing: Backing, visit: Visit, options: Mapping[str, Any]) -> Tried:
         hours = hours_of(visit.form)
         begin, cursor, so_far = backing.deployment.clock() - int(hours) * 3600, None, Tried(options, hours)
     else:
-        begin, cursor, *shown = _unpacked(backing.position("backtest", state))
+        begin, cursor, *shown = _unpacked(backing.position("backtest", state, str))
         so_far = Tried(*shown)._replace(state=state)
         if "stop" in visit.form:
             return so_far
@@ -58,7 +58,7 @@ def tried(backing: Backing, visit: Visit, options: Mapping[str, Any]) -> Tried:
     except InvalidSubscription:
         raise
     except (WebhooksError, RequestRefused) as error:
-        return so_far._replace(fault=str(error))
+        return so_far._replace(fault=reason_for(visit.caller, error))
     part: dict[str, Any] = found.as_json()
     for each in part["samples"]:
         each["body"] = each["body"] and each["body"][:BODY]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from itertools import chain
 from operator import attrgetter
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from starlette.responses import Response
@@ -14,11 +14,13 @@ from consumer.api.backing import Backing, of_all_tenants, seeing
 from consumer.api.problems import Code, RequestRefused
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import numbered, whole
+from consumer.console.subscriptions import Pager
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.intake.record import Unreadable
 from consumer.ops import dead_letters, events
 from consumer.ops.events import AuditQuery
+from consumer.ops.story import MOST
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts on a page
@@ -46,8 +48,9 @@ def _recent(backing: Backing, visit: Visit) -> Response:
 
 def _show(backing: Backing, visit: Visit) -> Response:
     found = backing.record(visit.caller, *_place(visit))
-    headers = found.record.headers
-    story = None if found.event is None else backing.story(visit.caller, found.event)
+    headers, story, following = found.record.headers, None, None
+    if found.event is not None:
+        story, following = backing.story(visit.caller, found.event, visit.query.get("cursor") or None)
     tried = () if story is None else chain.from_iterable(each.attempts for each in story.receivers)
     return visit.render(
         "event.html",
@@ -61,6 +64,11 @@ def _show(backing: Backing, visit: Visit) -> Response:
         known={each.subscription_id: each for each in (() if story is None else story.receivers) if each.url},
         place=_path(_place(visit)),
         resent=_resent(visit, tried),
+        page=Pager(
+            "?#receivers" if "cursor" in visit.query else None,
+            following and f"?{urlencode({'cursor': following})}#receivers",
+            MOST,
+        ),
     )
 
 

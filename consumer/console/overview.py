@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
-from consumer.api.backing import Backing, seeing
+from consumer.api.backing import Backing, seeing, told_fault
 from consumer.api.tokens import ANYONE, Caller
 from consumer.console.app import PageRoute, Visit
 from consumer.console.rendering import LATELY, SOME, Badge, number, share_failed, state_of_attempts, tried_lately
@@ -65,7 +65,7 @@ def values(backing: Backing, caller: Caller) -> dict[str, object]:
     # A tenant lacks the parts that are about all: nothing is wrong with them.
     faults = [each._asdict() for each in seen.faults] if caller.tenant is None else []
     if history is not None and history.fault is not None:
-        faults.append({"part": "the attempts", "reason": history.fault})
+        faults.append({"part": "the attempts", "reason": told_fault(caller, history.fault)})
     tries = None if history is None else _tries(backing, history, caller)
     newest = [] if tries is None else tries.newest
     return {

@@ -6,8 +6,10 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from consumer.api.backing import Backing
+from consumer.api.problems import RequestRefused
 from consumer.api.search import RECENT
-from consumer.console.app import PageRoute, Visit, to
+from consumer.console.app import PageRoute, Visit, reason_for, to
+from consumer.errors import WebhooksError
 from consumer.ops.find import SHORTEST, place_of
 
 HOURS = (("1", "an hour"), ("24", "a day"), ("168", "a week"), ("720", "thirty days"))
@@ -32,8 +34,12 @@ def _in_log(backing: Backing, visit: Visit) -> Response:
     """A part of the log, for the page that shows the others: it asks for the next part by itself."""
     text, hours = visit.query.get("q", "").strip(), hours_of(visit.query)
     begin = backing.deployment.clock() - int(hours) * 3600
-    found = backing.find_in_log(visit.caller, text, begin, visit.query.get("cursor") or None)
-    return visit.render("search_part.html", q=text, hours=hours, found=found)
+    cursor, found, fault = visit.query.get("cursor") or None, None, None
+    try:
+        found = backing.find_in_log(visit.caller, text, begin, cursor)
+    except (WebhooksError, RequestRefused) as error:  # htmx would not show another status
+        fault = reason_for(visit.caller, error)
+    return visit.render("search_part.html", q=text, hours=hours, found=found, fault=fault, cursor=cursor)
 
 
 def hours_of(asked: Mapping[str, str]) -> str:

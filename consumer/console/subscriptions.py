@@ -11,7 +11,7 @@ from starlette.responses import Response
 from consumer.api.backing import Backing
 from consumer.api.problems import Code, RequestRefused
 from consumer.api.tokens import Caller
-from consumer.console.app import BASE, PageRoute, Visit
+from consumer.console.app import BASE, PageRoute, Visit, reason_for
 from consumer.console.rendering import LATELY, Badge, moment, reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.errors import NotFound, WebhooksError
@@ -142,7 +142,7 @@ def _statistics(backing: Backing, visit: Visit) -> Response:
     except NotFound:
         raise
     except (WebhooksError, RequestRefused) as error:  # htmx would not show another status
-        fault = str(error)
+        fault = reason_for(visit.caller, error)
     more = 0 < found.unread < (before or found.unread + 1)
     return visit.render("statistics.html", id=subscription, found=found, more=more, fault=fault)
 

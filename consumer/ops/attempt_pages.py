@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
@@ -32,7 +32,7 @@ order = attrgetter("at", "subscription_id", "webhook_id", "attempt")  # of the l
 class Position(NamedTuple):
     """Where a list goes on: with attempts below `before` in `order`, whose records are stamped before `written`."""
 
-    before: tuple[Any, ...]
+    before: tuple[float] | tuple[float, int, str, int]
     written: float
 
 

@@ -1,6 +1,6 @@
 """Whether a subscription gets an event, by its present options, and why not. Nothing is sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,19 @@ from consumer.subscriptions.subscribed import Subscribed
 from models.subscription import EVERY_TENANT
 
 
-def candidates_of(where: Deployment, event_type: str, most: int, tenant: str | None = None) -> list[Subscribed]:
-    """At most `most` subscriptions by id, of a tenant or of all, whose type or pattern matches an event's type."""
-    patterns = candidates(event_type)
-    page = partial(repository.page, where.engine, where.vault, after=None, limit=most, rules=where.rules)
-    return [*page(event_type=patterns, tenant=tenant)]
+def candidates_of(
+    where: Deployment,
+    event_type: str,
+    most: int,
+    tenant: str | Sequence[str] | None = None,
+    after: int | None = None,
+) -> list[Subscribed]:
+    """At most `most` subscriptions by id, above `after`, whose type or pattern matches an event's type.
+
+    Those of a tenant, of several, or of all.
+    """
+    page = partial(repository.page, where.engine, where.vault, after=after, limit=most, rules=where.rules)
+    return [*page(event_type=candidates(event_type), tenant=tenant)]
 
 
 def hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:

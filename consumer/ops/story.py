@@ -27,10 +27,13 @@ from consumer.ops.matching import candidates_of, hindrance, request_for
 from consumer.ops.waiting import wait_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect
+from consumer.subscriptions.patterns import candidates
 from consumer.subscriptions.subscribed import Subscribed
 from models import CursorReason, Status
+from models.base import BEFORE_IDS
+from models.subscription import EVERY_TENANT
 
-MOST = 100  # receivers in a story
+MOST = 100  # receivers in a part of a story
 MOST_ROWS = 1_000  # stored deliveries that are read for it: replays may have made several for each
 SECONDS = 3.0  # for Kafka's answer about the group's offset
 NO_HISTORY = "attempts are not on record: set KAFKA_ATTEMPTS_TOPIC for workers and for this process"
@@ -73,11 +76,19 @@ class Receiver(NamedTuple):
         return self._asdict() | {"attempts": attempts}
 
 
+Position = tuple[bool, int]  # of the receivers: those with a trace come first; and an id
+
+
 class Story(NamedTuple):
-    """The receivers by id, MOST at most; `more`: there are others. `missing`: why attempts may be missing."""
+    """A part of the receivers, by id: MOST at most. `next`: the position after it; None: there are no more.
+
+    `others`: how many subscriptions to its type are for other tenants; None: not told. `missing`: why attempts may be
+    missing.
+    """
 
     receivers: tuple[Receiver, ...]
-    more: bool
+    next: Position | None
+    others: int | None
     missing: str | None
 
 
@@ -104,10 +115,12 @@ def tell(
     history: AttemptHistory | None,
     tenant: str | None = None,
     subscription_id: int | None = None,
+    after: Position | None = None,
 ) -> Story:
-    """The story of an event, told to a `tenant` (None: all), perhaps of one subscription alone.
+    """The story of an event after a position, told to a `tenant` (None: all), perhaps of one subscription alone.
 
-    The event has to be of that tenant. Kafka may not answer: the rest is told all the same.
+    The event has to be of that tenant. Its receivers are those with a stored delivery or an attempt, and the other
+    subscriptions to its type of its tenant or of all tenants. Kafka may not answer: the rest is told all the same.
     """
     place, where = event.record, deployment
     attempts, missing = _attempts(history, event)
@@ -119,10 +132,21 @@ def tell(
     stored = {row.subscription_id: row for row in reversed(rows)}  # the first one of each
     traced = sorted({*tried, *stored})[:MOST_ROWS] if subscription_id is None else [subscription_id]
     found = repository.several(where.engine, traced, where.vault, where.rules)
-    if subscription_id is None:
-        found += candidates_of(where, event.type, MOST + 1, tenant)
     items = {item.id: item for item in found if tenant in {None, item.tenant}}
-    ids = list(items) if tenant is not None else list(dict.fromkeys((*traced, *items)))
+    untraced, last = after or (False, BEFORE_IDS)
+    ids = [each for each in traced if (tenant is None or each in items) and (False, each) > (untraced, last)]
+    tenants, rest = (tenant or event.tenant or EVERY_TENANT, tenant or EVERY_TENANT), last if untraced else None
+    while subscription_id is None and len(ids) <= MOST:
+        page = candidates_of(where, event.type, MOST + 1, tenants, rest)
+        fresh = {item.id: item for item in page if item.id not in traced}
+        items |= fresh
+        ids += fresh
+        if len(page) <= MOST:
+            break
+        rest = page[-1].id
+    others = None
+    if tenant is None and subscription_id is None:
+        others = repository.count_others(where.engine, candidates(event.type), tenants)
     shown = sorted(ids[:MOST])
     covered = backlogs.covering(where.engine, where.group, place.topic_partition, place.offset, shown)
     settled, variables = _is_settled(kafka, event), variables_of(event)
@@ -132,7 +156,8 @@ def tell(
         obstacle = None if item is None else hindrance(item, event, variables)
         traces = Traces(item, tried[each], row, covered.get(each), obstacle, settled, where.clock())
         receivers.append(_receiver(each, traces, event))
-    return Story(tuple(receivers), len(ids) > MOST, missing)
+    following = (ids[MOST - 1] not in traced, ids[MOST - 1]) if len(ids) > MOST else None
+    return Story(tuple(receivers), following, others, missing)
 
 
 def judge(it: Traces, record_at: float) -> tuple[ReceiverState, str | None]:  # noqa: PLR0911 (one for each case)

@@ -65,11 +65,12 @@ def has(column: InstrumentedAttribute[Any], text: str | None) -> ColumnElement[b
 def of_type(event_type: str | Sequence[str] | None) -> CompoundSelect[int]:
     """The ids of the subscriptions that name a type, or one of several; each is found by an index."""
     further = SubscriptionType
-
-    def same(column: Any) -> ColumnElement[bool]:
-        return column == event_type if event_type is None or isinstance(event_type, str) else any_of(column, event_type)
-
     return union_all(
-        select(Subscription.id).where(same(Subscription.event_type.expression)),
-        select(further.subscription_id).where(same(further.event_type.expression)),
+        select(Subscription.id).where(same(Subscription.event_type, event_type)),
+        select(further.subscription_id).where(same(further.event_type, event_type)),
     )
+
+
+def same(column: InstrumentedAttribute[Any], text: str | Sequence[str] | None) -> ColumnElement[bool]:
+    """Whether a column has a text, or one of several."""
+    return column == text if text is None or isinstance(text, str) else any_of(column.expression, text)

@@ -1,10 +1,13 @@
 """The token file."""
 
+from base64 import urlsafe_b64encode
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import requests
+from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
@@ -20,6 +23,29 @@ def test_a_printed_line_is_a_token_of_the_file() -> None:
         token = generate()
         found = tokens.find(parse(line_of("t-1", token, ("read", "write"), tenant)), token.encode())
         assert found == Caller("t-1", frozenset({"read", "write"}), tenant)
+
+
+def test_the_holder_of_all_tokens_of_a_tenant_cannot_open_what_is_sealed(tmp_path: Path) -> None:
+    """It knows their hashes. Other processes open it, if something in the file or API_TOKEN is not the tenant's."""
+    path, seal = tmp_path / "tokens.toml", urlsafe_b64encode(sha256(b"seal" + sha256(b"a").digest()).digest())
+    acme, other, of_all = (line_of(name, name, ["read"], of) for name, of in (("a", "acme"), ("b", "b"), ("c", None)))
+    for lines, single, shared in (
+        ([acme], None, False),
+        ([acme], "weak", False),
+        ([acme], "0123456789abcdef0123456789abcdef", True),
+        ([acme, other], None, True),
+        ([acme, of_all], None, True),
+        ([of_all], None, True),
+    ):
+        path.write_text("\n".join(lines))
+        with capture_logs():
+            one, two = (TokenFile(str(path), single) for _ in range(2))
+        sealed = one.sealed("5")
+        assert one.opened(sealed) == "5"
+        with pytest.raises(InvalidToken):
+            Fernet(seal).decrypt(sealed)
+        with nullcontext() if shared else pytest.raises(ValueError, match="not sealed"):
+            two.opened(sealed)
 
 
 def test_a_token_is_not_in_the_file() -> None:

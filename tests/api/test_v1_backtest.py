@@ -55,6 +55,7 @@ def test_wrong_backtests(api: Api) -> None:
         ({"event_type": "a", "event_filter": "data."}, "/event_filter"),
         ({"event_type": "a", "cursor": "abc"}, "/cursor"),
         ({"event_type": "a", "rate_limit": 1}, "/rate_limit"),
+        ({"event_type": "a", "since": 1700000000}, "/since"),
         ({"event_type": "a", "url": "https://{data.host}/"}, "/url"),
         ({}, "/event_type"),
         ({"event_types": []}, "/event_type"),

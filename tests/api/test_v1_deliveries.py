@@ -1,17 +1,22 @@
 """/v1/deliveries, on each database: search, detail and redelivery, with each tenant limited to its own."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text, update
 
 from consumer.api.tokens import TokenFile
+from consumer.config.settings import KafkaSettings
 from consumer.errors import InvalidPosition
 from consumer.ledger import store
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.search import search
+from consumer.ops.replay_request import Log
 from models import ParkedDelivery
+from tests.api.test_v1_observed import History
 from tests.api.v1_kit import Api, make_api, token_file
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
@@ -92,6 +97,32 @@ def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:
     second = other.call("GET", f"/deliveries?limit=2&cursor={first['next']}", token="acme").json()
     assert [item["id"] for item in first["items"] + second["items"]] == [3, 2, 1]
     assert second["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "position"),
+    [
+        ("/subscriptions", "x"),
+        ("/subscriptions", {"a": 1}),
+        ("/replays", [1]),
+        ("/jwks", "x"),
+        ("/event-types", [1]),
+        ("/deliveries", [1, 2]),
+        ("/attempts", [[1], 2, 3]),
+        ("/attempts", [["a"], 2]),
+        ("/search?q=abcd", [1]),
+        ("/search?q=abcd", ["a", "b", [["orders", 0, "x"]], None]),
+        ("/audit", [["x", 1]]),
+    ],
+)
+def test_a_sealed_position_of_another_shape_is_refused(engine: Engine, path: str, position: Any) -> None:
+    """As a cursor of another list is: an earlier release may have made it."""
+    tokens, kafka = TokenFile(None), KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    more: dict[str, Any] = {"kafka": kafka, "log": Log(kafka, ["orders"]), "history": History([])}
+    listed = "log" if "search" in path else path[1:]
+    cursor = tokens.sealed(json.dumps([listed, position]))
+    answer = make_api(engine, tokens, **more).call("GET", path, params={"cursor": cursor}, token=None)
+    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "cursor")
 
 
 def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:

@@ -79,6 +79,20 @@ def test_a_tenant_sees_its_own_events(api: Api, topic: str) -> None:
     assert api.call("GET", "/events/another/0/0").status_code == 404
 
 
+def test_receivers_come_by_pages(api: Api, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other tenants are counted for a token of all tenants. A cursor is for its own event."""
+    monkeypatch.setattr(story, "MOST", 1)
+    own = [api.create(event_type="order.*", tenant=tenant)["id"] for tenant in ("other", "acme", "*", "other")][1:3]
+    first = api.call("GET", f"/events/{topic}/0/0").json()
+    again = {"cursor": first["next"]}
+    second = api.call("GET", f"/events/{topic}/0/0", params=again).json()
+    assert [each["subscription_id"] for page in (first, second) for each in page["receivers"]] == own
+    assert [(page["more"], page["other_tenants"]) for page in (first, second)] == [(True, 2), (False, 2)]
+    assert api.call("GET", f"/events/{topic}/0/1", params=again).status_code == 422
+    theirs = api.call("GET", f"/events/{topic}/0/0", token="acme").json()
+    assert (len(theirs["receivers"]), theirs["next"], theirs["other_tenants"]) == (1, None, None)
+
+
 def test_an_event_is_sent_again(api: Api, topic: str, engine: Engine) -> None:
     """By its stored delivery, or by a replay of its record, within the scope and the tenant of the token."""
     first, second = (api.create(event_type="order.*", tenant="acme")["id"] for _ in range(2))

@@ -1,10 +1,13 @@
 """Schemathesis on the whole API: answers agree with the description, and no request causes a server error."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -51,6 +54,49 @@ def api(engine: Engine, tmp_path: Path, mock_kafka: str) -> Api:
         history=History([attempt(1)]),
         look=lambda: overview(engine, None, ()),
     )
+
+
+UNBATCHED = {"batch_size": None}
+BESIDE: dict[str, dict[str, Any]] = {  # members that others need
+    "reason": {"state": "paused"},
+    "answer_headers": {"report_answer": True} | UNBATCHED,
+    **dict.fromkeys(("header_expressions", "pass_headers", "report_answer"), UNBATCHED),
+}
+
+
+def _examples(members: dict[str, Any], required: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each member that has an example, and the values of a request with it and what is required."""
+    shown = {name: schema["examples"][0] for name, schema in members.items() if schema.get("examples")}
+    for name in shown:
+        yield name, {each: shown[each] for each in (*required, name)} | BESIDE.get(name, {})
+
+
+def test_no_example_of_the_description_is_refused(api: Api) -> None:
+    """Each example of a member of a body and of a parameter of a query is sent, with what its request requires."""
+    description = requests.get(f"{api.url}/openapi.json", timeout=60).json()
+    api.create(external_id="its own")
+    sent, wrong = 0, []
+    for path, methods in description["paths"].items():
+        for method, operation in {} if path.endswith("/tls") else methods.items():  # its PEM is cut
+            queries = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
+            asked = {each["name"]: each["schema"] | each for each in queries}
+            content = operation.get("requestBody", {}).get("content", {})
+            schema = next(iter(content.values()))["schema"] if content else {}
+            body = description["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
+            needed = [each["name"] for each in queries if each.get("required")]
+            for kind, members, required in (
+                ("params", asked, needed),
+                ("json", body.get("properties", {}), body.get("required", [])),
+            ):
+                for name, values in _examples(members, required):
+                    place = re.sub(r"\{[a-z_]+\}", "1", path)
+                    headers = {"authorization": "Bearer all"}
+                    answer = requests.request(method, api.url + place, headers=headers, timeout=60, **{kind: values}  # type: ignore[arg-type]  # one of both)
+                    problem = answer.json() if answer.status_code == 422 else {}
+                    sent += 1
+                    wrong += [(path, name, each) for each in problem.get("errors", ()) if name in str(each)]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert sent > 100
 
 
 def test_no_request_breaks_it(api: Api) -> None:

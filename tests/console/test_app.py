@@ -7,8 +7,10 @@ from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+import oracledb
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
@@ -17,14 +19,22 @@ from structlog.testing import capture_logs
 from consumer.api import guard
 from consumer.api.problems import Code, RequestRefused
 from consumer.api.tokens import Caller
+from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE, HEADERS, TOLD, Frame, PageRoute, Said, Visit, to
 from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE, PAUSE, SignOuts
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer, listen
+from consumer.intake import log_reader
+from consumer.ops import replay_request
+from consumer.ops.attempts import AttemptHistory
+from consumer.ops.replay_request import Log
+from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
 from tests.console.tokens import Tokens
 from tests.delivery.store_kit import rename
+from tests.ledger.rows_kit import GROUP
+from tests.waiting import eventually
 
 TOKENS = {
     "all": Caller("all", frozenset({"read", "write", "secrets"})),
@@ -46,7 +56,7 @@ def done(visit: Visit) -> Response:
 
 def tells(visit: Visit) -> Response:
     """A form whose effect the next page shows."""
-    return visit.tell("/page/5", {"word": "sëcret"})
+    return visit.tell(visit.form.get("to", "/page/5"), {"word": "sëcret"})
 
 
 def refuses(_visit: Visit) -> Response:
@@ -57,6 +67,11 @@ def refuses(_visit: Visit) -> Response:
 def fails(_visit: Visit) -> Response:
     """A page whose database is unreachable."""
     raise DatabaseUnavailable("no answer")
+
+
+def down(_visit: Visit) -> Response:
+    """A page whose database cannot be connected to."""
+    raise OperationalError("SELECT 1", {}, oracledb.OperationalError("DPY-6005: cannot connect to database"))
 
 
 def broken(_visit: Visit) -> Response:
@@ -73,6 +88,7 @@ ENTRIES = [
     PageRoute("/refuses", refuses),
     PageRoute("/fails", fails),
     PageRoute("/broken", broken),
+    PageRoute("/down", down),
 ]
 
 
@@ -121,6 +137,51 @@ def test_signing_in_leads_to_the_requested_page(browser: Browser) -> None:
     flags = answer.headers["set-cookie"].lower()
     assert all(flag in flags for flag in ("httponly", "samesite=strict", "secure", f"path={BASE}"))
     assert "A page" in browser.post("/sign-in", data=form).text
+
+
+AWAY = KafkaSettings(bootstrap_servers="localhost:1", group_id=GROUP)
+
+
+def test_a_tenant_does_not_see_where_kafka_is(
+    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it does not answer, neither the API nor a page names a broker, and the search says that it has ended."""
+    monkeypatch.setattr(log_reader, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(replay_request, "SECONDS", 1.0)
+    number = repository.add(engine, "https://example.com/", "order.*", tenant="acme")
+    history = AttemptHistory(AWAY, "attempts")
+    history.start()
+    v1: tuple[tuple[str, str, dict[str, object] | None], ...] = (
+        ("GET", "/events/orders/0/0", None),
+        ("GET", "/search?q=order-4711", None),
+        ("POST", "/subscriptions/backtest", {"event_type": "*"}),
+        ("POST", "/replays", {"subscription_id": number, "since": "5m"}),
+        ("GET", "/attempts?since=2026-12-01T00:00:00Z", None),
+        ("GET", "/attempts", None),
+        ("GET", f"/subscriptions/{number}/statistics", None),
+        ("GET", "/statistics", None),
+    )
+    pages = (
+        "/",
+        f"/subscriptions/{number}",
+        f"/subscriptions/{number}/statistics",
+        "/events/orders/0/0",
+        "/search/log?q=4711",
+    )
+    try:
+        for token in ("acme", "all"):
+            browser = console(token, kafka=AWAY, log=Log(AWAY, ["orders"]), history=history)
+            eventually(lambda: history.fault)
+            told = [browser.get(path).text for path in pages]
+            browser.base = browser.base.replace(BASE, "/v1")
+            headers = {"authorization": f"Bearer {token}"}
+            told += [browser.request(method, path, json=body, headers=headers).text for method, path, body in v1]
+            named = ["localhost" in text for text in told]
+            assert any(named) == (token == "all"), list(zip((*pages, *v1), named, strict=True))
+            assert "Searching" not in told[4]
+            assert "Search again" in told[4]
+    finally:
+        history.close()
 
 
 @pytest.mark.parametrize("token", ["wrong", "\udcff"])
@@ -213,7 +274,7 @@ def test_a_database_that_does_not_answer_ends_no_visit(browser: Browser, engine:
     rename(engine, "webhook_request_keys", "away")
     assert "A page" in browser.get("/page").text
     with capture_logs():
-        for path, text in (("/do", "database has refused"), ("/sign-out", "You are still signed in")):
+        for path, text in (("/do", "run kafka-webhooks migrate"), ("/sign-out", "You are still signed in")):
             answer = browser.post(path, data={"form_token": token})
             assert (answer.status_code >= 500, text in answer.text) == (True, True)
 
@@ -240,6 +301,9 @@ def test_a_form_tells_the_next_page_what_came_of_it(browser: Browser, browse: Op
     assert (answer.status_code, answer.headers["location"]) == (HTTPStatus.SEE_OTHER, f"{BASE}/page/5")
     flags = answer.headers["set-cookie"].lower()
     assert all(flag in flags for flag in ("httponly", "samesite=strict", f"path={BASE}/page/5"))
+    elsewhere = browse(TOKENS)
+    forged = {"form_token": form_token(sign_in(elsewhere, "all")), "to": "/page/5; domain=example.com"}
+    assert "domain=" not in elsewhere.post("/tell", data=forged, allow_redirects=False).headers["set-cookie"].lower()
     other = browse(TOKENS)
     other.cookies.update(browser.cookies)
     assert "told: sëcret" in other.get("/page/5").text
@@ -275,6 +339,7 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     [
         ("/refuses", 404, "There is no subscription 7."),
         ("/fails", 503, "No answer."),
+        ("/down", 503, "DPY-6005: cannot connect to database."),
         ("/absent", 404, "There is no such page."),
         (f"/page/{2**63}", 404, "There is no such page."),
         (f"/page/{'9' * 5000}", 404, "There is no such page."),

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.ledger import store
+from consumer.ops import story
 from consumer.ops.events import record_at
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
@@ -77,6 +78,23 @@ def test_the_page_of_an_event_takes_ten_statements_at_most(
     assert 0 < len(counted) <= 10
     assert "https://one.example/" in pages[0]
     assert "https://two.example/" in pages[0]
+
+
+def test_the_receivers_of_an_event_have_pages(
+    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last page has the last one, and leads to the first. Those of other tenants are counted."""
+    monkeypatch.setattr(story, "MOST", 1)
+    real_kafka.write(topic, [b'{"type": "order.paid"}'])
+    for name, tenant in (("one", "*"), ("two", "*"), ("three", "acme")):
+        repository.add(engine, f"https://{name}.example/", "order.*", tenant=tenant)
+    first = browser.get(f"/events/{topic}/0/0").text
+    assert "subscriptions for other tenants: 1" in first
+    (following,) = re.findall(r'href="(\?cursor=[^"]+)#receivers" rel="next"', first)
+    second = browser.get(f"/events/{topic}/0/0{following}").text
+    assert "https://two.example/" in second
+    assert "First page" in second
+    assert 'rel="next"' not in second
 
 
 def test_an_event_is_sent_again(

@@ -135,6 +135,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
         ),
+        "subscriptions.repository.count_others": ("Those with one of these types for none of these tenants.",),
         "subscriptions.repository.count_enabled": ("`check`: the number of enabled subscriptions.",),
         "subscriptions.repository._switch": (
             "Disable it and keep an earlier reason.",
@@ -572,6 +573,7 @@ def _subscribe(engine: Engine) -> None:
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)
     repository.count_enabled(engine)
+    repository.count_others(engine, ["user.created", "user.*", "*"], ["acme", "*"])
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
         repository.set_enabled(engine, 1, enabled, reason)

@@ -1764,6 +1764,29 @@ WHERE
   ROWNUM <= 10
 ;
 
+-- subscriptions.repository.count_others
+-- Those with one of these types for none of these tenants.
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (
+    SELECT
+      webhook_subscriptions.id
+    FROM webhook_subscriptions
+    WHERE
+      webhook_subscriptions.event_type IN (:event_type_1_1, :event_type_1_2, :event_type_1_3, :event_type_1_4)
+    UNION ALL
+    SELECT
+      webhook_event_types.subscription_id
+    FROM webhook_event_types
+    WHERE
+      webhook_event_types.event_type IN (:event_type_2_1, :event_type_2_2, :event_type_2_3, :event_type_2_4)
+  )
+  AND webhook_subscriptions.tenant != :tenant_1
+  AND webhook_subscriptions.tenant != :tenant_2
+;
+
 -- subscriptions.repository.count_enabled
 -- `check`: the number of enabled subscriptions.
 SELECT
