@@ -88,7 +88,7 @@ class BulkChange(Body):
     action: Annotated[BulkAction, Field(examples=["pause"])]
     reason: Annotated[
         str | None,
-        Field(max_length=REASON_LENGTH, description="Why, to pause or disable; to resume, why it is paused."),
+        Field(max_length=REASON_LENGTH, description="Why: to pause, to disable, or of the pauses to end."),
     ] = None
     if_owed: Annotated[
         Literal["refuse", "exhaust"],
