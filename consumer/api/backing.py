@@ -233,13 +233,16 @@ class Backing(NamedTuple):
         cursor: str | None,
         limit: int,
         webhook_id: str | None = None,
+        outcome: str | None = None,
     ) -> tuple[Sequence[Attempt], str | None, str | None]:
-        """A page of past attempts (at one event), newest first, the next cursor, and why the newest may be missing.
+        """A page of past attempts (at one event, with one outcome), newest first, and the next cursor.
+
+        Also why the newest ones may be missing.
 
         The first page without a time is from memory. Raises InvalidPosition, and as `attempted` and `read_page`.
         """
-        history, place = self.attempted(caller, subscription_id), self.position("attempts", cursor, Position)
-        sees = seeing(caller, webhook_id)
+        history, place = self.attempted(caller, None), self.position("attempts", cursor, Position)
+        sees = seeing(caller, webhook_id, outcome)
         if times == (None, None) and place is None:
             newest = history.recent(subscription_id, limit, sees)
             missing = told_fault(caller, history.fault)
@@ -248,7 +251,7 @@ class Backing(NamedTuple):
             with reading_back(caller):
                 wanted = Wanted(subscription_id, times[0] or 0.0, FAR if times[1] is None else times[1], sees)
                 found, missing = history.page(wanted, limit, place), None
-        shown = found.attempts if subscription_id is not None else self.own(caller, found.attempts)
+        shown = self.own(caller, found.attempts)
         return shown, self.cursor("attempts", found.position), missing
 
     def statistics(self, caller: Caller, subscription_id: int) -> AttemptStatistics:
@@ -337,9 +340,13 @@ changing_many = Quota(4, "change many subscriptions")
 counting = Quota(4, "count deliveries")
 
 
-def seeing(caller: Caller, webhook_id: str | None = None) -> Callable[[Attempt], bool]:
+def seeing(caller: Caller, webhook_id: str | None = None, outcome: str | None = None) -> Callable[[Attempt], bool]:
     """Whether the caller may see an attempt, perhaps at one event: its subscription may have had another tenant."""
-    return lambda attempt: caller.tenant in {None, attempt.tenant} and webhook_id in {None, attempt.webhook_id}
+    return lambda attempt: (
+        caller.tenant in {None, attempt.tenant}
+        and webhook_id in {None, attempt.webhook_id}
+        and outcome in {None, attempt.outcome}
+    )
 
 
 def of_all_tenants(caller: Caller) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from base64 import b64encode
+from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -137,6 +139,24 @@ def unix(at: datetime | None) -> float | None:
 
 TimeText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Stamp = Annotated[TimeText, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # of unix seconds
+
+
+def as_text(value: bytes | None) -> str | None:
+    """Bytes as text if they are UTF-8; a character that is cut at their end is left out. Null: see `as_base64`."""
+    try:
+        return None if value is None else getincrementaldecoder("utf-8")().decode(value)
+    except UnicodeDecodeError:
+        return None
+
+
+def as_base64(value: bytes | None) -> str | None:
+    """Bytes that are no UTF-8, as base64."""
+    return b64encode(value).decode() if value is not None and as_text(value) is None else None
+
+
+_BASE64 = "Instead, if it is not UTF-8."
+Text = Annotated[str | None, BeforeValidator(as_text)]
+Base64 = Annotated[str | None, BeforeValidator(as_base64), Field(description=_BASE64, examples=[None])]
 
 
 def answer(

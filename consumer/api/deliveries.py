@@ -1,6 +1,5 @@
 """/v1/deliveries: stored deliveries, which wait, are held, or were given up."""
 
-from base64 import b64encode
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -13,6 +12,7 @@ from consumer.api.context import (
     Answer,
     At,
     Backed,
+    Base64,
     Body,
     Cursor,
     EmptyBody,
@@ -21,13 +21,13 @@ from consumer.api.context import (
     Page,
     Reader,
     Stamp,
+    Text,
     Writer,
     answer,
     unix,
 )
 from consumer.api.tokens import Caller
 from consumer.errors import Conflict
-from consumer.events.event import Event
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ops.waiting import Reason, waits_for
@@ -82,13 +82,14 @@ class Delivery(Answer):
 
 
 class StoredEvent(Answer):
-    """The event that a delivery carries: its body as text if it is UTF-8, else as base64."""
+    """The event that a delivery carries: its key and body as text if they are UTF-8, else as base64."""
 
     content_type: Annotated[str, Field(examples=["application/json"])]
-    key: Annotated[str | None, Field(description="Base64.", examples=["NDI="])]
+    key: Annotated[Text, Field(examples=["42"])]
+    key_base64: Annotated[Base64, Field(validation_alias="key")]
     tenant: Annotated[str | None, Field(examples=["acme"])]
-    body: Annotated[str | None, Field(examples=['{"amount": 5}'])]
-    body_base64: str | None
+    body: Annotated[Text, Field(examples=['{"amount": 5}'])]
+    body_base64: Annotated[Base64, Field(validation_alias="body")]
 
 
 class Wait(Answer):
@@ -138,6 +139,7 @@ def list_deliveries(
     subscription_id: OfSubscription = None,
     event_type: Annotated[str | None, Query(max_length=255, examples=["order.paid"])] = None,
     topic: Annotated[str | None, Query(max_length=249, examples=["orders"])] = None,
+    webhook_id: Annotated[str | None, Query(description="Only of this event.", max_length=255)] = None,
     tenant: Annotated[str | None, Query(max_length=255, examples=["acme"])] = None,
     since: At = None,
     until: At = None,
@@ -147,7 +149,9 @@ def list_deliveries(
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
-    query = DeliveryQuery(state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until))
+    query = DeliveryQuery(
+        state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until), webhook_id=webhook_id
+    )
     found = backing.search(caller, query, limit, cursor)
     known = backing.receivers(caller, {each.subscription_id for each in found.deliveries})
     items = [_shown(caller, each, known.get(each.subscription_id)) for each in found.deliveries]
@@ -161,7 +165,8 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
     wait = waits_for(backing.deployment, item)
     waiting = None if wait is None else told(caller, Wait.model_validate(wait).model_dump(), "text")
     known = backing.receivers(caller, [item.subscription_id]).get(item.subscription_id)
-    return answer({**_shown(caller, item, known), "event": _carried(event), "waits_for": waiting})
+    carried = StoredEvent.model_validate(event).model_dump()
+    return answer({**_shown(caller, item, known), "event": carried, "waits_for": waiting})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Redelivery)
@@ -190,19 +195,3 @@ def _shown(caller: Caller, item: StoredDelivery, known: ListedSubscription | Non
     failures = {name: found[name] and told(caller, found[name], "error") for name in ("first_failure", "last_failure")}
     named = {} if known is None else {"subscription_name": known.name, "subscription_tenant": known.tenant}
     return found | failures | named
-
-
-def _carried(event: Event) -> dict[str, object]:
-    """The members of `StoredEvent`."""
-    try:
-        body, encoded = event.body.decode(), None
-    except UnicodeDecodeError:
-        body, encoded = None, b64encode(event.body).decode()
-    key = None if event.key is None else b64encode(event.key).decode()
-    return {
-        "content_type": event.content_type,
-        "key": key,
-        "tenant": event.tenant,
-        "body": body,
-        "body_base64": encoded,
-    }

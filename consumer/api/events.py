@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from consumer.api.backing import told
-from consumer.api.context import Answer, Backed, Body, Cursor, Reader, Stamp, Writer, answer
+from consumer.api.context import Answer, Backed, Base64, Body, Cursor, Reader, Stamp, Text, Writer, answer
 from consumer.api.observed import Attempt
 from consumer.api.problems import invalid
 from consumer.ops.story import ReceiverState
@@ -48,14 +48,16 @@ class LoggedEvent(Answer):
     partition: int
     offset: int
     at: Annotated[Stamp, Field(description="The record's timestamp.", examples=["2026-07-28T14:00:00.120Z"])]
-    key: Annotated[str | None, Field(examples=["42"])]
+    key: Annotated[Text, Field(examples=["42"])]
+    key_base64: Annotated[Base64, Field(validation_alias="key")]
     reason: str | None
     webhook_id: Annotated[str | None, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
     event_type: Annotated[str | None, Field(examples=["order.paid"])]
     tenant: Annotated[str | None, Field(examples=["acme"])]
     content_type: Annotated[str | None, Field(examples=["application/json"])]
     size: Annotated[int, Field(description="Bytes of the body.")]
-    body: Annotated[str | None, Field(description=f"Its first {SHOWN} bytes as text.", examples=['{"amount": 5}'])]
+    body: Annotated[Text, Field(description=f"Its first {SHOWN} bytes, as text.", examples=['{"amount": 5}'])]
+    body_base64: Annotated[Base64, Field(validation_alias="body")]
     receivers: list[EventReceiver]
     more: Annotated[bool, Field(description="There are more receivers.")]
     next: Annotated[str | None, Field(description="`cursor` of the next receivers. Null: the end.")]
@@ -97,10 +99,10 @@ def show_event(
     shown = {
         **dict(zip(("topic", "partition", "offset"), record.id, strict=False)),
         "at": record.timestamp / 1000,
-        "key": None if record.key is None else record.key.decode(errors="replace"),
+        "key": record.key,
         "reason": found.reason,
         "size": len(body),
-        "body": body[:SHOWN].decode(errors="replace"),
+        "body": body[:SHOWN],
         "receivers": receivers,
         "more": following is not None,
         "next": following,

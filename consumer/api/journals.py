@@ -8,7 +8,20 @@ from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
 from consumer.api.backing import Backing, of_all_tenants, reading_log
-from consumer.api.context import Answer, Backed, Cursor, EmptyBody, Limit, Page, Reader, Stamp, Writer, answer
+from consumer.api.context import (
+    Answer,
+    Backed,
+    Base64,
+    Cursor,
+    EmptyBody,
+    Limit,
+    Page,
+    Reader,
+    Stamp,
+    Text,
+    Writer,
+    answer,
+)
 from consumer.api.events import Offset, Partition
 from consumer.ops import dead_letters, events
 from consumer.ops.events import TailPosition
@@ -28,7 +41,8 @@ class DeadLetter(Answer):
     origin: Annotated[str, Field(description="The place of its record.", examples=["orders[3] @ 1234"])]
     reason: Annotated[str, Field(examples=["not_json"])]
     detail: Annotated[str, Field(examples=["the value is not JSON"])]
-    key: Annotated[str | None, _Text, Field(examples=["42"])]
+    key: Annotated[Text, Field(examples=["42"])]
+    key_base64: Annotated[Base64, Field(validation_alias="key")]
     value: Annotated[str, _Text, Field(description=f"Its first {dead_letters.SHOWN} bytes as text.", examples=["<a>"])]
     size: Annotated[int, Field(description="Bytes of the record's value.")]
     lacking: Annotated[str | None, Field(description="Why it cannot be published again.", examples=[None])]

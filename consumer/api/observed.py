@@ -149,6 +149,7 @@ def list_attempts(
     backing: Backed,
     subscription_id: OfSubscription = None,
     webhook_id: Annotated[str | None, Query(description="Only at this event.", max_length=255)] = None,
+    outcome: Annotated[Outcome | None, Query(description="Only with this outcome.", examples=["parked"])] = None,
     since: At = None,
     until: At = None,
     cursor: Cursor = None,
@@ -159,7 +160,7 @@ def list_attempts(
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant gets those of its own events and subscriptions.
     """
     found, following, missing = backing.attempts(
-        caller, subscription_id, (unix(since), unix(until)), cursor, limit, webhook_id
+        caller, subscription_id, (unix(since), unix(until)), cursor, limit, webhook_id, outcome
     )
     items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found]
     return answer({"items": items, "next": following, "missing": missing})

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from operator import itemgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from pydantic import Field
 from typing_extensions import TypeAliasType
@@ -131,13 +131,20 @@ def list_replays(
     caller: Reader,
     backing: Backed,
     subscription_id: OfSubscription = None,
+    state: Annotated[ReplayState | None, Query(examples=["running"])] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
     """List replays, the newest first."""
     where, tenant, before = backing.deployment, caller.tenant, backing.position("replays", cursor, int)
     found = replays.find(
-        where.engine, limit=limit + 1, group=where.group, subscription=subscription_id, before=before, tenant=tenant
+        where.engine,
+        limit=limit + 1,
+        group=where.group,
+        subscription=subscription_id,
+        before=before,
+        tenant=tenant,
+        state=state,
     )
     return answer(paged(backing, "replays", [_shown(caller, each) for each in found], limit, itemgetter("id")))
 

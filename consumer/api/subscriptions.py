@@ -76,14 +76,20 @@ BulkResult = TypeAliasType("BulkResult", Result)
 
 
 class BulkChange(Body):
-    """An action, and its subscriptions. `enable` keeps a pause, and `resume` ends it."""
+    """An action, and its subscriptions. `enable` keeps a pause.
+
+    `resume` ends a pause that has the same reason or none, or that failures have made; `pause` keeps another one.
+    """
 
     subscription_ids: Annotated[
         list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],
         Field(min_length=1, max_length=MOST_CHANGED, examples=[[7, 8]]),
     ]
     action: Annotated[BulkAction, Field(examples=["pause"])]
-    reason: Annotated[str | None, Field(max_length=REASON_LENGTH, description="Why, to pause or disable.")] = None
+    reason: Annotated[
+        str | None,
+        Field(max_length=REASON_LENGTH, description="Why: to pause, to disable, or of the pauses to end."),
+    ] = None
     if_owed: Annotated[
         Literal["refuse", "exhaust"],
         Field(description="To remove: refuse it if deliveries are owed, or give them up within a minute."),
@@ -234,8 +240,8 @@ def change_subscriptions(caller: Writer, backing: Backed, wanted: BulkChange) ->
 
     A repetition does no harm. After 20 s the rest is `failed`.
     """
-    if wanted.reason is not None and wanted.action not in {"pause", "disable"}:
-        raise invalid("is given with the action pause or disable", "reason")
+    if wanted.reason is not None and wanted.action not in {"pause", "resume", "disable"}:
+        raise invalid("is given with the action pause, resume or disable", "reason")
     action = "exhaust" if (wanted.action, wanted.if_owed) == ("remove", "exhaust") else wanted.action
     with changing_many(caller):
         found = act_on_all(backing.changes(caller), action, wanted.subscription_ids, wanted.reason)

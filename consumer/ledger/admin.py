@@ -103,6 +103,7 @@ class DeliveryQuery(NamedTuple):
     until: float | None = None
     group: str | None = None
     ids: Collection[int] | None = None
+    webhook_id: str | None = None
 
 
 class RedeliveryStep(NamedTuple):
@@ -311,6 +312,8 @@ def unindexed(selection: DeliveryQuery, moment: InstrumentedAttribute[datetime])
         yield from of_tenant(selection.tenant)
     if selection.event_type is not None:
         yield Payload.event_type == selection.event_type
+    if selection.webhook_id is not None:
+        yield Payload.webhook_id == selection.webhook_id
     if selection.topic is not None:
         yield ParkedDelivery.topic == selection.topic
     if selection.since is not None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, insert, or_, select, update
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of
@@ -147,10 +147,12 @@ def find(
     subscription: int | None = None,
     before: int | None = None,
     tenant: str | None = None,
+    state: State | None = None,
     is_open: bool = False,
 ) -> list[Replay]:
     """At most `limit` replays, the newest first, with ids below `before`; `is_open`: only those that go on."""
-    statement = _replays(tenant).where(*(_OPEN if is_open else ())).order_by(StoredReplay.id.desc()).limit(limit)
+    chosen = [*(_in_state(state) if state else ()), *(_OPEN if is_open else ())]
+    statement = _replays(tenant).where(*chosen).order_by(StoredReplay.id.desc()).limit(limit)
     for column, value in ((StoredReplay.group_id, group), (StoredReplay.subscription_id, subscription)):
         if value is not None:
             statement = statement.where(column == value)
@@ -158,6 +160,17 @@ def find(
         statement = statement.where(StoredReplay.id < before)
     with reading(engine) as connection:
         return [_replay(row) for row in connection.execute(statement)]
+
+
+def _in_state(state: State) -> tuple[ColumnElement[bool], ...]:
+    """As `Replay.state` and `_obstacle` say."""
+    if state == "cancelled":
+        return (StoredReplay.cancelled_at.is_not(None),)
+    if state == "finished":
+        return StoredReplay.finished_at.is_not(None), StoredReplay.cancelled_at.is_(None)
+    if state == "running":
+        return *_OPEN, Subscription.enabled == 1, Subscription.paused_at.is_(None)
+    return *_OPEN, or_(Subscription.enabled.is_(None), Subscription.enabled == 0, Subscription.paused_at.is_not(None))
 
 
 def requests(engine: Engine, replay_ids: Collection[int]) -> dict[int, Request]:

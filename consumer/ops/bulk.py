@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumer.errors import DatabaseUnavailable, NotFound, WebhooksError
+from consumer.errors import Conflict, DatabaseUnavailable, NotFound, WebhooksError
 from consumer.ops.changes import Changes
+from consumer.subscriptions.subscribed import Subscribed
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +47,11 @@ def act_on_all(
     reason: str | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Outcome]:
-    """Do one of ACTIONS to each of these subscriptions. One that fails stops no other, and SECONDS stop all."""
+    """Do one of ACTIONS to each of these subscriptions. One that fails stops no other, and SECONDS stop all.
+
+    A pause that somebody has made for another reason stays as it is: it is neither replaced nor ended.
+    """
+    changes = replace(changes, condition=partial(_check, changes.condition, action, reason))
     end = monotonic() + SECONDS
     for each in dict.fromkeys(ids):
         if monotonic() >= end:
@@ -60,3 +67,14 @@ def act_on_all(
             yield Outcome(each, "failed", "the database has failed or was too slow; try again")
         except WebhooksError as error:
             yield Outcome(each, "refused", str(error))
+
+
+def _check(condition: Callable[[Subscribed], object], action: str, reason: str | None, item: Subscribed) -> None:
+    """Raise Conflict for a pause with a reason of its own; failures may have paused it (`probed`)."""
+    condition(item)
+    if item.paused_at is None or item.probed or item.paused_reason in {None, reason}:
+        return
+    if action == "pause":
+        raise Conflict(f"subscription {item.id} was {item.pause} already; nothing is changed")
+    if action == "resume":
+        raise Conflict(f"subscription {item.id} is {item.pause}; give that reason, or resume it by itself")

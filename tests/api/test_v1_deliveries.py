@@ -47,6 +47,8 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
         page = api.call("GET", f"{path}&cursor={page['next']}").json()
         found += page["items"]
     assert [item["offset"] for item in found] == [4, 3, 2, 1, 0]
+    one = api.call("GET", f"/deliveries?webhook_id={found[0]['webhook_id']}").json()["items"]
+    assert [item["offset"] for item in one] == [4]
     (item,) = api.call("GET", "/deliveries?state=exhausted&event_type=user.created&topic=t").json()["items"]
     assert (item["subscription_id"], item["state"], item["attempts"]) == (second, "exhausted", 1)
     assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)

@@ -62,6 +62,8 @@ def test_a_record_without_an_event_says_why(api: Api, topic: str) -> None:
     shown = api.call("GET", f"/events/{topic}/0/2").json()
     assert "not UTF-8" in shown["reason"]
     assert (shown["receivers"], shown["webhook_id"], shown["size"]) == ([], None, 1)
+    carried = {name: shown[name] for name in ("body", "body_base64", "key", "key_base64")}
+    assert carried == {"body": None, "body_base64": "/w==", "key": "key", "key_base64": None}
     assert api.call("POST", f"/events/{topic}/0/2/resend", {"subscription_id": 1}).status_code == 422
 
 

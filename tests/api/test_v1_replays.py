@@ -1,7 +1,7 @@
 """POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake. And `start`."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -183,6 +183,30 @@ def test_a_tenant_begins_a_bounded_number_of_replays(api: Api, topic: str) -> No
     assert api.call("POST", "/replays", body).status_code == 201
     assert api.call("POST", f"/replays/{numbers[0]}/cancel", {}, token="acme").status_code == 200
     assert api.call("POST", "/replays", body, token="acme").status_code == 201
+
+
+def test_replays_are_listed_by_state(api: Api) -> None:
+    """A replay is listed under the state that it shows, and under no other."""
+    going, paused, removed = (api.create()["id"] for _ in range(3))
+    for subscription, end in ((going, 9), (going, 0), (going, 9), (paused, 9), (removed, 9)):
+        spans = [Span("t", 0, 0, end)] if end else []
+        last = replays.create(api.engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, 100.0)
+    replays.cancel(api.engine, last - 2, 101.0)
+    assert api.call("PATCH", f"/subscriptions/{paused}", {"state": "paused"}).status_code == 200
+    assert api.call("DELETE", f"/subscriptions/{removed}", params={"if_owed": "exhaust"}).status_code == 204
+    listed = {}
+    for state in get_args(replays.State):
+        for item in api.call("GET", f"/replays?state={state}").json()["items"]:
+            assert item["state"] == state
+            listed[item["id"]] = state
+    assert [listed[last - back] for back in (4, 3, 2, 1, 0)] == [
+        "running",
+        "finished",
+        "cancelled",
+        "waiting",
+        "waiting",
+    ]
+    assert api.call("GET", "/replays?state=ended").status_code == 422
 
 
 def test_a_replay_without_its_subscription_is_not_resumed(api: Api) -> None:

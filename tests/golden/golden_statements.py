@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import trustme
 from cryptography.fernet import Fernet
@@ -397,7 +397,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.replays.find": (
             "A page of replays, newest first; here of those that go on.",
-            "The same, of a tenant's subscriptions.",
+            *(f"Here of those that are {state}." for state in get_args(replays.State)),
+            "The same of a tenant's subscriptions: those that go on.",
+            *(f"A tenant's that are {state}." for state in get_args(replays.State)),
         ),
         "ledger.replays._set": (
             "Cancel a replay.",
@@ -692,6 +694,8 @@ def _command(engine: Engine) -> None:
     for tenant in (None, "acme"):
         replays.load(engine, replay, tenant)
         replays.find(engine, limit=10, group=GROUP, subscription=1, before=9, tenant=tenant, is_open=True)
+        for state in get_args(replays.State):
+            replays.find(engine, limit=10, group=GROUP, subscription=1, before=9, tenant=tenant, state=state)
         search.by_state(engine, 10_000, tenant)
     search.most_loaded(engine, 1)
     replays.requests(engine, {replay})
@@ -705,7 +709,7 @@ def _command(engine: Engine) -> None:
         request_keys.note(connection, key, replay)
     search.loads(engine, [1, 2], 10_001)
     search.last_failures(engine, [1, 2])
-    search.search(engine, DeliveryQuery(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
+    search.search(engine, DeliveryQuery(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T, webhook_id="msg_1"))
     search.search(engine, DeliveryQuery(tenant="*"))
     with engine.connect() as connection:
         search._around(connection, T, 0, 10_000)

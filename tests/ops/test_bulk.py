@@ -1,9 +1,10 @@
 """One action on many subscriptions."""
 
+import re
 from itertools import count
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Vault
@@ -12,6 +13,7 @@ from consumer.ops.bulk import Action, Outcome, act_on_all
 from consumer.ops.changes import Changes, Deployment
 from consumer.subscriptions import repository
 from consumer.subscriptions.subscribed import Mode
+from models import Subscription
 from tests.ledger.rows_kit import make_event, parked
 
 GROUP = "webhooks"
@@ -64,6 +66,23 @@ def test_one_that_fails_stops_no_other(changes: Changes) -> None:
     assert [entry["subscription_id"] for entry in logs] == [1]
     assert [each.id for each in repository.walk(engine)] == [1, 2, 4]
     assert list(act_on_all(changes, "exhaust", [2])) == [Outcome(2, "done")]
+
+
+def test_a_pause_with_a_reason_of_its_own_stays(changes: Changes) -> None:
+    """A later pause of many and its end leave it; what failures have paused, or nobody gave a reason for, goes on."""
+    engine = changes.deployment.engine
+    repository.pause(engine, 1, "moves")
+    repository.pause(engine, 2, "each attempt failed")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id == 2).values(probed_at=Subscription.paused_at))
+    paused, *others = act_on_all(changes, "pause", [1, 3], "incident")
+    assert (paused.result, others) == ("refused", [Outcome(3, "done")])
+    assert re.fullmatch("subscription 1 was paused since .*: moves already; nothing is changed", str(paused.why))
+    for reason in (None, "other"):
+        assert [each.result for each in act_on_all(changes, "resume", [1, 3], reason)] == ["refused"] * 2
+    assert [each.result for each in act_on_all(changes, "resume", [1, 2, 3], "incident")] == ["refused", "done", "done"]
+    assert changes.deployment.subscription(1).paused_reason == "moves"
+    assert list(act_on_all(changes, "resume", [1], "moves")) == [Outcome(1, "done")]
 
 
 def test_slow_changes_do_not_hold_the_request(changes: Changes) -> None:

@@ -993,7 +993,257 @@ WHERE
 ;
 
 -- ledger.replays.find
--- The same, of a tenant's subscriptions.
+-- Here of those that are running.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.paused_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- Here of those that are waiting.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND (
+      webhook_subscriptions.enabled IS NULL
+      OR webhook_subscriptions.enabled = :enabled_1
+      OR webhook_subscriptions.paused_at IS NOT NULL
+    )
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- Here of those that are finished.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_replays.finished_at IS NOT NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- Here of those that are cancelled.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_replays.cancelled_at IS NOT NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- The same of a tenant's subscriptions: those that go on.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id,
@@ -1044,6 +1294,260 @@ FROM (
     webhook_subscriptions.tenant = :tenant_1
     AND webhook_replays.finished_at IS NULL
     AND webhook_replays.cancelled_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- A tenant's that are running.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.paused_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- A tenant's that are waiting.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND (
+      webhook_subscriptions.enabled IS NULL
+      OR webhook_subscriptions.enabled = :enabled_1
+      OR webhook_subscriptions.paused_at IS NOT NULL
+    )
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- A tenant's that are finished.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND webhook_replays.finished_at IS NOT NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- ledger.replays.find
+-- A tenant's that are cancelled.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.ordered,
+  anon_1.record_count,
+  anon_1.created_at,
+  anon_1.created_by,
+  anon_1.finished_at,
+  anon_1.cancelled_at,
+  anon_1.records_left,
+  anon_1.enabled,
+  anon_1.paused_at
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.ordered AS ordered,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.created_by AS created_by,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.cancelled_at AS cancelled_at,
+    (
+      SELECT
+        SUM(webhook_cursors.end_offset - webhook_cursors.next_offset) AS sum_1
+      FROM webhook_cursors
+      WHERE
+        webhook_cursors.subscription_id = webhook_replays.subscription_id
+        AND webhook_cursors.replay = webhook_replays.id
+    ) AS records_left,
+    webhook_subscriptions.enabled AS enabled,
+    webhook_subscriptions.paused_at AS paused_at
+  FROM webhook_replays
+  LEFT OUTER JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_replays.subscription_id
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+    AND webhook_replays.cancelled_at IS NOT NULL
     AND webhook_replays.group_id = :group_id_1
     AND webhook_replays.subscription_id = :subscription_id_1
     AND webhook_replays.id < :id_1
@@ -2287,6 +2791,9 @@ FROM (
     ) THEN 1 END = 1
     AND CASE WHEN (
       webhook_payloads.event_type = :event_type_1
+    ) THEN 1 END = 1
+    AND CASE WHEN (
+      webhook_payloads.webhook_id = :webhook_id_1
     ) THEN 1 END = 1
     AND CASE WHEN (
       webhook_deliveries.topic = :topic_1
