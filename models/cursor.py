@@ -91,7 +91,7 @@ class StoredCursor(Base):
         UtcTimestamp, comment="When retention removes that record. Null: not known, or never."
     )
     version: Mapped[int] = mapped_column(
-        Integer, server_default=text("0"), comment="Rises with each change. A worker that names an old one changes nothing."
+        Integer, server_default=text("0"), comment="Rises with each change. Naming an old one changes nothing."
     )
     topic_identity: Mapped[str | None] = mapped_column(
         String(TOPIC_IDENTITY_LENGTH), comment="Id of the topic and of its cluster. Null: not known."

@@ -903,7 +903,7 @@ COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that rec
 
 /
 
-COMMENT ON COLUMN webhook_cursors.version IS 'Rises with each change. A worker that names an old one changes nothing.'
+COMMENT ON COLUMN webhook_cursors.version IS 'Rises with each change. Naming an old one changes nothing.'
 
 /
 
