@@ -25,6 +25,8 @@ FOLDERS = {
     # They replace a method of Lanes, which compiled code calls without a look-up.
     "worker/test_handover.py::test_a_large_rest_of_a_fan_out_is_stored_as_the_database_takes_it": "interpreted",
     "delivery/test_recall.py::test_the_room_of_a_subscription_is_computed_once_in_a_look": "interpreted",
+    # It replaces what makes a request, and the clock of the processor's time.
+    "delivery/test_sender.py::test_a_subscription_gets_no_more_time_than_its_budget": "interpreted",
     "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",
     "ops/test_overview_scale.py": "slow",
