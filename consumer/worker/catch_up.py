@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import KafkaException
@@ -34,7 +34,6 @@ from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.meeting import Meeting
-from consumer.worker.polling import Polling
 from consumer.worker.reading_pass import Looked, Pass
 from consumer.worker.replaying import Replays
 from consumer.worker.saver import Saver
@@ -61,6 +60,15 @@ class Share(NamedTuple):
     passes: int
 
 
+class Records(Protocol):
+    """Makes events of records that were read, and buries the others, as Polling does for both."""
+
+    @property
+    def may_bury(self) -> bool: ...
+    def event_of(self, record: Record) -> Event | None: ...
+    def bury(self, record: Record, error: Undecodable, on_stored: Callable[[], None]) -> None: ...
+
+
 ALONE = Share(64, 0.004, 4)
 BESIDE = Share(8, 0.0005, 1)  # while the live stream queues events, whose latency is that of a turn
 RECENT = 1.0  # seconds after the last of these
@@ -77,7 +85,7 @@ class CatchUp(Part):
         look: Callable[..., LookUp],
         job: ThreadJob[LookUp],
         client: CursorClient,
-        polling: Polling,
+        records: Records,
         selector: Selector,
         memory: Memory,
         catalog: Catalog,
@@ -92,7 +100,7 @@ class CatchUp(Part):
         finish_replays: Callable[[Collection[int]], None],
         subscription_cache: float,
     ) -> None:
-        """`look` and `job` as for CursorLooks; `polling` reads events from records.
+        """`look` and `job` as for CursorLooks; `records` makes events of them.
 
         `given_out`: a predicate on offsets, whether the live stream has fanned out all of a partition up to there;
         `live_queued_at`: when it last had an event for a subscription that is not behind (monotonic seconds).
@@ -105,7 +113,7 @@ class CatchUp(Part):
         self._replays = replaying
         self.looks = CursorLooks(backlog, look, job, replaying, live_at, self._disabled, self._changed)
         self._client = client
-        self._polling = polling
+        self._records = records
         self._selector = selector
         self._memory = memory
         self._catalog = catalog
@@ -363,7 +371,7 @@ class CatchUp(Part):
             return False
         matched: tuple[Endpoint, ...] = ()
         try:
-            event = self._polling.event_of(record)
+            event = self._records.event_of(record)
         except Undecodable as error:
             if not self._bury(each, record, error):
                 return False
@@ -384,10 +392,10 @@ class CatchUp(Part):
         Cursors that the live stream has left it to settle it once the letter is stored. A replay passes it by.
         """
         owing = [cursor for cursor in each.members if cursor.covers(record.offset) and cursor.owes(record.offset)]
-        if owing and not self._polling.may_bury:
+        if owing and not self._records.may_bury:
             return False
         if taken := [cursor for cursor in owing if cursor.take(record.offset, record.timestamp)]:
-            self._polling.bury(record, error, partial(self._feeder.settle, taken, record.offset))
+            self._records.bury(record, error, partial(self._feeder.settle, taken, record.offset))
         return True
 
     def _give(self, each: Pass, now: float) -> bool:

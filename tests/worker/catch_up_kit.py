@@ -24,12 +24,11 @@ from consumer.matching.selection import Selector
 from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.catch_up import CatchUp
+from consumer.worker.catch_up import CatchUp, Records
 from consumer.worker.cursor_client import CursorClient
 from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
-from consumer.worker.polling import Polling
 from consumer.worker.replaying import Replays
 from models import CursorReason, Subscription
 from tests.crypto.vaults import in_the_clear
@@ -123,7 +122,7 @@ class Rig(Desk):
             partial(look_up, engine, GROUP, find),
             ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
             CursorClient(lambda made: made(self.client_fails or self.log), self.monotonic),
-            cast("Polling", SimpleNamespace(event_of=self._event)),
+            cast("Records", SimpleNamespace(event_of=self._event)),
             selector,
             self.memory,
             Catalog(lambda keys, done: done(find_endpoints(engine, keys, DEFAULT, in_the_clear)), 1.0, self.monotonic),
