@@ -11,7 +11,7 @@ from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
 from consumer.errors import DatabaseUnavailable
 from consumer.events.event import TopicPartition
-from consumer.intake.offsets import encode
+from consumer.intake.offsets import OffsetTracker, encode
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor
 from consumer.matching.subscribers import find_subscribers
@@ -171,7 +171,7 @@ def test_an_event_that_settles_after_its_partition_has_left_moves_nothing(
     rig.turn(0.05, 3)
     rig.send()
     rig.catch_up.forget([HERE])
-    monkeypatch.setattr(rig.backlog, "_identity_of", dict[TopicPartition, str]().__getitem__)
+    monkeypatch.setattr(rig.backlog, "_tracker_of", dict[TopicPartition, OffsetTracker]().__getitem__)
     assert rig.sent_in(3)
     assert rig.catch_up._feeder.unsaved == 0
 
