@@ -513,7 +513,7 @@ WHERE
 ;
 
 -- subscriptions.repository.page
--- Here of those with one of these types.
+-- Here of those with one of these types, of these tenants.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id
@@ -536,7 +536,7 @@ FROM (
       WHERE
         webhook_event_types.event_type IN (:event_type_2_1, :event_type_2_2, :event_type_2_3, :event_type_2_4)
     )
-    AND webhook_subscriptions.tenant = :tenant_1
+    AND webhook_subscriptions.tenant IN (:tenant_1_1, :tenant_1_2)
   ORDER BY
     webhook_subscriptions.id
 ) anon_1
