@@ -20,7 +20,7 @@ import requests
 from tests.kafka_broker import CACHE as KAFKAS
 from tests.kafka_broker import die_with_parent
 from tests.processes import free_ports
-from tests.provided import NotProvided, find_java, kept, maven, run
+from tests.provided import NotProvided, extract, find_java, kept, maven, run
 from tests.waiting import eventually
 
 VERSION = "3.3.3"
@@ -41,7 +41,7 @@ def _java() -> str:
 def _unpack(work: Path) -> None:
     maven(work, "Apicurio Registry", "copy", f"-Dartifact=io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all")
     with tarfile.open(next(work.glob("*.tar.gz"))) as archive:
-        archive.extractall(work / "app", filter="data")
+        extract(archive, work / "app")
 
 
 class Apicurio:

@@ -61,7 +61,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"database.url": "oracle+oracledb://webhooks:password@db:1521/?service_name=S"}, "/database/url"),
     ({"database.url": ""}, "database.url is empty"),
     ({"commonLabels": {"team": "a"}, "pod.labels": {"team": "b"}}, "commonLabels team: it is in pod.labels too"),
-    ({"commonLabels": {"helm.sh/chart": "a"}}, "commonLabels"),
+    ({"commonLabels": {"helm.sh/chart": "a"}}, "invalid propertyName 'helm.sh/chart'"),
     ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
     ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
     ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),

@@ -23,7 +23,7 @@ from tests.console.tokens import Tokens
 from tests.large_estate import DELIVERIES, fill
 from tests.ledger.rows_kit import GROUP, plans
 
-STATEMENTS = 10  # of a page
+STATEMENTS = 11  # of a page
 SECONDS = 0.05  # of processor time, of a page
 FACTOR = 4  # by which a loaded machine may need more of it
 SEEN_BY = {

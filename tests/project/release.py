@@ -19,6 +19,7 @@ import yaml
 from tests.deploy.go_tools import helm_program
 from tests.deploy.helm_kit import Helm
 from tests.processes import ROOT
+from tests.provided import extract
 
 FILES = ROOT / "build/release"
 CHART = "deploy/helm/kafka-webhooks"
@@ -86,7 +87,7 @@ def build(folder: Path, helm: Helm) -> dict[str, bytes]:
     """The files of the committed state, built in a new folder."""
     source, made = folder / "source", folder / "made"
     with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", "HEAD"))) as committed:
-        committed.extractall(source, filter="data")
+        extract(committed, source)
     seconds = int(_git("log", "-1", "--format=%ct"))
     hatchling = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--target", "sdist"]
     command = [*hatchling, "--directory", str(made)]
