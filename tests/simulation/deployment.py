@@ -256,6 +256,22 @@ class Deployment:
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE webhook_subscriptions SET paused_at = NULL"))
 
+    def fall_behind(self, url: str, events: int) -> None:
+        """Pause while events of kind "b" come to the first partition, and resume. The first ones are being sent."""
+        self.pause(url)
+        self.world.settle_down()
+        for _ in range(events):
+            self.write(0, "b")
+        self.world.settle_down()
+        assert [(each.first, each.next, each.end) for each in self.cursors()] == [(0, 0, None)]
+        assert self.world.committed[TOPIC, 0] == (events, "")
+        self.resume_all()
+        self.world.now += 6.0
+        for _ in range(20):
+            if not self.world.transport.open:
+                self.world.settle_down(1)
+        assert self.world.transport.open
+
     def cursors(self) -> list[Cursor]:
         """All cursors."""
         statement = (

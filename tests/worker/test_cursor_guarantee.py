@@ -14,22 +14,6 @@ HERE = (TOPIC, 0)
 (URL,) = URLS["b"]
 
 
-def behind(deployment: Deployment, events: int) -> None:
-    """The subscription is paused while these events come, and resumes. Its first events are being sent."""
-    deployment.pause(URL)
-    deployment.world.settle_down()
-    for _ in range(events):
-        deployment.write(0, "b")
-    deployment.world.settle_down()
-    assert [(each.first, each.next, each.end) for each in deployment.cursors()] == [(0, 0, None)]
-    deployment.resume_all()
-    deployment.world.now += 6.0
-    for _ in range(20):
-        if not deployment.world.transport.open:
-            deployment.world.settle_down(1)
-    assert deployment.world.transport.open
-
-
 def taken(deployment: Deployment) -> list[int]:
     """All requests are answered; the offsets that the receiver has got, in order."""
     for _ in range(400):
@@ -52,7 +36,7 @@ def test_an_edit_while_a_cursor_reads_counts_for_events_that_come_later(
     deployment = Deployment(engine, {URL}, filtered)
     world = deployment.world
     world.start(0)
-    behind(deployment, 40)
+    deployment.fall_behind(URL, 40)
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(edit))
     world.now += world.delivery.subscription_cache

@@ -18,26 +18,11 @@ HERE = (TOPIC, 0)
 (URL,) = URLS["b"]
 
 
-def behind(deployment: Deployment, events: int) -> None:
-    """The subscription is paused while these events come, and resumes. Its first events are being sent."""
-    deployment.pause(URL)
-    deployment.world.settle_down()
-    for _ in range(events):
-        deployment.write(0, "b")
-    deployment.world.settle_down()
-    assert [(each.first, each.next, each.end) for each in deployment.cursors()] == [(0, 0, None)]
-    assert deployment.world.committed[HERE] == (events, "")
-    deployment.resume_all()
-    deployment.world.now += 6.0
-    deployment.world.settle_down(5)
-    assert deployment.world.transport.open
-
-
 @pytest.mark.parametrize("how", ["revoke", "stop"])
 def test_positions_are_saved_before_a_partition_leaves(deployment: Deployment, how: str) -> None:
     """What was delivered last is not delivered again by the next owner."""
     world = deployment.world
-    behind(deployment, 2)
+    deployment.fall_behind(URL, 2)
     world.on_wait = world.run_jobs
     for _ in range(2):
         world.transport.answer(0, result("taken"))
@@ -59,7 +44,7 @@ def test_nothing_more_is_read_for_a_partition_that_leaves(engine: Engine, how: s
     deployment = Deployment(engine, max_in_flight=2)
     world = deployment.world
     world.start(0, 1)
-    behind(deployment, 50)
+    deployment.fall_behind(URL, 50)
     begun = len(world.sent)
 
     def serve() -> None:
@@ -87,7 +72,7 @@ def test_nothing_more_is_read_for_a_partition_that_leaves(engine: Engine, how: s
 def test_what_settles_during_a_save_is_saved_before_a_partition_leaves(deployment: Deployment, how: str) -> None:
     """A save is under way when the partition leaves; another one follows, and nothing is delivered again."""
     world = deployment.world
-    behind(deployment, 3)
+    deployment.fall_behind(URL, 3)
     world.transport.answer(0, result("taken"))
     world.turn()
     world.now += 1.1
@@ -114,7 +99,7 @@ def test_memory_is_released_when_a_partition_leaves(engine: Engine, how: str) ->
     deployment = Deployment(engine, max_in_flight=2)
     world = deployment.world
     world.start(0, 1)
-    behind(deployment, 50)
+    deployment.fall_behind(URL, 50)
     memory = world.worker.parts.memory
     assert memory.held > 0
     world.on_wait = world.run_jobs
