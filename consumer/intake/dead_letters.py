@@ -165,9 +165,8 @@ class DeadLetters(Letters):
         """SettingsError: librdkafka refuses a setting."""
         super().__init__(kafka, kafka.dead_letter_topic, _PURPOSE, OURS, clock)
         self._group = kafka.group_id
-        self._known: dict[
-            RecordId, list[Callable[[], None]] | None
-        ] = {}  # who waits for a letter too; None: it is stored
+        # Who else waits for a letter; None: it is stored.
+        self._known: dict[RecordId, list[Callable[[], None]] | None] = {}
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         """Dead-letter `record`, as `write` does. Its offset moves once it is stored."""

@@ -156,7 +156,7 @@ class Feeder:
         return True
 
     def settle(self, cursors: Iterable[Cursor], offset: int) -> None:
-        """The record at this offset, which these have taken, is stored as a dead letter."""
+        """These cursors have taken the record at this offset, and it is delivered or stored."""
         for cursor in cursors:
             cursor.settle(offset)
             self.dirty[cursor] = None
@@ -223,8 +223,7 @@ class Feeder:
         held.takers += 1
 
         def settle(offset: int) -> None:
-            cursor.settle(offset)
-            self.dirty[cursor] = None
+            self.settle((cursor,), offset)
             held.takers -= 1
             if not held.takers:
                 self._memory.release(assignment, size)
