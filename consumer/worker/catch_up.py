@@ -344,7 +344,6 @@ class CatchUp(Part):
             if each.owing is None:
                 try:
                     if not self._looks(each, live):
-                        each.hold()
                         break
                 except RegistryUnavailable:
                     self._not_before[partition] = now + AGAIN
@@ -368,12 +367,14 @@ class CatchUp(Part):
         """
         record, read_at = each.pending[0]
         if live is None or record.offset >= live:
+            each.hold()
             return False
         matched: tuple[Endpoint, ...] = ()
         try:
-            event = self._records.event_of(record)
+            event = each.event or self._records.event_of(record)
         except Undecodable as error:
             if not self._bury(each, record, error):
+                each.hold()
                 return False
             event = None
         if event is not None and not each.is_judged(record.offset):
@@ -381,6 +382,7 @@ class CatchUp(Part):
             if (answer := self._catalog.match(key, read_at)) is None:
                 self._catalog.want((key,))
                 self.looks.look_at(each.asks(record.offset))
+                each.hold(event)
                 return False
             matched = answer
         each.look(event, matched)

@@ -84,9 +84,9 @@ class Pass:
             self._judged_to = min((looked.judged_to for looked in self.members.values()), default=0)
         return offset < self._judged_to
 
-    def hold(self) -> None:
-        """The first pending record waits, for the live stream or for a look-up."""
-        self._held = True
+    def hold(self, event: Event | None = None) -> None:
+        """The first pending record waits, for the live stream or for a look-up; `event`: its own, if it was read."""
+        self._held, self.event = True, event
 
     def asks(self, offset: int) -> Iterable[DueKey]:
         """The due keys to look up anew, so that this offset `is_judged`; it asks once."""
