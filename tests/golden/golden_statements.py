@@ -103,7 +103,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The ids of a page, of all or of those that match; here of failing subscriptions.",
             "Here of paused ones.",
             "Here of those that get events.",
-            "Here of those with one of these types, of these tenants.",
+            "Here of those with one of these types, of a tenant.",
+            "The same, of these tenants.",
         ),
         "subscriptions.naming.known_by": (
             "The ids of subscriptions that a text names in several ways.",
@@ -556,8 +557,8 @@ def _subscribe(engine: Engine) -> None:
     for state in states:
         repository.page(engine, after=None, limit=10, state=state, **of_type)  # type: ignore[arg-type]  # all are texts
     list(repository.walk(engine, event_type="user.created", tenant="*", state="enabled"))
-    both = ["*", "acme"]
-    repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"], tenant=both)
+    for tenants in ("acme", ["*", "acme"]):
+        repository.page(engine, after=None, limit=10, event_type=["user.created", "user.*", "*"], tenant=tenants)
     for tenant in (None, "acme"):
         naming.known_by(engine, "example", 10, tenant=tenant)
     several = repository.add(engine, URL, "user.created", further_types=["user.removed"])

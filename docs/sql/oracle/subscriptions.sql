@@ -513,7 +513,39 @@ WHERE
 ;
 
 -- subscriptions.repository.page
--- Here of those with one of these types, of these tenants.
+-- Here of those with one of these types, of a tenant.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.id IN (
+      SELECT
+        webhook_subscriptions.id
+      FROM webhook_subscriptions
+      WHERE
+        webhook_subscriptions.event_type IN (:event_type_1_1, :event_type_1_2, :event_type_1_3, :event_type_1_4)
+      UNION ALL
+      SELECT
+        webhook_event_types.subscription_id
+      FROM webhook_event_types
+      WHERE
+        webhook_event_types.event_type IN (:event_type_2_1, :event_type_2_2, :event_type_2_3, :event_type_2_4)
+    )
+    AND webhook_subscriptions.tenant = :tenant_1
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- subscriptions.repository.page
+-- The same, of these tenants.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id
