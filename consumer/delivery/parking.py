@@ -48,15 +48,16 @@ class _Done(NamedTuple):
 
 
 class _Load(NamedTuple):
-    """A look-up for a partition: its ordering keys (at most `most`), its settled deliveries, or both.
+    """A look-up for a partition: its ordering keys (at most `most`), its settled deliveries from an offset on, or both.
 
-    Both, or neither: it begins with a note that this worker owns the partition.
+    `takes_over`: before it, the database notes that this worker owns the partition.
     """
 
     partition: TopicPartition
-    most: int | None
-    from_offset: int
-    loaded: Loaded | None
+    most: int | None = None
+    from_offset: int = 0
+    loaded: Loaded | None = None
+    takes_over: bool = False
 
 
 class Parking(Part):
@@ -237,7 +238,7 @@ class Parking(Part):
         asked = {load.partition for load in self._to_load if load.most is not None}
         for partition, most in self.ordering_keys.unknown.items():
             if partition not in asked:
-                self._to_load.append(_Load(partition, most, 0, None))
+                self._to_load.append(_Load(partition, most))
 
     def load_stored(self, partition: TopicPartition, from_offset: int, loaded: Loaded, *, more: bool = False) -> None:
         """Look up which deliveries of an assigned partition are stored, from an offset on; repeated until it succeeds.
@@ -245,14 +246,14 @@ class Parking(Part):
         The answer may cover the first offsets only: then ask for `more`, from a higher offset on. The first look-up of
         a partition reads its ordering keys too.
         """
-        self._to_load.append(_Load(partition, None if more else self.ordering_keys.most, from_offset, loaded))
+        most = None if more else self.ordering_keys.most
+        self._to_load.append(_Load(partition, most, from_offset, loaded, takes_over=not more))
 
     def _load(self) -> None:
-        load = partition, most, from_offset, loaded = self._to_load[0]
+        load = partition, most, from_offset, loaded, takes_over = self._to_load[0]
 
         def job() -> _Known:
-            owned = (most is None) == (loaded is None)
-            assignment = marks.own(self._engine, self._group, partition) if owned else None
+            assignment = marks.own(self._engine, self._group, partition) if takes_over else None
             ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *partition, most)
             if loaded is None:
                 return None, ordering_keys, assignment
@@ -338,7 +339,7 @@ class Parking(Part):
             elif not outage:
                 self._refused(tried, error)
                 if isinstance(error, PartitionTaken):  # by one that no longer owns it: its note came late
-                    self._to_load.append(_Load(tried.pending.due_key[:2], None, 0, None))
+                    self._to_load.append(_Load(tried.pending.due_key[:2], takes_over=True))
             return
         kept = [pending for pending in batch if not self._dropped(pending, gone)]
         if not outage:

@@ -47,19 +47,22 @@ BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the fi
 class Committed(NamedTuple):
     """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown.
 
-    `made_anew`: the group has committed for an earlier topic of this name, to the offset `former`; the identity of the
-    present topic.
+    `identity`: that of the present topic, if it was asked for. `former`: the group has committed for an earlier topic
+    of this name, up to this offset.
     """
 
     offset: int | None
     metadata: str
     epoch: int | None
-    made_anew: str | None = None
-    former: int = -1
+    identity: str | None = None
+    former: int | None = None
 
 
 class TopicIdentity(NamedTuple):
-    """A topic's identity now: 30 characters. `steady`: all answers since `STEADY_AFTER` ago or longer gave the same."""
+    """A topic's identity now: 30 characters, or none if its cluster has no ids.
+
+    `steady`: all answers since `STEADY_AFTER` ago or longer gave the same.
+    """
 
     text: str
     steady: bool
@@ -109,9 +112,7 @@ class TopicIds:
 
     def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:
         """Take one answer."""
-        if topic_id == _NONE:
-            return {}
-        now, identity = self._clock(), topic_id + cluster
+        now, identity = self._clock(), "" if topic_id == _NONE else topic_id + cluster
         last, since = self._since.get(topic, ("", now))
         if last != identity:
             since = now
@@ -158,7 +159,7 @@ class Positions:
         self._thread.start()
 
     def ask(self, partitions: Sequence[AssignedPartition]) -> None:
-        """Ask for the committed offsets of these partitions."""
+        """Ask for the committed offsets of these partitions, and for the identities that they need."""
         self._questions.put(partitions)
 
     def close(self, timeout: float = 1.0) -> bool:
@@ -209,18 +210,22 @@ class Positions:
         failure = next((each.error.str() for each in answers if each.error is not None), None)
         known = {(each.topic, each.partition): each for each in answers if each.error is None}
         # Requested after the committed offsets, which therefore belong to no later topic than these ids.
-        ids = self._ids.ask({topic for (topic, _), each in known.items() if identity_of(each.metadata or "")})
+        needed = {each.topic for each in unknown if each.needs_identity}
+        ids = self._ids.ask(needed | {topic for (topic, _), each in known.items() if identity_of(each.metadata or "")})
         found = [
             (each, committed)
             for each in unknown
             if (answer := known.get(each.topic_partition)) is not None
+            and (not each.needs_identity or each.topic in ids)
             and (committed := _valid(answer, ids.get(each.topic))) is not None
         ]
         if found:
             self._post(partial(self._on_committed, found))
         learnt = {each for each, _ in found}
         unknown[:] = [each for each in unknown if each not in learnt]
-        return failure and f"the committed offset of {unknown[0]}: {failure}"
+        if failure is None:
+            return next((f"the id of the topic {each}" for each in needed - ids.keys()), None)
+        return f"the committed offset of {unknown[0]}: {failure}"
 
     def _look(self) -> None:
         """Compare the topics' ids with the ids that their partitions began with."""
@@ -229,7 +234,7 @@ class Positions:
         ids = self._ids.ask({each.topic for each in watched}, self._questions.empty)
         for each in watched:
             current, known = ids.get(each.topic), each.tracker.identity
-            if current is None or current.text == known:
+            if current is None or current.text in {"", known}:
                 continue
             if known is None or current.steady:
                 self._post(partial(self._on_identity, each, current.text))
@@ -255,8 +260,10 @@ def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Commit
     """The committed offset. None if it may belong to an earlier topic of the same name: the caller asks again."""
     metadata, offset = answer.metadata or "", answer.offset if answer.offset >= 0 else None
     identity = identity_of(metadata)
-    if current is None or identity is None or identity == current.text:
+    if current is None or not current.text:
         return Committed(offset, metadata, answer.leader_epoch)
+    if identity is None or identity == current.text:
+        return Committed(offset, metadata, answer.leader_epoch, current.text)
     if not same_cluster(identity, current.text):  # a mirror has translated the offset, but not the metadata
-        return Committed(offset, "", None)
+        return Committed(offset, "", None, current.text)
     return Committed(None, "", None, current.text, answer.offset) if current.steady else None

@@ -31,7 +31,8 @@ class AssignedPartition:
     records behind the end of the log, None until known. `begin`: retention has removed unread offsets below it. `gap`:
     the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
     ends the readable part of the log, how many records it holds back, and since when it has been seen to. `replaces`:
-    its topic was made anew, and this client has read the one before. `log`: where the log begins and ends, as far as it
+    its topic was made anew, and this client has read the one before. `needs_identity`: its position counts only with
+    the identity of its topic. `log`: where the log begins and ends, as far as it
     is known. `former_end`: where that of an earlier topic of the name ended.
     """
 
@@ -51,7 +52,7 @@ class AssignedPartition:
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None
         self.held: tuple[int, int, float] | None = None
-        self.replaces = False
+        self.replaces = self.needs_identity = False
         self.log = (-1, -1)
         self.former_end = -1
 

@@ -167,6 +167,11 @@ class Source:
         del self._unopened[partition]
         self._resume([partition])
 
+    def identify(self, partition: AssignedPartition) -> None:
+        """Ask for an unopened partition's position again, with its topic's identity; `on_position` gets it."""
+        partition.needs_identity = True
+        self._positions.ask([partition])
+
     def rest(self, partition: AssignedPartition) -> None:
         """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
@@ -317,7 +322,8 @@ class Source:
         guarded(self._failures.append, self._leave)(self._tell_lost, [partition])
         guarded(self._failures.append, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
-        self._post(partial(self._on_committed, [(again, Committed(None, "", None, identity))]))
+        former = None if identity is None else again.former_end
+        self._post(partial(self._on_committed, [(again, Committed(None, "", None, identity, former))]))
 
     def _on_assign(self, _consumer: Consumer, assigned: list[KafkaTopicPartition]) -> None:
         self._rebalances += 1
@@ -348,8 +354,8 @@ class Source:
         for partition, committed in answers:
             if partition.owned:
                 partition.start(committed.offset, committed.metadata, committed.epoch)
-                self._identify(partition, committed.made_anew or partition.tracker.identity)
-                if committed.made_anew is not None:
+                self._identify(partition, committed.identity or partition.tracker.identity)
+                if committed.former is not None:
                     partition.first = OFFSET_BEGINNING
                     partition.former_end = max(partition.former_end, committed.former)
                     log.warning("the topic was made anew; reading it from its first record", partition=str(partition))

@@ -172,6 +172,10 @@ class Takeover:
         self._parking.load_stored(topic_partition, offset, partial(self._known, partition), more=True)
 
     def _loaded(self, partition: AssignedPartition, settled: Settled) -> None:
+        known = partition.tracker.identity is not None or partition.needs_identity
+        if partition.owned and not known and any(each.identity for each in settled.cursors):
+            self._source.identify(partition)  # the cursors may be of an earlier topic, whose offsets say nothing here
+            return
         if partition.owned:
             self._catch_up.assigned(partition, settled.cursors)
         self._known(partition, settled)

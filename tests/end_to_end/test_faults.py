@@ -3,6 +3,11 @@
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from consumer.intake.offsets import encode
+from consumer.ledger import cursors
+from consumer.ledger.cursors import NewCursor
+from models import CursorReason
+from tests.databases import connect_to
 from tests.end_to_end.service_rig import Deployment, assert_in_order
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_broker import KafkaBroker
@@ -104,3 +109,28 @@ stalls.STALLED_AFTER, positions._IDLE = 2.0, 0.2
     assert not set(parent.members().values()) & set(before.values())
     assert deployment.duplicates() == 0
     parent.stop()
+
+
+def test_a_cursor_of_an_earlier_topic_owes_nothing_of_the_present_one(deployment: Deployment) -> None:
+    """Kafka forgets a deleted topic's commits, so nothing but the topic's id tells the cursor's offsets apart.
+
+    Here the database answers a second before Kafka tells the id.
+    """
+    subscription = deployment.subscribe("a", "/good")
+    deployment.publish(["a"] * 40)
+    place, settled = (deployment.topic, 0, subscription), encode(0, [(1, 8)])
+    earlier = NewCursor(place, 0, CursorReason.PAUSED, identity="A" * 30, runs=settled)
+    engine = connect_to(deployment.database.url)
+    cursors.begin(engine, deployment.group, [earlier], 0.0)
+    engine.dispose()
+    deployment.alter("""
+import time
+
+from consumer.intake import positions
+
+ask = positions.TopicIds.ask
+positions.TopicIds.ask = lambda *arguments: time.sleep(1) or ask(*arguments)
+""")
+    worker = deployment.start()
+    eventually(deployment.finished, otherwise=lambda: worker.log)
+    assert deployment.duplicates() == 0

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
-from consumer.intake.positions import STEADY_AFTER, TopicIds, digest
+from consumer.intake.positions import STEADY_AFTER, Committed, TopicIds, _valid, digest
 from consumer.ops.cluster import connected
 from tests.kafka_kit import QUIET, Kafka, Member, reading, unique, until
 
@@ -122,6 +122,16 @@ def test_a_single_answer_is_not_trusted() -> None:
         now = at * STEADY_AFTER
         steady.append(ids.learn("topic", topic_id, "c")["topic"].steady)
     assert steady == [False, True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("identity", ["", "A" * 21 + "Q" + digest("a cluster")])
+def test_a_cluster_without_ids_is_an_answer(identity: str) -> None:
+    """A position then counts as it was committed, and nothing waits for an id that will never come."""
+    ids = TopicIds(KafkaSettings(bootstrap_servers="nowhere:9092"), lambda: 0.0)
+    (answer,) = ids.learn("topic", "A" * 22, digest("a cluster")).values()
+    metadata = encode(3, [(4, 7)], identity)
+    position = TopicPartition("topic", 0, 3, metadata=metadata)
+    assert _valid(position, answer) == Committed(3, metadata, None)
 
 
 def test_clients_that_only_look_create_no_topic(real_kafka: Kafka) -> None:
