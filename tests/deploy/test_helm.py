@@ -62,6 +62,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"database.url": ""}, "database.url is empty"),
     ({"commonLabels": {"team": "a"}, "pod.labels": {"team": "b"}}, "commonLabels team: it is in pod.labels too"),
     ({"commonLabels": {"helm.sh/chart": "a"}}, "invalid propertyName 'helm.sh/chart'"),
+    ({"commonAnnotations": {"helm.sh/hook": "a"}}, "invalid propertyName 'helm.sh/hook'"),
     ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
     ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
     ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),
@@ -140,6 +141,19 @@ def test_every_object_has_the_common_labels(helm: Helm, name: str) -> None:
     found = [thing["metadata"]["labels"] for thing in things] + [each.labels for each in pods(things)]
     assert {labels["unit"] for labels in found} == {"shop"}
     assert [thing for thing in things if "shop" in str(thing.get("spec", {}).get("selector"))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_has_the_common_annotations(helm: Helm, name: str) -> None:
+    """So have the pods; an annotation of their own with the same name wins."""
+    common = dict.fromkeys(("unit", "example.com/role", "example.com/internal", "example.com/a"), "shop")
+
+    def annotations(changes: dict[str, Any]) -> list[dict[str, str]]:
+        things = helm.render(name, *set_to(changes))
+        own = [thing["metadata"].get("annotations", {}) for thing in things]
+        return own + [each.annotations for each in pods(things)]
+
+    assert annotations({"commonAnnotations": common}) == [common | own for own in annotations({})]
 
 
 @pytest.mark.parametrize("name", NAMES)
