@@ -72,6 +72,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"worker.replica": 2}, "'replica' not allowed"),
     ({"api.enabled": True, "secret.keys.apiToken": ""}, "set secret.keys.apiToken"),
     ({"secret.name": ""}, "name a Secret, or the file"),
+    (
+        {"secret.name": "", "settings": {"WEBHOOK_SECRET_FILE": "/a"}, "migration.database.urlKey": "url"},
+        "migration.database: its keys",
+    ),
+    (
+        {"secret.keys.databaseUrl": "url", "migration.database.passwordKey": "owner-password"},
+        "so set migration.database.url",
+    ),
     ({"settings": {"SCHEMA_REGISTRY_PASSWORD": "written-down"}}, "name that in extraEnv"),
     ({"api.ingress.enabled": True}, "set api.enabled too"),
     ({"api.enabled": True, "api.ingress.enabled": True}, "name a host in api.ingress.hosts"),
@@ -269,7 +277,8 @@ def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
 def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
     """The owner of the tables has its own URL and password, which workers do not get.
 
-    If the workers' whole URL is in the Secret, the owner's plain URL is used with the owner's password.
+    If the workers' whole URL is in the Secret, the owner's plain URL is used with the owner's password. If the owner's
+    is, the migration alone gets it.
     """
     things = helm.render("full")
     migrate, run = pod(things, "migrate"), pod(things, "worker")
@@ -281,6 +290,12 @@ def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
     changes = {"migration.database": {"url": url, "passwordKey": "owner-password"}}
     migrate = pod(helm.render("keda-api", *set_to(changes)), "migrate")
     assert (migrate.environment["DATABASE_URL"]["value"], migrate.files) == (url, {"owner-password"})
+    changes = {"migration.database": {"urlKey": "owner-url"}}
+    things = helm.render("ingress", *set_to(changes))
+    assert [each.component for each in pods(things) if "owner-url" in str(each)] == ["migrate"]
+    source = pod(things, "migrate").environment["DATABASE_URL"]["valueFrom"]
+    assert source == {"secretKeyRef": {"name": "kafka-webhooks", "key": "owner-url"}}
+    assert pod(things, "migrate").files == set()
 
 
 def test_scaling(helm: Helm) -> None:
