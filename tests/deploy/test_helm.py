@@ -62,6 +62,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"database.url": ""}, "database.url is empty"),
     ({"commonLabels": {"team": "a"}, "pod.labels": {"team": "b"}}, "commonLabels team: it is in pod.labels too"),
     ({"commonLabels": {"helm.sh/chart": "a"}}, "invalid propertyName 'helm.sh/chart'"),
+    ({"commonAnnotations": {"helm.sh/hook": "a"}}, "invalid propertyName 'helm.sh/hook'"),
     ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
     ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
     ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),
@@ -71,6 +72,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"worker.replica": 2}, "'replica' not allowed"),
     ({"api.enabled": True, "secret.keys.apiToken": ""}, "set secret.keys.apiToken"),
     ({"secret.name": ""}, "name a Secret, or the file"),
+    (
+        {"secret.name": "", "settings": {"WEBHOOK_SECRET_FILE": "/a"}, "migration.database.urlKey": "url"},
+        "migration.database: its keys",
+    ),
+    (
+        {"secret.keys.databaseUrl": "url", "migration.database.passwordKey": "owner-password"},
+        "so set migration.database.url",
+    ),
     ({"settings": {"SCHEMA_REGISTRY_PASSWORD": "written-down"}}, "name that in extraEnv"),
     ({"api.ingress.enabled": True}, "set api.enabled too"),
     ({"api.enabled": True, "api.ingress.enabled": True}, "name a host in api.ingress.hosts"),
@@ -140,6 +149,19 @@ def test_every_object_has_the_common_labels(helm: Helm, name: str) -> None:
     found = [thing["metadata"]["labels"] for thing in things] + [each.labels for each in pods(things)]
     assert {labels["unit"] for labels in found} == {"shop"}
     assert [thing for thing in things if "shop" in str(thing.get("spec", {}).get("selector"))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_has_the_common_annotations(helm: Helm, name: str) -> None:
+    """So have the pods; an annotation of their own with the same name wins."""
+    common = dict.fromkeys(("unit", "example.com/role", "example.com/internal", "example.com/a"), "shop")
+
+    def annotations(changes: dict[str, Any]) -> list[dict[str, str]]:
+        things = helm.render(name, *set_to(changes))
+        own = [thing["metadata"].get("annotations", {}) for thing in things]
+        return own + [each.annotations for each in pods(things)]
+
+    assert annotations({"commonAnnotations": common}) == [common | own for own in annotations({})]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -255,7 +277,8 @@ def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
 def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
     """The owner of the tables has its own URL and password, which workers do not get.
 
-    If the workers' whole URL is in the Secret, the owner's plain URL is used with the owner's password.
+    If the workers' whole URL is in the Secret, the owner's plain URL is used with the owner's password. If the owner's
+    is, the migration alone gets it.
     """
     things = helm.render("full")
     migrate, run = pod(things, "migrate"), pod(things, "worker")
@@ -267,6 +290,12 @@ def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
     changes = {"migration.database": {"url": url, "passwordKey": "owner-password"}}
     migrate = pod(helm.render("keda-api", *set_to(changes)), "migrate")
     assert (migrate.environment["DATABASE_URL"]["value"], migrate.files) == (url, {"owner-password"})
+    changes = {"migration.database": {"urlKey": "owner-url"}}
+    things = helm.render("ingress", *set_to(changes))
+    assert [each.component for each in pods(things) if "owner-url" in str(each)] == ["migrate"]
+    source = pod(things, "migrate").environment["DATABASE_URL"]["valueFrom"]
+    assert source == {"secretKeyRef": {"name": "kafka-webhooks", "key": "owner-url"}}
+    assert pod(things, "migrate").files == set()
 
 
 def test_scaling(helm: Helm) -> None:

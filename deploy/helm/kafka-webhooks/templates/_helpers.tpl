@@ -35,14 +35,26 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{- define "kafka-webhooks.labels" -}}
+{{/* Its own annotations win over common ones. The argument is (list $ component labels annotations). */}}
+{{- define "kafka-webhooks.metadata" -}}
 {{- $root := index . 0 -}}
-{{ include "kafka-webhooks.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
+labels:
+  {{- include "kafka-webhooks.selector" . | nindent 2 }}
+  app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+  helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+  {{- range list $root.Values.commonLabels (index . 2) | compact }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := dict }}
+{{- range list $root.Values.commonAnnotations (index . 3) }}
+{{- range $name, $value := . }}
+{{- $_ := set $annotations $name $value }}
+{{- end }}
+{{- end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
