@@ -331,13 +331,14 @@ class Quota:
                 admitted[tenant] -= 1
 
 
-# In this process: for up to minutes, 10 s, 8 s, 5 s, 20 s, and 5 s.
+# In this process: for up to minutes, 10 s, 8 s, 5 s, 20 s, and 5 s; the last one for milliseconds, but for anybody.
 exchanging = Quota(8, "to receivers are under way")
 reading_back = Quota(4, "read older attempts")
 reading_log = Quota(8, "read the log")
 redelivering = Quota(4, "redeliver")
 changing_many = Quota(4, "change many subscriptions")
 counting = Quota(4, "count deliveries")
+reading_keys = Quota(2, "read public keys without a token")
 
 
 def seeing(caller: Caller, webhook_id: str | None = None, outcome: str | None = None) -> Callable[[Attempt], bool]:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
 from consumer.api.problems import MOST_ERRORS, PREFIX, RETRY_AFTER, Code, Mistake, RequestRefused, bounded
-from consumer.api.tokens import Caller, Scope
+from consumer.api.tokens import STRANGER, Caller, Scope
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import in_calendar
@@ -74,12 +74,12 @@ async def check_query(request: Request) -> None:
         raise RequestRefused(Code.INVALID, errors=mistakes[:MOST_ERRORS])
 
 
-def _needs(scope: Scope) -> Any:
-    """A route's parameter: the caller, who has the scope. /openapi.json names it."""
+def _needs(scope: Scope, *others: Caller) -> Any:
+    """A route's parameter: the caller, who has the scope or is one of the others. /openapi.json names the scope."""
 
     def caller_of(request: Request, _: Annotated[object, Depends(TOKEN)]) -> Caller:
         caller: Caller = request.state.caller
-        if scope not in caller.scopes:
+        if scope not in caller.scopes and caller not in others:
             raise RequestRefused(Code.SCOPE, f"the token needs the scope {scope}")
         return caller
 
@@ -95,6 +95,7 @@ def _text(at: object) -> str:
 
 Backed = Annotated[Backing, Depends(backing_of)]
 Reader = Annotated[Caller, _needs("read")]
+Receiver = Annotated[Caller, _needs("read", STRANGER)]
 Writer = Annotated[Caller, _needs("write")]
 Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]

@@ -64,6 +64,8 @@ def complete(description: dict[str, Any]) -> None:
     for methods in description["paths"].values():
         for operation in methods.values():
             # Viewers of OpenAPI show no scopes of a bearer token.
-            scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
+            scopes = [
+                f"`{scope}`" for each in operation.get("security", ()) for named in each.values() for scope in named
+            ]
             if scopes:
                 operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."

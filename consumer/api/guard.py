@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import problems
-from consumer.api.problems import Code, RequestRefused
-from consumer.api.tokens import ANYONE, Caller, TokenFile
+from consumer.api.problems import PREFIX, Code, RequestRefused
+from consumer.api.tokens import ANYONE, STRANGER, Caller, TokenFile
 
 REQUEST_BYTES = 64 * 1024  # the largest body of a request or form; a registration has at most 2.5 kB
 BODY_TIMEOUT = 10.0  # seconds for the whole body
@@ -24,6 +24,7 @@ WANTED = (
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
 _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only public information
+_KEYS = f"{PREFIX}/jwks"  # a STRANGER may read it; its route decides what
 _JSON = frozenset({"application/json"})
 _PATCHES = _JSON | {"application/merge-patch+json"}
 TOKEN = HTTPBearer(auto_error=False)  # for /openapi.json; the guard has checked the token before
@@ -79,17 +80,24 @@ class Guard:
                 raise RequestRefused(Code.UNTRUSTED_ORIGIN, "without API_TOKEN, only requests to localhost are served")
             return ANYONE
         sent = headers.getlist("authorization")
+        if not sent and path == _KEYS and method in _SAFE:
+            return STRANGER
         scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
         caller = self._tokens.find(token.encode("latin-1")) if scheme.lower() == "bearer" else None
         if caller is None:
-            why = "send the header authorization: Bearer <API_TOKEN>, once"
-            raise RequestRefused(Code.UNAUTHORIZED, why, headers={"www-authenticate": "Bearer"})
+            raise unauthorized()
         if not problems.concerns(path):
             needed = "read" if method in _SAFE else "write"
             if caller.tenant is not None or needed not in caller.scopes:
                 why = f"this path needs a token of all tenants with the scope {needed}; see /v1"
                 raise RequestRefused(Code.SCOPE, why)
         return caller
+
+
+def unauthorized() -> RequestRefused:
+    """The problem of a request without a valid token."""
+    why = "send the header authorization: Bearer <API_TOKEN>, once"
+    return RequestRefused(Code.UNAUTHORIZED, why, headers={"www-authenticate": "Bearer"})
 
 
 def _check_site(path: str, method: str, headers: Headers) -> None:

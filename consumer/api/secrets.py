@@ -1,14 +1,16 @@
 """/v1/subscriptions/{id}/secrets and /tls: write-only, except for a generated key, which the answer shows once."""
 
 from base64 import b64decode, urlsafe_b64encode
+from contextlib import nullcontext
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from consumer.api.backing import reading_keys
 from consumer.api.context import (
     Answer,
     Backed,
@@ -17,12 +19,16 @@ from consumer.api.context import (
     Cursor,
     Keeper,
     Limit,
+    OfSubscription,
     Reader,
+    Receiver,
     SubscriptionId,
     answer,
 )
+from consumer.api.guard import unauthorized
 from consumer.api.models import NewCredential, SecretAlgorithm, SecretKind, Tls
 from consumer.api.problems import invalid
+from consumer.api.tokens import STRANGER
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
 from consumer.crypto.keys import PUBLIC_PREFIX, algorithm_of, receiver_key
@@ -34,6 +40,7 @@ router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["secrets"])
 public = APIRouter(tags=["secrets"])
 
 _DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
+_PUBLIC = {"cache-control": "public, max-age=300"}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
 
@@ -135,14 +142,27 @@ class NewTls(Body):
     ] = None
 
 
-@public.get("/jwks", response_model=JsonWebKeySet)
-def list_public_keys(caller: Reader, backing: Backed, cursor: Cursor = None, limit: Limit = 200) -> Response:
+@public.get("/jwks", response_model=JsonWebKeySet, openapi_extra={"security": [{}]})
+def list_public_keys(
+    caller: Receiver,
+    backing: Backed,
+    tenant: Annotated[str | None, Query(description="Only of this tenant.", examples=["acme"], max_length=255)] = None,
+    subscription_id: OfSubscription = None,
+    cursor: Cursor = None,
+    limit: Limit = 200,
+) -> Response:
     """List the public keys of the caller's subscriptions that sign with ed25519, as a JSON Web Key Set (RFC 7517).
 
+    With `tenant` or `subscription_id` they are those of any such one, no token is needed, and caches may keep them.
     A page may have fewer keys than `limit`, even none, and still a `next`.
     """
+    named = tenant is not None or subscription_id is not None
+    if caller is STRANGER and not named:
+        raise unauthorized()
     where, after = backing.deployment, backing.position("jwks", cursor, int)
-    found, last = secrets.public_keys(where.engine, where.vault, where.now, after, limit, caller.tenant)
+    whose = tenant if named else caller.tenant
+    with reading_keys(caller) if caller is STRANGER else nullcontext():
+        found, last = secrets.public_keys(where.engine, where.vault, where.now, after, limit, whose, subscription_id)
     keys = [
         JsonWebKey(
             kty="OKP",
@@ -154,7 +174,8 @@ def list_public_keys(caller: Reader, backing: Backed, cursor: Cursor = None, lim
         )
         for each in found
     ]
-    return answer(JsonWebKeySet(keys=keys, next=None if last is None else backing.cursor("jwks", last)))
+    following = None if last is None else backing.cursor("jwks", last)
+    return answer(JsonWebKeySet(keys=keys, next=following), headers=_PUBLIC if named else None)
 
 
 @router.get("/secrets", response_model=SecretList)

@@ -55,6 +55,7 @@ class Caller(NamedTuple):
 
 
 ANYONE = Caller(LOCAL, frozenset(SCOPES))  # if no token is set, so that only this machine is served
+STRANGER = Caller("stranger", frozenset())  # a receiver without a token, which may read public keys
 
 
 def _tenant(name: str) -> str:

@@ -257,9 +257,15 @@ def made_at(bind: Engine | Connection, subscription_id: int, at: datetime, vault
 
 
 def public_keys(
-    engine: Engine, vault: Vault, now: datetime, after: int | None, limit: int, tenant: str | None
+    engine: Engine,
+    vault: Vault,
+    now: datetime,
+    after: int | None,
+    limit: int,
+    tenant: str | None,
+    subscription_id: int | None = None,
 ) -> tuple[list[PublicKey], int | None]:
-    """The public keys among the next `limit` signing secrets valid at `now`, of all subscriptions or of a tenant's.
+    """The public keys among the next `limit` signing secrets valid at `now`, of all, a tenant's or one subscription.
 
     Also the id of the last secret that was read, if there may be more. Keys that `vault` cannot decrypt are left out.
     """
@@ -269,6 +275,8 @@ def public_keys(
     )
     if tenant is not None:
         statement = statement.join(Subscription).where(Subscription.tenant == tenant)
+    if subscription_id is not None:
+        statement = statement.where(secret.subscription_id == subscription_id)
     with reading(engine) as connection:
         rows = connection.execute(statement.order_by(secret.id).limit(limit)).all()
     found = []

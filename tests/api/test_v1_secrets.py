@@ -1,13 +1,15 @@
 """/v1/subscriptions/{id}/secrets on the real application."""
 
 from base64 import b64encode, urlsafe_b64decode
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import trustme
 from sqlalchemy import Engine
 
-from consumer.api.tokens import TokenFile
+from consumer.api.backing import reading_keys
+from consumer.api.tokens import STRANGER, TokenFile
 from consumer.crypto.certificates import TlsIdentity, usable
 from consumer.crypto.vault import Vault
 from consumer.matching.catalog import find_endpoints
@@ -141,3 +143,49 @@ def test_public_keys_are_a_json_web_key_set(api: Api) -> None:
     assert listed(token="acme") == acme
     rotated = api.call("POST", "/subscriptions/1/secrets/rotate", {"overlap": 0}).json()
     assert listed(token="acme") == acme | {1: rotated["receiver_key"]}
+
+
+def test_receivers_read_public_keys_without_a_token(api: Api) -> None:
+    """Those of a tenant or subscription that they name, of any one; an unknown one has none. All need a token."""
+    acme, other = (api.create(tenant=each, generate_secret="ed25519")["id"] for each in ("acme", "other"))
+    silent = api.create(tenant="acme", secrets=[{"kind": "bearer", "secret": "s3cret"}], generate_secret="hmac")["id"]
+    for query, expected in {
+        "tenant=acme": [acme],
+        f"subscription_id={other}": [other],
+        f"subscription_id={other}&tenant=other": [other],
+        f"subscription_id={other}&tenant=acme": [],
+        f"subscription_id={silent}": [],
+        "subscription_id=99": [],
+        "tenant=nobody": [],
+        "tenant=": [],
+    }.items():
+        answers = [api.call("GET", f"/jwks?{query}", token=token) for token in (None, "other", "all")]
+        found = answers[0].json()
+        assert (answers[0].status_code, answers[0].headers["cache-control"]) == (200, "public, max-age=300")
+        assert (found.keys(), [int(each["kid"].partition("-")[0]) for each in found["keys"]]) == (
+            {"keys", "next"},
+            expected,
+        )
+        assert [each.content for each in answers] == [answers[0].content] * 3
+    page = api.call("GET", "/jwks?tenant=acme&limit=1", token=None).json()
+    assert api.call("GET", f"/jwks?tenant=acme&cursor={page['next']}", token=None).json() == {"keys": [], "next": None}
+    for query in ("", "?limit=1", f"?cursor={page['next']}"):
+        refused = api.call("GET", f"/jwks{query}", token=None)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert api.call("GET", "/jwks?subscription_id=", token=None).status_code == 422
+    assert api.call("GET", "/jwks?tenant=acme", token="wrong").status_code == 401
+    assert api.call("POST", "/jwks?tenant=acme", {}, token=None).status_code == 401
+    assert api.call("GET", "/subscriptions?tenant=acme", token=None).status_code == 401
+    assert api.call("GET", "/jwks").headers["cache-control"] == "no-store"
+
+
+def test_few_read_public_keys_without_a_token_at_once(api: Api) -> None:
+    """Further ones are told to come again, without a look into the database; a token is not refused."""
+    with ExitStack() as others:
+        for _ in range(reading_keys.most):
+            others.enter_context(reading_keys(STRANGER))
+        refused = api.call("GET", "/jwks?tenant=acme", token=None)
+        assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "busy", "5")
+        assert refused.headers["cache-control"] == "no-store"
+        assert api.call("GET", "/jwks?tenant=acme").status_code == 200
+    assert api.call("GET", "/jwks?tenant=acme", token=None).status_code == 200

@@ -166,6 +166,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.secrets.public_keys": (
             "The next signing secrets, for their public keys.",
             "The same, of a tenant.",
+            "The same, of a subscription.",
+            "The same, of a subscription if it is of a tenant.",
         ),
         "subscriptions.secrets.remove_secret": ("Remove one of them.",),
         "subscriptions.secrets.count": ("The number of secrets to encrypt anew.",),
@@ -601,6 +603,8 @@ def _change_secrets(engine: Engine) -> None:
     secrets.made_at(engine, 2, now, vault)
     secrets.public_keys(engine, vault, now, None, 10, None)
     secrets.public_keys(engine, vault, now, 1, 10, "acme")
+    secrets.public_keys(engine, vault, now, 1, 10, None, 1)
+    secrets.public_keys(engine, vault, now, 1, 10, "acme", 1)
     with engine.begin() as connection:
         secrets.remove_secret(connection, 2, 99)
     secrets.count(engine)

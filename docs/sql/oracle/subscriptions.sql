@@ -2084,6 +2084,61 @@ WHERE
   ROWNUM <= 10
 ;
 
+-- subscriptions.secrets.public_keys
+-- The same, of a subscription.
+SELECT
+  anon_1.id,
+  anon_1.subscription_id,
+  anon_1.secret
+FROM (
+  SELECT
+    webhook_secrets.id AS id,
+    webhook_secrets.subscription_id AS subscription_id,
+    webhook_secrets.secret AS secret
+  FROM webhook_secrets
+  WHERE
+    webhook_secrets.id > :id_1
+    AND webhook_secrets.kind = :kind_1
+    AND (
+      webhook_secrets.expires_at IS NULL OR webhook_secrets.expires_at > :expires_at_1
+    )
+    AND webhook_secrets.subscription_id = :subscription_id_1
+  ORDER BY
+    webhook_secrets.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
+-- subscriptions.secrets.public_keys
+-- The same, of a subscription if it is of a tenant.
+SELECT
+  anon_1.id,
+  anon_1.subscription_id,
+  anon_1.secret
+FROM (
+  SELECT
+    webhook_secrets.id AS id,
+    webhook_secrets.subscription_id AS subscription_id,
+    webhook_secrets.secret AS secret
+  FROM webhook_secrets
+  JOIN webhook_subscriptions
+    ON webhook_subscriptions.id = webhook_secrets.subscription_id
+  WHERE
+    webhook_secrets.id > :id_1
+    AND webhook_secrets.kind = :kind_1
+    AND (
+      webhook_secrets.expires_at IS NULL OR webhook_secrets.expires_at > :expires_at_1
+    )
+    AND webhook_subscriptions.tenant = :tenant_1
+    AND webhook_secrets.subscription_id = :subscription_id_1
+  ORDER BY
+    webhook_secrets.id
+) anon_1
+WHERE
+  ROWNUM <= 10
+;
+
 -- subscriptions.secrets.remove_secret
 -- Remove one of them.
 DELETE FROM webhook_secrets
