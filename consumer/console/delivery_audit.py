@@ -28,8 +28,16 @@ def _audit(backing: Backing, visit: Visit) -> Response:
             fault = "; ".join(each.detail for each in error.errors) or str(error)
         except (WebhooksError, ValueError) as error:
             fault = str(error)
+    missing = found.missing[:SHOWN] if found else []
     return visit.render(
-        "delivery_audit.html", asked=asked, times=TIMES, found=found, fault=fault, columns=COLUMNS[2:], shown=SHOWN
+        "delivery_audit.html",
+        asked=asked,
+        times=TIMES,
+        found=found,
+        missing=missing,
+        known=backing.receivers(visit.caller, {each.subscription_id for each in missing}),
+        fault=fault,
+        columns=COLUMNS[2:],
     )
 
 

@@ -147,7 +147,15 @@ def _audit(backing: Backing, visit: Visit) -> Response:
         fault = str(error)
     rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
     most = events.SEARCHED if any(asked.values()) else None
-    return visit.render("audit.html", topic=kafka.operations_topic, asked=asked, searched=most, rows=rows, fault=fault)
+    return visit.render(
+        "audit.html",
+        topic=kafka.operations_topic,
+        asked=asked,
+        searched=most,
+        rows=rows,
+        known=backing.receivers(visit.caller, {each.subscription_id for each in found if each.subscription_id}),
+        fault=fault,
+    )
 
 
 def _summary(entry: events.AuditEntry) -> str:

@@ -129,7 +129,7 @@ def _save(backing: Backing, visit: Visit) -> Response:
         backing.changes(visit.caller, is_as_read).edit(item.id, lambda _: values)
     except InvalidSubscription as error:
         return _form(backing, visit, given, error, it=item, version=visit.form.get("version", ""))
-    return to(f"/subscriptions/{item.id}", "changed")
+    return to(f"/subscriptions/{item.id}", "changed", tab="options")
 
 
 def _try(backing: Backing, visit: Visit, given: Mapping[str, str], **more: Any) -> Response:
@@ -158,7 +158,8 @@ def _act(word: str, backing: Backing, visit: Visit) -> Response:
     number = int(visit.path["id"])
     change = ACTIONS[word](backing.changes(visit.caller), number, visit.form.get("reason") or None)
     still = word == "enable" and change.after.mode == "paused"
-    return to(f"/subscriptions/{number}", "still_paused" if still else f"{word.removesuffix('e')}ed")
+    said = "still_paused" if still else f"{word.removesuffix('e')}ed"
+    return to(f"/subscriptions/{number}", said, tab=visit.query.get("tab", ""))
 
 
 def _rotate(backing: Backing, visit: Visit) -> Response:
@@ -167,7 +168,7 @@ def _rotate(backing: Backing, visit: Visit) -> Response:
         raise RequestRefused(Code.BAD_REQUEST, "The form does not say how long the previous secret signs too.")
     rotation = backing.changes(visit.caller).rotate(number, overlap=float(seconds))
     told = {"kind": "key", "key": receiver_key(rotation.secret), "before": OVERLAPS[seconds]}
-    return visit.tell(f"/subscriptions/{number}", told)
+    return visit.tell(f"/subscriptions/{number}?tab=secrets", told)
 
 
 def _remove(backing: Backing, visit: Visit) -> Response:

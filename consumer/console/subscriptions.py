@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.backing import Backing
-from consumer.api.problems import Code, RequestRefused
+from consumer.api.problems import RequestRefused
 from consumer.api.tokens import Caller
 from consumer.console.app import BASE, PageRoute, Visit, reason_for
 from consumer.console.rendering import LATELY, Badge, moment, reason_of, state_of, tried_lately, whole
@@ -34,6 +34,7 @@ _JUDGED: Mapping[str, Callable[[Badge], bool]] = {
     "warning": lambda state: state.word not in {"broken", "failing", "well"},
 }
 _STATES = (("", "any"), *((state, state) for state in (*get_args(State), *_JUDGED)))
+_TABS = {"attempts": "Attempts", "waiting": "Waiting", "replay": "Replay", "secrets": "Secrets", "options": "Options"}
 _PARTS = ("name", "url", "external_id", "event_type", "tenant")  # of the filter, besides the state
 
 
@@ -102,21 +103,30 @@ def _show(backing: Backing, visit: Visit) -> Response:
     caller, history = visit.caller, backing.history
     item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
     minutes = None if history is None else history.summary(item.id)
+    form = form_for(backing, caller, item)
+    tabs = {name: title for name, title in _TABS.items() if name != "replay" or form}
+    tab = visit.query.get("tab", "")
+    if tab not in tabs:
+        tab = "waiting" if history is None else "attempts"  # what says most about a failure
     asked = {name: visit.query.get(name, "") for name in ("since", "until")}
     attempts: Sequence[Attempt] = ()
-    following = missing = None
-    if history is not None:
+    following = missing = wrong = None
+    if tab == "attempts" and history is not None:
         try:
             times = moment(asked["since"]), moment(asked["until"])
         except ValueError as error:
-            raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
-        cursor = visit.query.get("cursor") or None
-        most = ATTEMPTS if cursor or any(times) else FEW
-        attempts, following, missing = backing.attempts(caller, item.id, times, cursor, most)
-    stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
+            wrong = str(error)
+        else:
+            cursor = visit.query.get("cursor") or None
+            most = ATTEMPTS if cursor or any(times) else FEW
+            attempts, following, missing = backing.attempts(caller, item.id, times, cursor, most)
+    waits = tab == "waiting"
     return visit.render(
         "subscription.html",
+        HTTPStatus.BAD_REQUEST if wrong else HTTPStatus.OK,
         it=item,
+        tabs=tabs,
+        tab=tab,
         state=state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
         reason=reason_of(item),
         options=_options(item),
@@ -124,11 +134,12 @@ def _show(backing: Backing, visit: Visit) -> Response:
         asked=asked,
         attempts=attempts,
         missing=missing,
+        wrong=wrong,
         earlier=following and "?" + urlencode(asked | {"cursor": following}),
-        stored=stored.deliveries,
+        stored=backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None).deliveries if waits else (),
         group=backing.deployment.group,
-        owed=backing.owed(caller, item.id),
-        form=form_for(backing, caller, item),
+        owed=backing.owed(caller, item.id) if waits else (),
+        form=form,
         may_ask=backing.ask is not None,
     )
 
@@ -183,7 +194,8 @@ def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _path(visit: Visit) -> str:
-    return f"/subscriptions/{visit.path['id']}"
+    """The tab on which the form stands."""
+    return f"/subscriptions/{visit.path['id']}?{urlencode({'tab': visit.query.get('tab', '')})}"
 
 
 ROUTES = (

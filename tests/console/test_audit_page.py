@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine
 
+from consumer.subscriptions import repository
 from tests.console.browser import Browser
 from tests.kafka_kit import Kafka, unique
 
@@ -70,3 +72,12 @@ def test_a_filter_that_is_wrong_says_so(browser: Browser) -> None:
     page = browser.get("/audit?subscription=x")
     assert page.ok
     assert "A subscription is named by its number" in page.text
+
+
+def test_a_change_names_its_subscription(engine: Engine, browser: Browser) -> None:
+    """By its name, with its tenant; one that is removed by now is said to be."""
+    for number in range(1, 8):  # ENTRIES have an 8 too
+        assert repository.add(engine, f"https://{number}.example.com/", "a", name="Acme ERP", tenant="acme") == number
+    page = browser.get("/audit").text
+    named = re.findall(r'href="/console/subscriptions/(\d)">([^<]+)</a><div class="sub">([^<]+)</div>', page)
+    assert named == [("8", "removed", "#8"), ("8", "removed", "#8"), ("7", "Acme ERP", "#7 · acme")]

@@ -73,7 +73,7 @@ def test_long_texts_and_long_lists_stay_short(engine: Engine, console: OPENS, ch
     assert page.locator("[name=id]:checked").count() == 3
     first.press("Enter")
     assert page.locator("[name=id]:checked").count() == 0
-    page = visitor.go(f"/subscriptions/{number}")
+    page = visitor.go(f"/subscriptions/{number}?tab=options")
     page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
     assert page.locator(".head").first.evaluate(height) <= NARROW[1] * 0.6
     expect(page.get_by_role("region", name="Options").get_by_text(url)).to_have_count(1)
@@ -89,9 +89,9 @@ def test_times_are_the_visitor_s_own(engine: Engine, console: OPENS, chromium: C
             connection.execute(update(Subscription).values({column: datetime(2026, 7, 28, hour, tzinfo=UTC)}))
     browser = console(None)
     plain = visitor_of(browser, chromium, java_script_enabled=False)
-    expect(plain.go(f"/subscriptions/{number}").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
+    expect(plain.go(f"/subscriptions/{number}?tab=options").get_by_text("2026-07-28 20:00:00 UTC")).to_be_visible()
     tokyo = visitor_of(browser, chromium, timezone_id="Asia/Tokyo", locale="en-GB")
-    expect(tokyo.go(f"/subscriptions/{number}").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
+    expect(tokyo.go(f"/subscriptions/{number}?tab=options").get_by_text("29 Jul 2026, 05:00:00")).to_be_visible()
     fields = tokyo.go("/deliveries?since=2026-07-28T20:00&state=parked").locator("[type=datetime-local]")
     assert [each.input_value() for each in fields.all()] == ["2026-07-29T05:00", ""]
     assert "UTC" not in tokyo.page.locator("main").inner_text()
@@ -126,7 +126,7 @@ def test_a_page_that_no_longer_refreshes_itself_says_since_when(console: OPENS, 
 
 PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events", "/types", "/deliveries/1")
 SEARCHES = ("/search", "/search?q=warehouse", "/subscriptions?name=nobody")
-OF_ONE = ("", "/edit", "/disable", "/remove", "/rotate-secret")
+OF_ONE = ("", "?tab=attempts", "?tab=secrets", "?tab=options", "/edit", "/disable", "/remove", "/rotate-secret")
 
 
 @pytest.mark.parametrize("path", [*PAGES, *SEARCHES, *(f"/subscriptions/1{each}" for each in OF_ONE)])

@@ -152,7 +152,7 @@ def test_a_new_subscription_may_have_a_secret_of_its_own(
     (item,) = repository.walk(engine)
     own = required == "true" or bool(wanted)
     assert (item.secrets, "whsec_" in page, "The previous secret" in page) == (int(own), own, False)
-    assert "whsec_" not in browser.get(f"/subscriptions/{item.id}").text
+    assert "whsec_" not in browser.get(f"/subscriptions/{item.id}?tab=secrets").text
 
 
 def test_the_list_has_the_state_of_each_subscription_s_page(
@@ -260,6 +260,26 @@ def test_cursors_are_shown(engine: Engine, console: Callable[[str | None], Brows
     assert "orders[4]" not in page
 
 
+def test_a_form_comes_back_to_its_tab(engine: Engine, console: Callable[..., Browser]) -> None:
+    """A subscription's page opens on its attempts, or without a history on what waits."""
+    here, browser = f"/subscriptions/{add(engine, 'hooks')}", console("all", ask=lambda *_: Granted(120))
+    history = History([])
+    history.summary = lambda _: []  # type: ignore[attr-defined]
+
+    def tab(page: str) -> str:
+        return "".join(re.findall('href="[?]tab=([a-z]+)" aria-current="page"', page))
+
+    assert tab(console(None, history=history).get(here).text) == "attempts"
+    asked = ("", "?tab=attempts", "?tab=options", "?tab=replay", "?tab=x")
+    found = [tab(browser.get(here + each).text) for each in asked]
+    assert found == ["waiting", "attempts", "options", "waiting", "waiting"]
+    for word in ("pause", "resume", "verify"):
+        action = re.findall(rf'action="/console({here}/{word}[^"]*)"', browser.get(f"{here}?tab=options").text)[0]
+        assert tab(send(browser, here, action)) == "options"
+    assert tab(send(browser, here, f"{here}/rotate-secret", overlap="0")) == "secrets"
+    assert 'tab=secrets">Cancel</a>' in browser.get(f"{here}/rotate-secret").text
+
+
 def test_a_receiver_is_asked_for_its_permission(engine: Engine, console: Callable[..., Browser]) -> None:
     """There is a button until it has agreed, and the page shows its answer as text."""
     here = f"/subscriptions/{add(engine, 'asked')}"
@@ -363,7 +383,8 @@ def test_the_attempts_of_a_subscription_go_on_into_the_past(engine: Engine, cons
     assert ("try 9<" in page, "try 10<" in page, "try 59<" in page, "theirs" in page) == (False, True, True, False)
     page = browser.get(f"{path}?since=2027-01-15T07:59:50&until=2027-01-15T08:00").text
     assert ("try 10<" in page, "try 11<" in page, "try 0<" in page, "theirs" in page) == (True, False, False, False)
-    assert browser.get(f"{path}?since=yesterday").status_code == HTTPStatus.BAD_REQUEST
+    wrong = browser.get(f"{path}?since=yesterday")
+    assert (wrong.status_code, 'value="yesterday"' in wrong.text) == (HTTPStatus.BAD_REQUEST, True)
     assert browser.get(f"{path}?cursor=x").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     part = browser.get(f"{path}/statistics").text
     assert "about 120" in part
@@ -434,7 +455,7 @@ def test_nothing_reorders_the_text_around_it(engine: Engine, console: Callable[.
     failed = AttemptFailure(name, 500, name, time.time())
     store.park(engine, GROUP, [parked(make_event(3, body=body), number, last=failed)], 1.0)
     browser, here = console(None), f"/subscriptions/{number}"
-    for path in ("/", "/subscriptions", here, "/deliveries", "/deliveries/1"):
+    for path in ("/", "/subscriptions", here, f"{here}?tab=options", "/deliveries", "/deliveries/1"):
         page = browser.get(path).text
         assert "from \\u202ekcabdeef\\u2066" in page, path
         assert not re.search("[\u200f\u202e\u2066]", page), path

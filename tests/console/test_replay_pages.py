@@ -68,7 +68,7 @@ def hidden(page: str) -> dict[str, str]:
 def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscription: int) -> None:
     """The preview stores nothing, and the replay reads the previewed records."""
     browser = visit("all")
-    page = browser.get(f"/subscriptions/{subscription}").text
+    page = browser.get(f"/subscriptions/{subscription}?tab=replay").text
     assert FORM in page
     assert f'name="subscription" value="{subscription}"' in page
     status, page = send(browser, "/replays/preview", subscription=str(subscription), since="2h", rate="20")
@@ -115,12 +115,13 @@ def test_a_mistake_is_shown_at_its_field(
     text: str,
     status: HTTPStatus,
 ) -> None:
-    """The field keeps its input, escaped."""
+    """The field keeps its input, escaped, and the page leads back to the subscription's tab."""
     typed = {"subscription": str(subscription), "since": "2h", field: value}
     answered, page = send(visit("all"), path, **typed)
     wrong = re.search(rf'id="wrong-{field}">([^<]+)</span><input name="{field}" value="([^"]*)"', page)
     assert wrong is not None
     assert (answered, text in wrong[1], html.unescape(wrong[2])) == (status, True, value)
+    assert (f'href="/console/subscriptions/{subscription}?tab=replay"' in page) == (field != "subscription")
     assert page.count("aria-invalid") == 1
     assert replays.find(engine, limit=1) == []
 
@@ -128,7 +129,7 @@ def test_a_mistake_is_shown_at_its_field(
 def test_the_form_is_only_for_those_who_may_begin_one(engine: Engine, visit: Visit, subscription: int) -> None:
     """Tokens that only read see none. Without Kafka's settings the page names them."""
     browser = visit("reader")
-    page = browser.get(f"/subscriptions/{subscription}")
+    page = browser.get(f"/subscriptions/{subscription}?tab=replay")
     assert (page.status_code, FORM in page.text) == (200, False)
     token_of_form = form_token(page.text)
     for path in ("/replays/preview", "/replays"):
@@ -139,7 +140,7 @@ def test_the_form_is_only_for_those_who_may_begin_one(engine: Engine, visit: Vis
     text = visit("all", log=None).get("/replays").text
     assert (FORM in text, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in text) == (False, True)
     repository.set_enabled(engine, subscription, False)
-    assert FORM not in visit("all").get(f"/subscriptions/{subscription}").text
+    assert FORM not in visit("all").get(f"/subscriptions/{subscription}?tab=replay").text
     assert replays.find(engine, limit=1) == []
 
 
@@ -156,7 +157,7 @@ def test_a_visitor_of_a_tenant_replays_to_its_own_subscriptions(
         engine, GROUP, subscription, 0.0, 9.0, None, 1.0, [Span("t", 0, 0, 7654321)], 1.0, created_by="cli:joanna"
     )
     browser = visit("acme")
-    assert FORM in browser.get(f"/subscriptions/{subscription}").text
+    assert FORM in browser.get(f"/subscriptions/{subscription}?tab=replay").text
     asked = {"since": "2h", "subscription": str(subscription)}
     for path in ("/replays/preview", "/replays"):
         wrong = [send(browser, path, **asked | {"subscription": str(number)}) for number in (theirs, 99)]

@@ -34,6 +34,7 @@ PATHS = (
     "/console/",
     "/console/subscriptions?url=1",
     f"/console/subscriptions/{ITS}",
+    f"/console/subscriptions/{ITS}?tab=waiting",
     f"/console/subscriptions/{ITS}/edit",
     f"/console/subscriptions/{ITS}/remove",
     "/console/deliveries?since=2023-11-14T22:20&until=2023-11-14T22:40",

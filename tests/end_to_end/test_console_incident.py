@@ -74,6 +74,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     # It is repaired, and waiting deliveries are sent again.
     eventually(lambda: len(deployment.rows("parked")) == 40)
     del deployment.receiver.rules["/billing"]
+    page.get_by_role("link", name="Waiting", exact=True).click()
     page.get_by_role("link", name="All of them").click()
     visitor.keep("deliveries", documented=True)
     visitor.assert_accessible()
