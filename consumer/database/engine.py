@@ -143,7 +143,7 @@ class DatabaseThread:
 
 def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
     # The module loads the driver: without the import, SQLite deployments start faster.
-    from consumer.database.oracle import connector, declare  # noqa: PLC0415
+    from consumer.database.oracle import allow_parsing, connector, declare, name_sessions  # noqa: PLC0415
 
     schema = settings.db_schema
     engine = sa.create_engine(
@@ -161,6 +161,8 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         execution_options={"db_schema": schema},
     )
     declare(engine)
+    allow_parsing(engine)
+    name_sessions(engine)
     guard(engine)
     # SQLAlchemy would read V$TRANSACTION, which each start of an account without that right leaves in the audit trail.
     engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[method-assign, assignment]

@@ -87,6 +87,7 @@ _TRANSIENT = {
     "ORA-00376",  # a file cannot be read now
     "ORA-01114",  # writing a file failed
     "ORA-01115",  # reading a file failed
+    "ORA-01116",  # opening a file failed
     "ORA-01135",  # a file is offline
     "ORA-01157",  # a file cannot be opened
     "ORA-01502",  # an index is unusable
@@ -114,6 +115,12 @@ _TRANSIENT = {
     "ORA-08176",  # no undo for a consistent read
     "ORA-08177",  # cannot serialise access
     "ORA-12801",  # a parallel query server failed, and names no cause
+    "ORA-12805",  # a parallel query server died
+    "ORA-12842",  # a cursor was invalidated while it was executed in parallel
+    "ORA-24761",  # the transaction was rolled back
+    "ORA-25401",  # fail-over: reads cannot be continued
+    "ORA-25402",  # fail-over: the transaction must be rolled back
+    "ORA-25405",  # fail-over: the transaction's state is unknown
     "ORA-63300",  # rolled back for a transaction of higher priority, in 23ai
     "ORA-63302",  # so it was, by an earlier statement, and no rollback has followed yet
     # Accounts, and modes of the database.

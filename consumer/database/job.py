@@ -17,6 +17,25 @@ T = TypeVar("T")
 Submit = Callable[[W, Callable[[T | Exception], None]], None]
 
 
+class Batch:
+    """How many things one piece of work takes: half as many once that was too much, twice as many once it was not.
+
+    The first failure of a statement that is too slow would otherwise be followed by the same statement for ever.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = self.size = most
+
+    def was_too_large(self, number: int) -> None:
+        """A piece with so many things took too long, or was refused."""
+        self.size = max(1, min(number, self.size) // 2)
+
+    def succeeded(self, number: int) -> None:
+        """A piece with so many things succeeded."""
+        if number >= self.size:
+            self.size = min(2 * self.size, self.most)
+
+
 class Backoff:
     """The failures of one kind of database work since its last success. Times are monotonic seconds."""
 

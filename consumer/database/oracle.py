@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore, Thread, current_thread
 from typing import Any, TypeAlias
 
 import oracledb
 import sqlalchemy as sa
 from sqlalchemy import BindParameter, Engine, String, event
 from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TupleType, TypeEngine
 
 from consumer.config.settings import DatabaseSettings
@@ -37,6 +38,8 @@ MAX_HANGING = 16
 # Minutes of silence before the kernel probes the connection: firewalls forget idle connections.
 EXPIRE_TIME = 2
 STATEMENT_CACHE = 64
+FIRST = 4  # times the limit of a call, for the first execution of a text in this process
+MOST_OF_ACTION = 64  # bytes
 PROGRAM = "kafka-webhooks"  # in V$SESSION
 
 _SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
@@ -283,6 +286,46 @@ def _check_wallet(file: Path, password: str | None) -> None:
 def _each(value: str | list[str | None] | None) -> list[str]:
     """A parameter's values: a list, if there are several addresses."""
     return [each for each in (value if isinstance(value, list) else [value]) if each]
+
+
+def allow_parsing(engine: Engine) -> None:
+    """Let the first execution of each text take FIRST times a session's limit of a call, as Oracle parses it then.
+
+    A limit that ends a hard parse would do so again each time, since Oracle keeps nothing of it.
+    """
+    executed = set[int]()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def before(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
+        session: Any = connection.connection.dbapi_connection
+        restore(session, connection.info)
+        if hash(statement) not in executed:
+            connection.info["limit"] = session.call_timeout
+            session.call_timeout *= FIRST
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def after(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
+        executed.add(hash(statement))
+        restore(connection.connection.dbapi_connection, connection.info)
+
+    @event.listens_for(engine, "checkin")
+    def checkin(session: Any, record: ConnectionPoolEntry) -> None:
+        restore(session, record.info)
+
+    def restore(session: Any, info: dict[Any, Any]) -> None:
+        limit = info.pop("limit", None)
+        if limit is not None and session is not None:
+            session.call_timeout = limit
+
+
+def name_sessions(engine: Engine) -> None:
+    """Name the action of each session after the thread that uses it, for V$SESSION and the database's history."""
+
+    @event.listens_for(engine, "checkout")
+    def name(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        action = current_thread().name[:MOST_OF_ACTION]
+        if record.info.get("action") != action:
+            connection.action = record.info["action"] = action  # sent with the next call
 
 
 def declare(engine: Engine) -> None:

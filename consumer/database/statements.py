@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    Integer,
     Row,
     Select,
     String,
@@ -29,7 +30,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 PIECE = 1000  # characters of a piece of a long text
 IN_LIST = 512  # the largest power of two below Oracle's limit of 1,000 elements (ORA-01795)
-PARTS = 128  # ranges in one statement; SQLite takes at most 500
+PARTS = 32  # ranges in one statement: Oracle parses each as a SELECT of its own
 
 T = TypeVar("T")
 AnyRow = Row[*tuple[Any, ...]]
@@ -146,21 +147,22 @@ def of_each(
     rows: list[AnyRow] = []
     for start in range(0, len(keys), PARTS):
         some = keys[start : start + PARTS]
-        binds = {
-            _name(column, place): value
-            for place, key in enumerate(some)
-            for column, value in zip(columns, key, strict=True)
-        }
-        rows += connection.execute(_of_each(part, columns, padded(len(some)), limit), binds)
+        number = padded(len(some))
+        binds: dict[str, object] = {f"b_asked_{place}": int(place < len(some)) for place in range(number)}
+        for place, key in enumerate([*some, *(some[-1] for _ in range(number - len(some)))]):
+            binds |= {_name(column, place): value for column, value in zip(columns, key, strict=True)}
+        rows += connection.execute(_of_each(part, columns, number, limit), binds)
     return rows
 
 
 @cache  # building and compiling one takes long
 def _of_each(part: Callable[..., AnySelect], columns: Columns, number: int, limit: int) -> CompoundSelect[Any]:
-    """The parts of `number` keys. A key that is left out is NULL, and has no rows."""
+    """The parts of `number` keys. One that repeats the last key is not asked: Oracle plans by the values it sees."""
     return union_all(
         *(
-            select(part(*(_bind(column, place) for column in columns)).limit(limit).subquery())
+            select(part(*(_bind(column, place) for column in columns)).limit(limit).subquery()).where(
+                bindparam(f"b_asked_{place}", type_=Integer) == literal_column("1")
+            )
             for place in range(number)
         )
     )

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.database.job import ThreadJob
+from consumer.database.job import Batch, ThreadJob
 from consumer.delivery.known_rows import DueKeys, OpenRows, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside, Written
 from consumer.errors import PartitionTaken, RefusedTooLong, Unstorable
@@ -92,7 +92,7 @@ class Parking(Part):
         self._engine = engine
         self._group = group
         self._to_write: deque[PendingWrite] = deque()
-        self._batch = STORE_BATCH
+        self._batch = Batch(STORE_BATCH)
         self._bytes = 0  # of unwritten bodies
         self._writing: Sequence[PendingWrite] = ()
         self._aside = SetAside(monotonic)
@@ -220,7 +220,7 @@ class Parking(Part):
             batch = [self._trying.pending]
             job: Callable[[], _Done] = partial(self._try, self._named(batch[0]))
         elif self._to_write:
-            batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
+            batch = [self._to_write.popleft() for _ in range(min(self._batch.size, len(self._to_write)))]
             job = partial(self._write, [self._named(pending) for pending in batch])
         else:
             return
@@ -316,7 +316,7 @@ class Parking(Part):
         if tried is not None:
             self._aside.remove(tried)
         else:
-            self._batch = min(self._batch * 2, STORE_BATCH)
+            self._batch.succeeded(len(batch))
         if any(isinstance(pending.item, NewDelivery) for pending in batch):
             self._aside.accepted()
         for pending in batch:
@@ -343,7 +343,7 @@ class Parking(Part):
             return
         kept = [pending for pending in batch if not self._dropped(pending, gone)]
         if not outage:
-            self._batch = max(1, len(batch) // 2)
+            self._batch.was_too_large(len(batch))
             if len(batch) == 1:
                 for pending in kept:
                     self._refused(self._aside.add(pending, error), error)

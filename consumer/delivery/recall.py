@@ -18,15 +18,16 @@ from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.database.job import ThreadJob
+from consumer.database.job import Batch, ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.known_rows import RowsReading, TakenUp
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
+from consumer.errors import DatabaseTooSlow
 from consumer.events.event import TopicPartition
-from consumer.ledger.assigned import Scanned, scan
+from consumer.ledger.assigned import SEEKS, Scanned, scan
 from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, postpone
 from consumer.ledger.marks import RecentMarks, recent
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
@@ -39,7 +40,7 @@ LOOK_EVERY = 5.0  # seconds between two looks for marks, and between two steps o
 SOON = 0.1  # seconds between two looks at the due keys, in memory
 LOOKING = 9  # pause after a look, in times of its own length: going through half a million due keys blocks the loop
 EARLY = 0.5  # seconds until a due key whose rows may not go yet is tried again: each try reads them in vain
-DUE_KEYS = 128  # due keys in one job
+DUE_KEYS = 128  # due keys in one job, with ROWS and SEEKS; in the same proportion fewer if that was too slow
 ROWS = 500  # rows in one job
 
 
@@ -82,6 +83,7 @@ class Recall(Part):
     ) -> None:
         self._engine, self._group = engine, group
         self._fetch = fetch
+        self._most = Batch(DUE_KEYS)
         self.looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
         self._parking = parking
         self._lanes = lanes
@@ -146,7 +148,7 @@ class Recall(Part):
         owned = self._partitions()
         wants = self._wants(now, owned) if self._memory.room else []
         # If many due keys are due, ask for the next ones at once, unless looking through them would block the loop.
-        self._next = (now if len(wants) == DUE_KEYS else self._next) + LOOKING * (self._monotonic() - now)
+        self._next = (now if len(wants) == self._most.size else self._next) + LOOKING * (self._monotonic() - now)
         if marking := bool(owned) and now >= self._next_marks:
             self._next_marks = now + LOOK_EVERY
         if scanning := bool(owned) and now >= self._next_scan:
@@ -156,16 +158,18 @@ class Recall(Part):
         reading = self._parking.ordering_keys.begin_reading()
         self._begun_anew = False
         clock, after, since, postpones = self._clock(), self._scanned_to, self._seen.until, now >= self._next_postponing
+        number = self._most.size if scanning else len(wants)
+        seeks = SEEKS * self._most.size // DUE_KEYS
 
         def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
             marks = recent(self._engine, self._group, since) if marking else None
-            scanned = scan(self._engine, self._group, sorted(owned), after) if scanning else None
+            scanned = scan(self._engine, self._group, sorted(owned), after, seeks) if scanning else None
             fetched = self._fetch(wants, clock) if wants else None
             if fetched is None or not fetched.faulty:
                 return _Answer(marks, scanned, fetched, None)
             return _Answer(marks, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
 
-        self.looks.start(job, partial(self._answered, reading), partial(self._failed, reading, wants))
+        self.looks.start(job, partial(self._answered, reading, number), partial(self._failed, reading, number, wants))
 
     def _postpone(self, fetched: Fetched, now: float) -> str | None:
         """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""
@@ -178,12 +182,15 @@ class Recall(Part):
             return str(cause)
         return None
 
-    def _failed(self, reading: RowsReading, wants: Sequence[FetchRequest], _error: Exception) -> None:
+    def _failed(self, reading: RowsReading, number: int, wants: Sequence[FetchRequest], error: Exception) -> None:
+        if isinstance(error, DatabaseTooSlow):
+            self._most.was_too_large(number)
         self._parking.ordering_keys.end_reading(reading)
         self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
         self._next_scan = self._next_marks = 0.0
 
-    def _answered(self, reading: RowsReading, answer: _Answer) -> None:
+    def _answered(self, reading: RowsReading, number: int, answer: _Answer) -> None:
+        self._most.succeeded(number)
         partitions = self._partitions()  # they may have changed since they were looked at
         if answer.marks is not None:
             self._marked(answer.marks, partitions)
@@ -240,7 +247,7 @@ class Recall(Part):
             out.append(due_key)
             if due_key[:2] in partitions:
                 chosen[due_key] = room
-            if len(chosen) == DUE_KEYS:
+            if len(chosen) == self._most.size:
                 break
         for due_key in out:
             del due_keys[due_key]
@@ -248,7 +255,7 @@ class Recall(Part):
         for row, due_key in self._rows.due_keys() if here else ():
             if due_key in here:
                 here[due_key].add(row)
-        share = ROWS // max(1, len(chosen))
+        share = ROWS * self._most.size // DUE_KEYS // max(1, len(chosen))
         due_keys_of = Counter(due_key[2] for due_key in chosen)
         return [
             FetchRequest(due_key, min(max(1, room // due_keys_of[due_key[2]]), share), frozenset(here[due_key]))

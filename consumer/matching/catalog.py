@@ -1,7 +1,7 @@
 """Looks up the subscriptions that get an event, with a cache in front of the database."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import chain, groupby
@@ -11,28 +11,30 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
-from sqlalchemy import BindParameter, Engine, Row, Select, and_, bindparam, select, union_all
+from sqlalchemy import BindParameter, Connection, Engine, Row, Select, and_, bindparam, select, union_all
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import reading
-from consumer.database.job import DatabaseJob
-from consumer.database.statements import any_tuple_of, lists_of
+from consumer.database.job import Batch, DatabaseJob
+from consumer.database.statements import IN_LIST, any_tuple_of, lists_of
+from consumer.errors import DatabaseTooSlow
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.subscriptions.event_types import refusal
-from consumer.subscriptions.options import Effect
+from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.subscriptions.patterns import candidates
+from consumer.subscriptions.tls import StoredTls
 from models import Subscription, SubscriptionSecret, SubscriptionType
 from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT, TENANT_LENGTH
 
 log = structlog.get_logger(__name__)
 
 MOST_KEPT = 250_000  # keys and endpoints in the cache: 190 MB; the answers looked up longest ago leave first
-MOST_ASKED = 512  # keys of one statement
-MOST_PATTERNS = 4096  # patterns of one statement that can match its keys: thirteen different statements in all
+MOST_ASKED = 512  # keys of one look-up
+MOST_PATTERNS = 4096  # patterns of one look-up that can match its keys, IN_LIST of them in a statement
 GAP = 0.02  # seconds between the starts of two statements: at most fifty a second
 GATHER = 0.1  # share of the time to live for which refreshes of ageing answers wait for each other
 
@@ -124,19 +126,56 @@ def find_endpoints(
     broken: SubscriptionProblems | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[Key, tuple[Endpoint, ...]]:
-    """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
+    """The enabled subscriptions of each of `keys` (one or more), by id; every key is answered.
+
+    One statement answers as many keys as have at most IN_LIST patterns together. All patterns of a key are in one, so
+    that no edit hides a subscription that matched before and after it.
 
     `default_secrets` sign for a subscription without secrets of its own; `decrypt` opens a stored secret. Endpoints in
     `known` are used again. `broken` notes unusable values of subscriptions, and values that `rules` refuse; a
     subscription that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
-    asked = {key: patterns_of(key) for key in keys}
-    patterns = tuple(dict.fromkeys(chain.from_iterable(asked.values())))
     with reading(engine) as connection:
-        lists = {f"patterns_{place}": each for place, each in enumerate(lists_of(patterns))}
-        rows = connection.execute(_lookup(*lists), lists).all()
-        identities = tls.stored(connection, rows)
+        found = [(asked, *_rows(connection, asked)) for asked in _statements(keys)]
+    read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=now, rules=rules)
+    answer: dict[Key, tuple[Endpoint, ...]] = {}
+    for asked, rows, identities in found:
+        answer |= _matches(asked, rows, identities, read, now, known, broken)
+    return answer
+
+
+def _statements(keys: Iterable[Key]) -> Iterator[dict[Key, tuple[Pattern, ...]]]:
+    """The keys of each statement, with their patterns. The most that a key can have are IN_LIST."""
+    asked: dict[Key, tuple[Pattern, ...]] = {}
+    together: set[Pattern] = set()
+    for key in keys:
+        patterns = patterns_of(key)
+        if asked and len(together.union(patterns)) > IN_LIST:
+            yield asked
+            asked, together = {}, set()
+        asked[key] = patterns
+        together.update(patterns)
+    yield asked
+
+
+def _rows(
+    connection: Connection, asked: Mapping[Key, tuple[Pattern, ...]]
+) -> tuple[Sequence[AnyRow], Mapping[int, StoredTls]]:
+    (patterns,) = lists_of(list(dict.fromkeys(chain.from_iterable(asked.values()))))
+    rows = connection.execute(_lookup(), {"patterns": patterns}).all()
+    return rows, tls.stored(connection, rows)
+
+
+def _matches(
+    asked: Mapping[Key, tuple[Pattern, ...]],
+    rows: Sequence[AnyRow],
+    identities: Mapping[int, StoredTls],
+    read: Callable[..., tuple[Endpoint, Sequence[OptionProblem]]],
+    now: datetime,
+    known: EndpointCache | None,
+    broken: SubscriptionProblems | None,
+) -> Matches:
     found: dict[Pattern, list[Endpoint]] = {}
     reasons: dict[Pattern, dict[Fault, str]] = {}
     for (subscription_id, matched), group in groupby(rows, itemgetter(0, -1)):
@@ -147,9 +186,7 @@ def find_endpoints(
             continue
         endpoint = None if known is None else known.get(subscription_id, mine, now)
         if endpoint is None:
-            endpoint, problems = endpoint_of(
-                mine, default_secrets, decrypt, now, rules, identities.get(subscription_id)
-            )
+            endpoint, problems = read(mine, tls=identities.get(subscription_id))
             if problems:
                 reasons.setdefault(pattern, {}).update({(subscription_id, each.option): str(each) for each in problems})
             if any(problem.effect is Effect.UNMATCHED for problem in problems):
@@ -160,7 +197,7 @@ def find_endpoints(
                 endpoint = known.keep(endpoint, mine, min(ends, default=_NEVER) if steady else None)
         found.setdefault(pattern, []).append(endpoint)
     if broken is not None:
-        broken.found(patterns, reasons)
+        broken.found(dict.fromkeys(chain.from_iterable(asked.values())), reasons)
     merged: dict[tuple[Pattern, ...], tuple[Endpoint, ...]] = {(): ()}
     answer = {}
     for key, wanted in asked.items():
@@ -174,13 +211,13 @@ def find_endpoints(
 
 
 @cache  # building one takes long
-def _lookup(*names: str) -> Select[*tuple[Any, ...]]:
+def _lookup() -> Select[*tuple[Any, ...]]:
     """The statement of `find_endpoints`: a row for each subscription, type that matches, and secret, newest first.
 
     Two seeks for each pattern: of the subscriptions whose first type it is, and of those whose further type it is. The
-    first column is the subscription, and the last one the type. `names`: of the binds, a list of patterns each.
+    first column is the subscription, and the last one the type. The bind `patterns` is a list of them.
     """
-    lists: list[BindParameter[Any]] = [bindparam(name, expanding=True) for name in names]
+    lists: list[BindParameter[Any]] = [bindparam("patterns", expanding=True)]
     named, further = Subscription, SubscriptionType
     secret = SubscriptionSecret.created_at.label("secret_made_at"), SubscriptionSecret.id.label("secret_id")
     first = endpoint_rows(named.event_type.label("matched"), *secret).where(
@@ -225,6 +262,7 @@ class Catalog(Part):
         self._ageing: dict[Key, None] = {}  # wanted soon: the cached answer still serves
         self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
+        self._most = Batch(MOST_ASKED)
         self._job = DatabaseJob(ask, "could not look up subscriptions; events wait", clock)
 
     def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
@@ -278,7 +316,7 @@ class Catalog(Part):
         patterns = 0
         for key in chain(self._missing, self._ageing):
             patterns += _most_patterns(key)
-            if len(keys) == MOST_ASKED or patterns > MOST_PATTERNS:
+            if len(keys) == self._most.size or patterns > MOST_PATTERNS:
                 break
             keys.append(key)
         for key in keys:
@@ -288,12 +326,15 @@ class Catalog(Part):
         self._asked_at = now
         self._job.start(tuple(keys), partial(self._found, now), partial(self._failed, keys))
 
-    def _failed(self, keys: Iterable[Key], _error: Exception) -> None:
+    def _failed(self, keys: Collection[Key], error: Exception) -> None:
         self._asked = frozenset()
         self._missing.update(dict.fromkeys(keys))
+        if isinstance(error, DatabaseTooSlow):
+            self._most.was_too_large(len(keys))
 
     def _found(self, asked_at: float, answer: Matches) -> None:
         self._asked = frozenset()
+        self._most.succeeded(len(answer))
         for key, endpoints in answer.items():
             known = self._forget(key)
             # Keep the same objects: data prepared for them is found by identity.

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from consumer.database.job import ThreadJob
+from consumer.database.job import Batch, ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
+from consumer.errors import DatabaseTooSlow
 from consumer.events.event import TopicPartition
 from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import KeptCursor
@@ -91,6 +92,7 @@ class CursorLooks:
         self._live_at = live_at
         self._backlog = backlog
         self._look, self._job = look, job
+        self._most = Batch(MOST)
         self._replays = replaying
         self._on_disabled, self._on_change = on_disabled, on_change
         self._urgent: dict[DueKey, None] = {}  # to be looked at soon
@@ -151,10 +153,10 @@ class CursorLooks:
             self.look_at(key for key, paused in met.items() if (self.may_move(key) if paused else key in self._idle))
         if not self._job.ready:
             return
-        wanted = list(islice(self._urgent, MOST))
+        wanted = list(islice(self._urgent, self._most.size))
         if now - self._looked >= EVERY:
             self._looked = now
-            wanted += islice(self._idle, MOST)
+            wanted += islice(self._idle, self._most.size)
         new, early = self._backlog.unread(wanted)
         wanted = [due_key for due_key in wanted if due_key not in early]  # a look could miss what is being stored
         for due_key in wanted:
@@ -168,7 +170,7 @@ class CursorLooks:
             self._backlog.looking()
             judged_to = {place: self._live_at(place) or 0 for place in {due_key[:2] for due_key in wanted}}
             found = partial(self._found, wanted, judged_to, counted, self._assignments)
-            self._job.start(partial(self._look, wanted, new, counted), found, lambda _error: self.look_at(wanted))
+            self._job.start(partial(self._look, wanted, new, counted), found, partial(self._failed, wanted))
 
     def partitions(self) -> list[TopicPartition]:
         """The partitions with cursors that may move, the one that has waited longest for its turn first."""
@@ -240,6 +242,11 @@ class CursorLooks:
             if due_key in moving:
                 moving.move_to_end(due_key)
 
+    def _failed(self, due_keys: Sequence[DueKey], error: Exception) -> None:
+        self.look_at(due_keys)
+        if isinstance(error, DatabaseTooSlow):
+            self._most.was_too_large(len(due_keys))
+
     def _found(
         self,
         due_keys: Sequence[DueKey],
@@ -252,6 +259,7 @@ class CursorLooks:
 
         `judged_to`: what the live stream had judged then, by partition.
         """
+        self._most.succeeded(len(due_keys))
         if counted is not None and self._assigned_at.get(counted, inf) <= assignments:
             self._uncounted.pop(counted, None)
             self._backlog.counted(counted, answer.rows)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer.database.engine import DatabaseThread
-from consumer.database.job import BACK_OFF
+from consumer.database.job import BACK_OFF, Batch
 from consumer.delivery.known_rows import RowsReading
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
@@ -205,7 +205,7 @@ def test_a_row_that_the_database_refuses_does_not_hold_the_others(store: Store, 
         assert f"topic {topic}, partition 0, offset {refused.index(True)}, subscription 1" in str(store.parking.fault)
     store.parking.forget({(topic, 0)})
     assert (store.parking.backlog, store.parking.fault) == (0, None)
-    store.parking._batch = STORE_BATCH
+    store.parking._batch = Batch(STORE_BATCH)
 
 
 def test_a_refused_row_is_retried_less_and_less_often(store: Store) -> None:

@@ -399,6 +399,34 @@ def test_a_failing_database_loses_no_due_key(bench: Bench) -> None:
     assert bench.look(49.9) == [2]
 
 
+@pytest.mark.parametrize("way", ["scan", "fetch"])
+def test_a_look_that_is_too_slow_asks_for_less(bench: Bench, way: str) -> None:
+    """It would be too slow again. The database answers for a few due keys at a time, and all of them are found."""
+    asked: list[int] = []
+
+    def answer(*arguments: Any) -> None:
+        if "UNION ALL" in arguments[2] and "leap" not in arguments[2]:
+            asked.append(arguments[2].count("UNION ALL") + 1)
+            if asked[-1] > 8:
+                raise DatabaseTooSlow("DPY-4024: call timeout")
+
+    event.listen(bench.engine, "before_cursor_execute", answer)
+    if way == "scan":
+        due_keys = {(*HERE, 1000 + number) for number in range(60)}
+        bench.find(*(bench.new(due_key[2], due=3600.0, subscription_id=due_key[2]) for due_key in due_keys))
+    else:
+        others = [repository.add(bench.engine, URL, "user.created") for _ in range(40)]
+        due_keys = {(*HERE, number) for number in others}
+        bench.store(*(bench.new(offset, subscription_id=number) for offset, number in enumerate(others)))
+    found: set[DueKey] = set()
+    for _ in range(60):
+        bench.look(0.5)
+        found |= set(bench.due_keys) if way == "scan" else {due_key for _, due_key in bench.taken_up.due_keys()}
+    assert max(asked) == 32
+    assert found == due_keys
+    assert bench.recall.fault is None
+
+
 def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The row beside it comes. The unreadable one is retried after a minute; once it is read, the fault is gone."""
     bench.store(bench.new(1), bench.new(2))

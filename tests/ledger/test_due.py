@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner
+from consumer.database.statements import PARTS
 from consumer.errors import DatabaseRefused
 from consumer.ledger import due, rows, store
 from consumer.ledger.assigned import SEEKS, scan
@@ -308,7 +309,24 @@ def test_many_due_keys_take_few_statements(engine: Engine) -> None:
         assert len(taken(engine, dict.fromkeys(found, 5)).rows) == 400
 
     on_deliveries = [each for each in statements(engine, fetch_all) if "webhook_deliveries" in each]
-    assert len(on_deliveries) <= 400 / 50 + 10, on_deliveries
+    assert len(on_deliveries) <= 2 * 400 / PARTS + 10, on_deliveries
+
+
+def test_no_place_of_a_statement_is_null(engine: Engine) -> None:
+    """A statement has places for 1, 2, 4, 8 … due keys. Oracle plans by the values that the first execution has."""
+    due_keys = subscribed(engine, 5)
+    park(engine, *((each, offset, 0.0) for offset, each in enumerate(due_keys)))
+    bound: list[Any] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def look(*arguments: Any) -> None:
+        sql, binds = arguments[2:4]
+        if "UNION ALL" in sql:
+            bound.append(list(binds.values() if isinstance(binds, dict) else binds))
+
+    assert len(taken(engine, dict.fromkeys(due_keys, 5)).rows) == 5
+    assert bound
+    assert all(None not in binds for binds in bound)
 
 
 @pytest.mark.parametrize("places", [[], [("t", 0)]])

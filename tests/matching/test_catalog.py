@@ -14,13 +14,14 @@ from sqlalchemy import Engine, delete, event, insert, update
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner, Vault
-from consumer.errors import DatabaseUnavailable
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 from consumer.matching.catalog import GAP, Catalog, EndpointCache, Key, Matches, SubscriptionProblems, find_endpoints
 from consumer.subscriptions import event_types, repository
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.subscriptions.patterns import matches
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
+from tests.databases import connect_to
 
 URL = "https://example.com/hook"
 DEFAULT = (b"default",)
@@ -90,6 +91,28 @@ def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
     for number in whose:
         repository.remove(engine, number)
     assert find(engine, "order.created", "nobody") == {"order.created": (), "nobody": ()}
+
+
+def test_an_edit_during_a_look_up_hides_no_subscription(sqlite_engine: Engine) -> None:
+    """A look-up of many keys takes several statements. A subscription that matches before and after the edit is found.
+
+    Here it is edited before each statement, from the type itself to `*`, which is a pattern of all keys.
+    """
+    number = repository.add(sqlite_engine, URL, "*")
+    types = [f"{segment}.{'x.' * 60}y" for segment in range(40)]
+    sent: list[str] = []
+
+    def edit(*arguments: Any) -> None:
+        if "matched" in arguments[2]:
+            sent.append(arguments[2])
+            repository.edit(other, number, {"event_type": types[-1] if len(sent) == 1 else "*"})
+
+    other = connect_to(str(sqlite_engine.url))
+    event.listen(sqlite_engine, "before_cursor_execute", edit)
+    found = find_endpoints(sqlite_engine, [key(each) for each in types], DEFAULT, in_the_clear)
+    assert len(sent) > 3
+    assert [each.subscription_id for each in found[key(types[-1])]] == [number]
+    other.dispose()
 
 
 NAMES = st.sampled_from(["a", "b", "a.b", "a.b.c", "a.*", "a.**", "a.b.*", "*", "b.a", "a..b", ".a"])
@@ -378,6 +401,23 @@ def test_a_failure_is_reported_and_retried_with_back_off(database: Database) -> 
     catalog.want([key("t")])
     database.answer()
     assert (catalog.fault, catalog.match(key("t"), arrived=database.now)) == (None, ())
+
+
+def test_a_look_up_that_is_too_slow_is_halved(database: Database) -> None:
+    """The same statement would be too slow again. Each failure halves the keys, and each success doubles them."""
+    catalog = database.catalog()
+    catalog.want([key(f"t{number}") for number in range(512)])
+    while len(database.asked[-1]) > 100:
+        database.answer(DatabaseTooSlow("DPY-4024: call timeout"))
+        database.now += catalog.backoff * 1.01
+        catalog.want([])
+    while database.pending:
+        database.answer()
+        database.now += 2 * GAP
+        catalog.want([])
+    assert [len(each) for each in database.asked] == [512, 256, 128, 64, 128, 256, 64]
+    assert catalog.fault is None
+    assert all(catalog.match(key(f"t{number}"), arrived=100.0) == () for number in range(512))
 
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,3 +194,4 @@ def _read_names(session: Session, reader: Reader) -> None:
         reader.skip(unused)
     names = [(reader.value() or b"").decode() if length else "" for length in lengths]
     session.module = names[1] or session.module
+    session.action = names[2] or session.action

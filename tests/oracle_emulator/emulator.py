@@ -132,7 +132,7 @@ class OracleEmulator:
         """The clients that are logged in."""
         with self._lock:
             sessions = [session for session in self._sessions if session.logged_in]
-        return [Client(session.number, session.user, session.program, session.module) for session in sessions]
+        return [Client(each.number, each.user, each.program, each.module, each.action) for each in sessions]
 
     @property
     def failures(self) -> list[Failure]:

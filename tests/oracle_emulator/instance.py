@@ -69,6 +69,7 @@ class Client(NamedTuple):
     user: str
     program: str
     module: str
+    action: str
 
 
 Matches: TypeAlias = Callable[[Call], bool]

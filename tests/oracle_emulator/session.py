@@ -53,7 +53,7 @@ class Session:
         self.profile = instance.profile
         self.field_version = instance.profile.field_version
         self.user = ""
-        self.program = self.module = ""
+        self.program = self.module = self.action = ""
         self.sql = ""  # the last statement requested
         self.in_transaction = False
         self.calls = 0

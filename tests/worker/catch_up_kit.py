@@ -1,6 +1,6 @@
 """A CatchUp on a real database, whose log is in memory."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -13,12 +13,14 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Delivery
+from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader, RemovedRecords
 from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import cursors, replays
 from consumer.ledger.cursors import NewCursor
 from consumer.ledger.replays import Span
+from consumer.ledger.rows import DueKey
 from consumer.matching.catalog import Catalog, find_endpoints
 from consumer.matching.selection import Selector
 from consumer.matching.subscribers import find_subscribers
@@ -26,7 +28,7 @@ from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.catch_up import CatchUp, Records
 from consumer.worker.cursor_client import CursorClient
-from consumer.worker.cursor_looks import LookUp, look_up
+from consumer.worker.cursor_looks import Find, LookUp, look_up
 from consumer.worker.feeder import Feeder
 from consumer.worker.losses import Losses
 from consumer.worker.replaying import Replays
@@ -92,7 +94,8 @@ class Log(CursorReader):
 class Rig(Desk):
     """A CatchUp on a real database, of one subscription; its requests end when the test says so.
 
-    Each look reads at once, and its answer comes `look_seconds` later. `live`: the live stream has fanned out what is
+    Each look reads at once, and its answer comes `look_seconds` later. It is too slow for more due keys than
+    `most_looked`. `looked_at` has how many each was for. `live`: the live stream has fanned out what is
     before this offset, and queued an event at `live_queued_at`. `slow`: subscriptions whose receivers take so many
     seconds for each event. `writes`: the database stores what it is given. `client_fails`: why no Kafka client can be
     made.
@@ -101,6 +104,8 @@ class Rig(Desk):
     def __init__(self, engine: Engine, records: int = 5000, most_rows: int = 1000) -> None:
         super().__init__(engine)
         self.look_seconds = 0.0
+        self.looked_at: list[int] = []
+        self.most_looked = MANY
         self.live, self.writes = records, True
         self.slow: dict[int, float] = {}
         self._looks: list[tuple[float, Callable[[], None]]] = []
@@ -119,7 +124,7 @@ class Rig(Desk):
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory, replaying),
             replaying,
-            partial(look_up, engine, GROUP, find),
+            partial(self._look_up, find),
             ThreadJob[LookUp](self._begin_look, "no look", self.monotonic),
             CursorClient(lambda made: made(self.client_fails or self.log), self.monotonic),
             cast("Records", SimpleNamespace(event_of=self._event)),
@@ -145,8 +150,19 @@ class Rig(Desk):
             kept = cursors.of_partition(self.engine, GROUP, place)
             self.catch_up.assigned(AssignedPartition(*place), kept)
 
+    def _look_up(self, find: Find, due_keys: Sequence[DueKey], *more: Any) -> LookUp:
+        self.looked_at.append(len(due_keys))
+        if len(due_keys) > self.most_looked:
+            raise DatabaseTooSlow("DPY-4024: call timeout")
+        return look_up(self.engine, GROUP, find, due_keys, *more)
+
     def _begin_look(self, work: Callable[[], LookUp], answered: Callable[[LookUp | Exception], None]) -> None:
-        self._looks.append((self.monotonic.now + self.look_seconds, partial(answered, work())))
+        answer: LookUp | Exception
+        try:
+            answer = work()
+        except DatabaseTooSlow as error:
+            answer = error
+        self._looks.append((self.monotonic.now + self.look_seconds, partial(answered, answer)))
 
     def _event(self, record: Record) -> Event:
         event_type, place = self.types.get(record.offset, "user.created"), record.partition.topic_partition

@@ -85,6 +85,18 @@ def test_nothing_is_sent_to_a_subscription_that_was_looked_up_long_ago(rig: Rig)
     assert not rig.catch_up.busy
 
 
+def test_a_look_that_is_too_slow_asks_for_less(rig: Rig) -> None:
+    """A database that answers for sixteen due keys at a time lets the cursors of forty move."""
+    several = [rig.add(str(number)) for number in range(40)]
+    for number in several:
+        rig.begun(number)
+    rig.most_looked = 16
+    rig.catch_up.looks.look_at([(*HERE, number) for number in several])
+    rig.turn(0.5, 40)
+    assert rig.looked_at[:3] == [40, 20, 10]
+    assert sorted(each[2] for each in rig.catch_up.looks.first(HERE)) == several
+
+
 def test_slow_looks_do_not_stop_catching_up(rig: Rig) -> None:
     """A subscription may be used for five seconds after a look has answered, however long that took."""
     rig.log.at_once = 1

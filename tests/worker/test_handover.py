@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.config.settings import KafkaSettings
+from consumer.database.job import Batch
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.delivery.set_aside import LATELY
@@ -210,13 +211,10 @@ def test_a_revoke_waits_for_the_result_of_a_stored_delivery(deployment: Deployme
     assert deployment.statuses() == ["delivered"]
 
 
-def test_a_stop_waits_for_writes_that_belong_to_no_partition(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_waits_for_writes_that_belong_to_no_partition(deployment: Deployment) -> None:
     """No write follows a stop. A receiver that answered 410 would get further requests."""
-    monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 1)
     world = deployment.world
-    world.worker.parts.parking._batch = 1
+    world.worker.parts.parking._batch = Batch(1)
     deployment.write(0, "b")
     world.settle_down()
     world.transport.answer(0, result("gone"))
