@@ -73,6 +73,10 @@ class DatabaseTooSlow(DatabaseUnavailable):
     """The call timed out; retry with a smaller batch."""
 
 
+class SessionEnded(DatabaseUnavailable):
+    """A statement's session has ended, and another one answers: if it is always so, the statement is the cause."""
+
+
 class DatabaseRefused(WebhooksError):
     """The database refuses a statement because of a constraint, a value, or a bug in this project."""
 

@@ -7,7 +7,7 @@ from typing import TypeGuard
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from consumer.errors import DatabaseRefused, DatabaseTooSlow, DatabaseUnavailable
+from consumer.errors import DatabaseRefused, DatabaseTooSlow, DatabaseUnavailable, SessionEnded
 
 # The connection is unusable. SQLAlchemy itself knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
 _DISCONNECTS = {
@@ -228,8 +228,8 @@ def translated(error: Exception) -> Exception:
 
 
 def is_outage(answer: object) -> TypeGuard[DatabaseUnavailable]:
-    """Whether the database is unavailable to all calls, and not only too slow for one call."""
-    return isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow)
+    """Whether the database is unavailable to all calls, and not only to one, which is too slow or ends its session."""
+    return isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow | SessionEnded)
 
 
 def kind(error: Exception) -> str:
@@ -249,6 +249,13 @@ def is_disconnect(error: BaseException | None) -> bool:
 def is_alone(error: BaseException | None) -> bool:
     """Whether the error has ended this session alone, and tells nothing of the server and its other sessions."""
     return any(part in str(error) for part in _ALONE)
+
+
+def ended_session(error: Exception) -> bool:
+    """Whether the server has ended the session of this statement, for no reason of the session's own."""
+    if not isinstance(error, DBAPIError) or is_alone(error.orig):
+        return False
+    return error.connection_invalidated and not isinstance(unavailable(error), DatabaseTooSlow)
 
 
 def line(error: Exception) -> str:

@@ -2,8 +2,10 @@
 
 If the database fails, the batch is kept and written again after a back-off; the ledger's statements are repeatable. If
 it refuses a batch, or takes too long for it, the batch is halved until one write is left, which is set aside
-(`set_aside`). If it has refused a new delivery for `refused_after` seconds, or can never hold one of its characters,
-the delivery is handed to `on_refused`.
+(`set_aside`). It also refuses a batch that ends more than ENDED sessions one after another, while another session
+answers: an internal error of Oracle (ORA-00600, ORA-07445) comes again with the value that causes it. If it has refused
+a new delivery for `refused_after` seconds, or can never hold one of its characters, the delivery is handed to
+`on_refused`.
 """
 
 from collections import deque
@@ -15,12 +17,12 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database.engine import DatabaseThread
-from consumer.database.errors import is_outage, translated
+from consumer.database.engine import DatabaseThread, ping
+from consumer.database.errors import ended_session, is_outage, translated
 from consumer.database.job import Batch, ThreadJob
 from consumer.delivery.known_rows import DueKeys, OpenRows, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside, Written
-from consumer.errors import PartitionTaken, RefusedTooLong, Unstorable
+from consumer.errors import PartitionTaken, RefusedTooLong, SessionEnded, Unstorable
 from consumer.events.event import TopicPartition, utc
 from consumer.ledger import assigned, cursors, marks, store
 from consumer.ledger.cursors import CursorMove, NewCursor
@@ -30,6 +32,7 @@ from consumer.loop.part import Part, first
 log = structlog.get_logger(__name__)
 
 STORE_BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
+ENDED = 3  # sessions that may end one after another, before the batch and not the server is the cause
 BACKLOG = 5000  # unwritten deliveries at which intake stops
 BACKLOG_BYTES = 64 * 2**20  # of their bodies, at which intake stops
 Loaded = Callable[[assigned.Settled], None]
@@ -93,6 +96,7 @@ class Parking(Part):
         self._group = group
         self._to_write: deque[PendingWrite] = deque()
         self._batch = Batch(STORE_BATCH)
+        self._ended_sessions = 0  # since the last success
         self._bytes = 0  # of unwritten bodies
         self._writing: Sequence[PendingWrite] = ()
         self._aside = SetAside(monotonic)
@@ -101,7 +105,7 @@ class Parking(Part):
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
         self.storing = ThreadJob[_Done](
-            writer.submit, "could not store deliveries; their offsets wait", monotonic, backs_off=is_outage
+            writer.submit, "could not store deliveries; their offsets wait", monotonic, backs_off=_concerns_others
         )
         self.loading = ThreadJob[_Known](
             reader.submit, "could not load the stored deliveries of a partition; its events wait", monotonic
@@ -279,6 +283,16 @@ class Parking(Part):
         self.loading.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
 
     def _write(self, items: Sequence[Written]) -> _Done:
+        """Write a batch. SessionEnded: the session has ended, while another one answers."""
+        try:
+            return self._store(items)
+        except Exception as error:
+            if not ended_session(error):
+                raise
+            ping(self._engine)
+            raise SessionEnded(str(translated(error))) from error
+
+    def _store(self, items: Sequence[Written]) -> _Done:
         new = [item for item in items if isinstance(item, NewDelivery)]
         results = [item for item in items if isinstance(item, AttemptResult)]
         begun = [item for item in items if isinstance(item, NewCursor)]
@@ -316,6 +330,7 @@ class Parking(Part):
         if tried is not None:
             self._aside.remove(tried)
         else:
+            self._ended_sessions = 0
             self._batch.succeeded(len(batch))
         if any(isinstance(pending.item, NewDelivery) for pending in batch):
             self._aside.accepted()
@@ -342,7 +357,8 @@ class Parking(Part):
                     self._to_load.append(_Load(tried.pending.due_key[:2], takes_over=True))
             return
         kept = [pending for pending in batch if not self._dropped(pending, gone)]
-        if not outage:
+        self._ended_sessions = self._ended_sessions + 1 if isinstance(error, SessionEnded) else 0
+        if not outage and not 0 < self._ended_sessions <= ENDED:
             self._batch.was_too_large(len(batch))
             if len(batch) == 1:
                 for pending in kept:
@@ -388,6 +404,10 @@ class Parking(Part):
         else:
             return
         self.due_keys.note(pending.due_key, due_at)
+
+
+def _concerns_others(error: Exception) -> bool:
+    return is_outage(error) or isinstance(error, SessionEnded)
 
 
 def _cursor_of(item: Written) -> object:

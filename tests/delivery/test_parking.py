@@ -29,7 +29,7 @@ from tests.databases import on_oracle
 from tests.delivery.store_kit import REFUSED_AFTER, Store
 from tests.ledger import rows_kit
 from tests.ledger.rows_kit import BOOM, GROUP, make_event, ordering_key
-from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.oracle_emulator import Call, OracleEmulator, OracleError
 from tests.waiting import eventually
 
 HERE, HEAD = ("t", 0), ("t", 0, 1)
@@ -163,6 +163,38 @@ def test_an_oracle_that_fails_loses_nothing(
         store.engine.dispose()
     emulator.inject(statement, **fault, times=3)
     loses_nothing(store, nullcontext())
+
+
+@on_oracle
+@pytest.mark.parametrize(
+    "how", [{"error": OracleError(600, "internal error code, arguments: [13013]")}, {"drop": "before"}]
+)
+def test_a_delivery_that_ends_each_session_does_not_hold_the_others(
+    store: Store, emulator: OracleEmulator, how: dict[str, Any]
+) -> None:
+    """The server dies of one value each time, and other sessions live on: the delivery is set aside, and named.
+
+    It is stored once the server is mended, and handed on if it is refused for long.
+    """
+
+    def kills(call: Call) -> bool:
+        return "INSERT INTO webhook_deliveries" in call.sql and any(7 in row for row in call.rows)
+
+    fault = emulator.inject(kills, **how, times=10**9)
+    store.park(*map(parked, range(10)))
+    for _ in range(30):
+        if store.parking.backlog > store.parking.set_aside:
+            store.monotonic.now += BACK_OFF[1]
+            store.write()
+    assert sorted(store.settled) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert store.parking.set_aside == 1
+    assert "topic t, partition 0, offset 7, subscription 1" in str(store.parking.fault)
+    for seconds in (0, REFUSED_AFTER):
+        store.clock.now += seconds
+        store.monotonic.now += 60
+        store.write()
+    assert [item.event.record.offset for item, *_ in store.refused] == [7]
+    fault.times = 0
 
 
 @on_oracle

@@ -85,7 +85,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "database.migrations._current": ("Does our version table exist?", "At which revision are the tables?"),
     },
     "subscriptions": {
-        "matching.catalog.find_endpoints": (
+        "matching.catalog._rows": (
             "Workers, hot: the subscriptions to these types and tenants, with their signing secrets.",
         ),
         "matching.subscribers.find_subscribers": (

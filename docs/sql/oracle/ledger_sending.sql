@@ -156,6 +156,8 @@ FROM (
   WHERE
     ROWNUM <= 1
 ) anon_1
+WHERE
+  :b_asked_0 = 1
 ;
 
 -- database.statements.of_each
@@ -216,6 +218,8 @@ FROM (
   WHERE
     ROWNUM <= 8
 ) anon_1
+WHERE
+  :b_asked_0 = 1
 ;
 
 -- database.statements.of_each
@@ -299,6 +303,8 @@ FROM (
   WHERE
     ROWNUM <= 1
 ) anon_1
+WHERE
+  :b_asked_0 = 1
 ;
 
 -- ledger.due._read

@@ -1,4 +1,4 @@
--- matching.catalog.find_endpoints
+-- matching.catalog._rows
 -- Workers, hot: the subscriptions to these types and tenants, with their signing secrets.
 SELECT
   anon_1.subscription_id,
@@ -83,7 +83,7 @@ FROM (
   LEFT OUTER JOIN webhook_tls
     ON webhook_tls.subscription_id = webhook_subscriptions.id
   WHERE
-    (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:patterns_0_1_1, :patterns_0_1_2), (:patterns_0_2_1, :patterns_0_2_2))
+    (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:patterns_1_1, :patterns_1_2), (:patterns_2_1, :patterns_2_2))
     AND webhook_subscriptions.enabled = :enabled_1
   UNION ALL
   SELECT
@@ -134,7 +134,7 @@ FROM (
     ON webhook_event_types.subscription_id = webhook_subscriptions.id
     AND webhook_event_types.tenant = webhook_subscriptions.tenant
   WHERE
-    (webhook_event_types.event_type, webhook_event_types.tenant) IN ((:patterns_0_1_1, :patterns_0_1_2), (:patterns_0_2_1, :patterns_0_2_2))
+    (webhook_event_types.event_type, webhook_event_types.tenant) IN ((:patterns_1_1, :patterns_1_2), (:patterns_2_1, :patterns_2_2))
     AND webhook_event_types.event_type != webhook_subscriptions.event_type
     AND webhook_subscriptions.enabled = :enabled_2
 ) anon_1
