@@ -19,6 +19,7 @@ NAMING = {
 }
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column declared INTEGER
+AHEAD = 1000  # ids that Oracle takes from a sequence at once: sessions that insert many do not wait for each other
 BEFORE_IDS = -(2**63)  # where a walk by id begins: ids set by plain SQL may be zero or negative
 # 0 or 1; Oracle has no BOOLEAN before 23ai.
 Flag = Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, UtcTimestamp, utc_now
+from models.base import AHEAD, Base, Id, UtcTimestamp, utc_now
 from models.delivery import GROUP_LENGTH, TOPIC_LENGTH
 from models.subscription import Subscription
 
@@ -62,7 +62,7 @@ class StoredCursor(Base):
     )
 
     id: Mapped[int] = mapped_column(
-        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again."
+        Id, Identity(cache=AHEAD), primary_key=True, comment="Key, given by the database. Never used again."
     )
     group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose workers send.")
     topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic.")

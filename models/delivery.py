@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json, utc_now
+from models.base import AHEAD, Base, Flag, Id, UtcTimestamp, is_json, utc_now
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 GROUP_LENGTH = 255  # Kafka's own limits: a group id here, a topic's name below
@@ -131,7 +131,7 @@ class ParkedDelivery(Base):
     )
 
     id: Mapped[int] = mapped_column(
-        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again."
+        Id, Identity(cache=AHEAD), primary_key=True, comment="Key, given by the database. Never used again."
     )
     group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose workers send it.")
     topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic of its record.")
@@ -211,7 +211,7 @@ class StoredOperation(Base):
 
     id: Mapped[int] = mapped_column(
         Id,
-        Identity(),
+        Identity(cache=AHEAD),
         primary_key=True,
         comment="Key, given by the database. Published in their order, as far as ids have one.",
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, PrimaryKeyConstraint, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, utc_now
+from models.base import AHEAD, Base, Flag, Id, UtcTimestamp, utc_now
 from models.delivery import GROUP_LENGTH
 
 ACTOR_LENGTH = 100
@@ -25,7 +25,10 @@ class StoredReplay(Base):
     )
 
     id: Mapped[int] = mapped_column(
-        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again: deliveries name it."
+        Id,
+        Identity(cache=AHEAD),
+        primary_key=True,
+        comment="Key, given by the database. Never used again: deliveries name it.",
     )
     group_id: Mapped[str] = mapped_column(
         String(GROUP_LENGTH), comment="Kafka consumer group whose workers read and send."

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json, utc_now
+from models.base import AHEAD, Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json, utc_now
 
 URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
@@ -276,7 +276,7 @@ class SubscriptionSecret(Base):
         },
     )
 
-    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True, comment="Key, given by the database.")
+    id: Mapped[int] = mapped_column(Id, Identity(cache=AHEAD), primary_key=True, comment="Key, given by the database.")
     subscription_id: Mapped[int] = mapped_column(
         Id,
         ForeignKey(Subscription.id, name="fk_webhook_secrets_sub", ondelete="CASCADE"),

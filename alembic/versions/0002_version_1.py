@@ -374,7 +374,7 @@ def _comment(table: str, column: str) -> str | None:
 
 
 def _id() -> sa.Column[Any]:
-    return sa.Column("id", ID, sa.Identity(), nullable=False)
+    return sa.Column("id", ID, sa.Identity(cache=1000), nullable=False)
 
 
 def _record() -> tuple[sa.Column[Any], ...]:

@@ -20,6 +20,7 @@ from models.cursor import RUNS_LENGTH
 
 MOST_HELD = 400  # runs of held events: the settled ones between them must fit into the cursor's row
 MOST_HELD_KEYS = 1_000
+EXPIRY_STEP = 600.0  # seconds: the time at which a record expires is rounded down, so that its index rests
 FEW_HELD = 500  # events, that may be stored so that the cursor can end; more of them need no rows
 
 
@@ -304,7 +305,7 @@ class Cursor:
         if retention is not None:
             expires = None
             if timestamp is not None and timestamp >= 0 and retention < inf:
-                expires = float(round(timestamp / 1000 + retention))  # as the database returns it
+                expires = (timestamp / 1000 + retention) // EXPIRY_STEP * EXPIRY_STEP
         if not self.moved and expires == self._expires and (self.confirmed or not self.waiting):
             return None
         self._expires = expires

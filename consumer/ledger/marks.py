@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Insert, bindparam, delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from consumer.database.engine import reading
 from consumer.database.statements import AnyRow
@@ -165,8 +166,20 @@ def _binds(group: str, place: tuple[str, int, int, int], kind: MarkKind) -> dict
 
 
 def _mark(connection: Connection, binds: list[dict[str, object]]) -> None:
-    if connection.execute(_AGAIN, binds).rowcount < len(binds):
-        connection.execute(_NEW, binds)
+    """Write marks, and once more if a rival's transaction has just made one of them.
+
+    Both databases undo the refused statement alone, and the transaction goes on.
+    """
+    for is_last in (False, True):
+        if connection.execute(_AGAIN, binds).rowcount == len(binds):
+            return
+        try:
+            connection.execute(_NEW, binds)
+        except IntegrityError:
+            if is_last:
+                raise
+        else:
+            return
 
 
 def _delete(engine: Engine, *which: ColumnElement[bool]) -> int:

@@ -184,6 +184,9 @@ def _record(connection: Connection, group: str, results: Sequence[AttemptResult]
     again = [_result_binds(result) for result in ordered if result.status == "parked"]
     given_up = [_result_binds(result) for result in ordered if result.status == "exhausted"]
     delivered = [_result_binds(result) for result in ordered if result.status == "delivered"]
+    if len({result.status for result in ordered}) > 1:  # each status has a statement: lock all rows by id before
+        mine = any_of(ParkedDelivery.id.expression, [result.id for result in ordered])
+        connection.execute(select(ParkedDelivery.id).where(mine).order_by(ParkedDelivery.id).with_for_update()).all()
     for statement, binds in ((_DELIVERED, delivered), (_UNWANTED, unwanted)):
         if binds:
             connection.execute(statement, binds)

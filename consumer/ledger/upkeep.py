@@ -202,7 +202,7 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
     def work(connection: Connection) -> int:
         rows = connection.execute(statement).all()
         if rows:
-            connection.execute(_DELETE_DELIVERED, [{"b_id": row.id} for row in rows])
+            connection.execute(_DELETE_DELIVERED, [{"b_id": each} for each in sorted(row.id for row in rows)])
             drop_payloads(connection, group, {record_of(row) for row in rows})
         return len(rows)
 
@@ -254,10 +254,14 @@ def by_no_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((condition, _YES)) == _YES
 
 
-def next_ids(engine: Engine, after: int) -> tuple[int, int] | None:
-    """The first and the last of the next BATCH ids, from the first row above `after`; None: there is none."""
+def next_exhausted(engine: Engine, after: int) -> tuple[int, int] | None:
+    """The first and the last of the next BATCH ids, from the first exhausted row above `after`; None: there is none.
+
+    A seek in the index of states passes all other rows, however many wait.
+    """
+    exhausted = ParkedDelivery.status == Status.EXHAUSTED, ParkedDelivery.id > after
     with reading(engine) as connection:
-        begin = connection.scalar(select(func.min(ParkedDelivery.id)).where(ParkedDelivery.id > after))
+        begin = connection.scalar(select(func.min(ParkedDelivery.id)).where(*exhausted))
     return None if begin is None else (begin, begin + BATCH - 1)
 
 
@@ -387,8 +391,8 @@ def _follow(
             put_in_order(connection, rows, now)
             marks.look_for(connection, rows)
 
-    by_subscription = attrgetter("subscription_id")
-    for subscription_id, group in groupby(sorted(found, key=by_subscription), by_subscription):
+    in_order = sorted(found, key=attrgetter("subscription_id", "id"))
+    for subscription_id, group in groupby(in_order, attrgetter("subscription_id")):
         try:
             in_transaction(engine, partial(follow, rows=list(group)))
         except Exception as error:

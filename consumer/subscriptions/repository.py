@@ -37,7 +37,7 @@ from consumer.subscriptions.options import OPTIONS, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.subscribed import Subscribed
 from consumer.subscriptions.subscribed_rows import found_rows, subscribed_of
-from models import Subscription, SubscriptionSecret
+from models import StoredCursor, Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, utc_now
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
@@ -351,7 +351,11 @@ def remove(bind: Engine | Connection, subscription_id: int) -> bool:
 
     Workers give up its stored deliveries within a minute.
     """
+    cursors = select(StoredCursor.id).where(StoredCursor.subscription_id == subscription_id)
     with writing(bind) as connection:
+        connection.execute(
+            cursors.order_by(StoredCursor.id).with_for_update()
+        ).all()  # as workers do; a cascade has no order
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
 
 

@@ -258,7 +258,7 @@ class Housekeeping(Part):
         return dropped or None
 
     def _purge(self, before: float | None, after: int | None) -> int | None:
-        ids = upkeep.next_ids(self._engine, upkeep.FIRST if after is None else after)
+        ids = upkeep.next_exhausted(self._engine, upkeep.FIRST if after is None else after)
         if ids is None:
             return None
         try:

@@ -147,7 +147,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Resume it.",
         ),
         "subscriptions.repository.set_verified": ("Its receiver has agreed, up to this rate.",),
-        "subscriptions.repository.remove": ("Remove it, and its secrets by the foreign key.",),
+        "subscriptions.repository.remove": (
+            "Lock its cursors by id, as workers do.",
+            "Remove it, and its secrets and cursors by foreign keys.",
+        ),
         "subscriptions.secrets.insert_secrets": ("Insert its secrets, an array.",),
         "subscriptions.secrets.lock": ("Lock the subscription before its secrets change.",),
         "subscriptions.secrets.rotate": (
@@ -199,6 +202,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Which of these rows are stored as exhausted, need an operational event, or are sent from the topic?",
         ),
         "ledger.store._record": (
+            "Attempts with several outcomes: lock all their rows by id before.",
             "Failed attempts that are retried, an array.",
             "Failed last attempts, an array.",
             "Failed attempts of a schedule that a redelivery has replaced, an array.",
@@ -337,7 +341,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.given_up.unpublished": ("The leader: rows that the exhausted topic lacks.",),
-        "ledger.upkeep.next_ids": ("A pass over exhausted rows: the first id of the next step.",),
+        "ledger.upkeep.next_exhausted": ("A pass over exhausted rows: the first id of the next step.",),
         "ledger.given_up.owe": (
             "The rows of a step that the exhausted topic lacks, and that do not wait for it.",
             "Let them wait, an array.",
@@ -753,7 +757,7 @@ def _keep(engine: Engine) -> None:
     outbox.expire(engine, group, 0.0)
     repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
-    ids = upkeep.next_ids(engine, 0) or (0, 0)
+    ids = upkeep.next_exhausted(engine, 0) or (0, 0)
     given_up.owe(engine, group, *ids)
     given_up.note_published(engine, given_up.unpublished(engine, group, 1))
     given_up.purge(engine, group, 5_000_000_000.0, *ids)

@@ -62,7 +62,8 @@ def test_only_what_the_topic_has_is_purged(engine: Engine, sub: int) -> None:
         park(engine, *(parked(make_event(each), sub, status="exhausted") for each in offsets), group=group)
         given_up.note_published(engine, given_up.unpublished(engine, group, 1))
     park(engine, parked(make_event(4), sub))
-    assert upkeep.next_ids(engine, 1) == (2, 1001)
+    assert upkeep.next_exhausted(engine, 1) == (2, 1001)
+    assert upkeep.next_exhausted(engine, 3) is None, "the row that waits is passed"
     assert [given_up.purge(engine, GROUP, before, 1, 99) for before in (50.0, 5000.0)] == [0, 1]
     assert len(states(engine)) == 3
     assert query(engine, "SELECT COUNT(*) FROM webhook_payloads") == [(3,)]

@@ -10,7 +10,9 @@ from consumer.ledger import admin, assigned, marks, ordering, replays, upkeep
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import DueKey
 from consumer.subscriptions import repository
+from tests.faults import refusing
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, park, parked, query, run
+from tests.oracle_emulator import OracleEmulator
 
 REFUSED = RecordId("t", 0, 5, 1_700_000_000_000)
 
@@ -49,6 +51,19 @@ def test_marks_are_read_with_their_counts(engine: Engine) -> None:
     seen = marks.recent(engine, GROUP, None)
     assert seen.due_keys == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
     assert seen.until is not None
+
+
+def test_a_rivals_first_mark_is_counted_up(engine: Engine, emulator: OracleEmulator | None) -> None:
+    """Neither sees the other's mark before its commit: the later one is refused (ORA-00001), and marks again.
+
+    Its transaction goes on: the caller's changes before it stay.
+    """
+    with refusing(engine, emulator, "INSERT INTO webhook_marks", times=1) as refused, engine.begin() as connection:
+        repository.add(connection, URL, "another")
+        marks.look(connection, GROUP, [("t", 0, 1)])
+    assert len(refused) == 1
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, 1): 1}
+    assert repository.find(engine, URL, ["another"]) is not None
 
 
 def test_the_last_one_that_was_assigned_a_partition_owns_it(engine: Engine) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, event, update
 
 from consumer.events.event import RecordId
 from consumer.ledger import assigned, cursors, marks, outbox, pauses, store, upkeep
@@ -206,6 +207,34 @@ def test_delivered_rows_below_the_committed_offset_are_pruned(engine: Engine) ->
     assert {key[0] for key in assigned.settled_keys(engine, GROUP, "t", 0, 0).keys} == {1, 2}
     assert query(engine, "SELECT record_offset FROM webhook_payloads ORDER BY 1") == [(1,), (2,)]
     assert offsets(find(engine)) == [1, 2]
+
+
+def test_rows_are_locked_by_id(engine: Engine) -> None:
+    """Two workers whose transactions change the same rows wait for each other in turn: no deadlock (ORA-00060)."""
+    one, two = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
+    park(engine, *(parked(make_event(offset), two) for offset in (5, 3)), *(parked(make_event(4), one) for _ in "1"))
+    rows = {row.id: row for row in find(engine)}
+    locked: list[list[int]] = []
+    selected: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def look(_: object, __: object, sql: str, ___: object, context: Any, executemany: bool) -> None:  # noqa: FBT001 (SQLAlchemy's)
+        if executemany and "b_id" in context.compiled_parameters[0]:
+            locked.append([binds["b_id"] for binds in context.compiled_parameters])
+        elif sql.startswith("SELECT webhook_deliveries.id ") and "ORDER BY webhook_deliveries.id" in sql:
+            selected.append(sql)
+
+    first, second, third = rows
+    store.record(engine, GROUP, [result(rows[first], "parked", 500.0), result(rows[second], "delivered")])
+    assert len(selected) == 1, "of two states: one statement locks both rows before"
+    assert engine.dialect.name == "sqlite" or "FOR UPDATE" in selected[0]
+    store.record(engine, GROUP, [result(rows[third], "delivered")])
+    assert len(selected) == 1, "of one state: its own statement goes by id"
+    repository.set_enabled(engine, two, False)
+    upkeep.reconcile(engine, 500.0)
+    upkeep.prune(engine, GROUP, "t", 0, 9)
+    assert locked
+    assert all(ids == sorted(ids) for ids in locked)
 
 
 def prune(engine: Engine) -> int:

@@ -153,6 +153,17 @@ WHERE
 ;
 
 -- ledger.store._record
+-- Attempts with several outcomes: lock all their rows by id before.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+ORDER BY
+  webhook_deliveries.id   FOR UPDATE
+;
+
+-- ledger.store._record
 -- Failed attempts that are retried, an array.
 UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
   WHEN (

@@ -567,13 +567,13 @@ WHERE
   ROWNUM <= 1
 ;
 
--- ledger.upkeep.next_ids
+-- ledger.upkeep.next_exhausted
 -- A pass over exhausted rows: the first id of the next step.
 SELECT
   MIN(webhook_deliveries.id) AS min_1
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.id > :id_1
+  webhook_deliveries.status = :status_1 AND webhook_deliveries.id > :id_1
 ;
 
 -- ledger.given_up.owe

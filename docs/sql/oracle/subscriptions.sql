@@ -1896,7 +1896,18 @@ WHERE
 ;
 
 -- subscriptions.repository.remove
--- Remove it, and its secrets by the foreign key.
+-- Lock its cursors by id, as workers do.
+SELECT
+  webhook_cursors.id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.subscription_id = :subscription_id_1
+ORDER BY
+  webhook_cursors.id   FOR UPDATE
+;
+
+-- subscriptions.repository.remove
+-- Remove it, and its secrets and cursors by foreign keys.
 DELETE FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id = :id_1
