@@ -212,7 +212,7 @@ def test_delivered_rows_below_the_committed_offset_are_pruned(engine: Engine) ->
 def test_rows_are_locked_by_id(engine: Engine) -> None:
     """Two workers whose transactions change the same rows wait for each other in turn: no deadlock (ORA-00060)."""
     one, two = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
-    park(engine, *(parked(make_event(offset), two) for offset in (5, 3)), *(parked(make_event(4), one) for _ in "1"))
+    park(engine, *(parked(make_event(offset), two) for offset in (5, 3, 7, 6)), parked(make_event(4), one))
     rows = {row.id: row for row in find(engine)}
     locked: list[list[int]] = []
     selected: list[str] = []
@@ -224,7 +224,7 @@ def test_rows_are_locked_by_id(engine: Engine) -> None:
         elif sql.startswith("SELECT webhook_deliveries.id ") and "ORDER BY webhook_deliveries.id" in sql:
             selected.append(sql)
 
-    first, second, third = rows
+    first, second, third, *_ = sorted(rows)
     store.record(engine, GROUP, [result(rows[first], "parked", 500.0), result(rows[second], "delivered")])
     assert len(selected) == 1, "of two states: one statement locks both rows before"
     assert engine.dialect.name == "sqlite" or "FOR UPDATE" in selected[0]
