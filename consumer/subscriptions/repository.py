@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    bindparam,
     case,
     delete,
     func,
@@ -45,6 +46,7 @@ State = Literal["enabled", "paused", "disabled", "failing"]
 AWAITS_VERIFICATION = "not verified yet"  # the reason of a disabled subscription that its verification will enable
 
 _COLUMNS = Subscription.__table__.columns
+_DELETE_CURSOR = delete(StoredCursor).where(StoredCursor.id == bindparam("b_id"))
 _PAGE = 500  # subscriptions read in one statement
 _LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
 
@@ -353,9 +355,8 @@ def remove(bind: Engine | Connection, subscription_id: int) -> bool:
     """
     cursors = select(StoredCursor.id).where(StoredCursor.subscription_id == subscription_id)
     with writing(bind) as connection:
-        connection.execute(
-            cursors.order_by(StoredCursor.id).with_for_update()
-        ).all()  # as workers do; a cascade has no order
+        if ids := sorted(connection.scalars(cursors)):  # by id, as workers change them: a cascade has no order
+            connection.execute(_DELETE_CURSOR, [{"b_id": each} for each in ids])
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
 
 

@@ -148,8 +148,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.repository.set_verified": ("Its receiver has agreed, up to this rate.",),
         "subscriptions.repository.remove": (
-            "Lock its cursors by id, as workers do.",
-            "Remove it, and its secrets and cursors by foreign keys.",
+            "Its cursors.",
+            "Delete these by id, an array.",
+            "Remove it, and its secrets by the foreign key.",
         ),
         "subscriptions.secrets.insert_secrets": ("Insert its secrets, an array.",),
         "subscriptions.secrets.lock": ("Lock the subscription before its secrets change.",),

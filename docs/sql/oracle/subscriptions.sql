@@ -1896,18 +1896,23 @@ WHERE
 ;
 
 -- subscriptions.repository.remove
--- Lock its cursors by id, as workers do.
+-- Its cursors.
 SELECT
   webhook_cursors.id
 FROM webhook_cursors
 WHERE
   webhook_cursors.subscription_id = :subscription_id_1
-ORDER BY
-  webhook_cursors.id   FOR UPDATE
 ;
 
 -- subscriptions.repository.remove
--- Remove it, and its secrets and cursors by foreign keys.
+-- Delete these by id, an array.
+DELETE FROM webhook_cursors
+WHERE
+  webhook_cursors.id = :b_id
+;
+
+-- subscriptions.repository.remove
+-- Remove it, and its secrets by the foreign key.
 DELETE FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id = :id_1
