@@ -27,8 +27,9 @@ class Batch:
         self.most = self.size = most
 
     def was_too_large(self, number: int) -> None:
-        """A piece with so many things took too long, or was refused."""
-        self.size = max(1, min(number, self.size) // 2)
+        """A piece with so many things took too long, or was refused. 0: something else in it was the cause."""
+        if number:
+            self.size = max(1, min(number, self.size) // 2)
 
     def succeeded(self, number: int) -> None:
         """A piece with so many things succeeded."""

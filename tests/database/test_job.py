@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.database.job import BACK_OFF, SLOW, Backoff, DatabaseJob
+from consumer.database.job import BACK_OFF, SLOW, Backoff, Batch, DatabaseJob
 
 
 class Bench:
@@ -27,6 +27,18 @@ class Bench:
         """Starts a piece and answers it."""
         self.job.start("work", self.done.append, self.failed.append)
         self.submitted.pop()[1](answer)
+
+
+def test_a_batch_shrinks_when_it_is_too_large_and_grows_when_it_is_full() -> None:
+    """A small piece that succeeds tells nothing of larger ones, and one without any things nothing of their number."""
+    batch, sizes = Batch(8), []
+    for number in (0, -8, -3, 1, 1, 2, 4, 8):
+        if number > 0:
+            batch.succeeded(number)
+        else:
+            batch.was_too_large(-number)
+        sizes.append(batch.size)
+    assert sizes == [8, 4, 1, 2, 2, 4, 8, 8]
 
 
 @pytest.fixture
