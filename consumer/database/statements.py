@@ -161,7 +161,7 @@ def _of_each(part: Callable[..., AnySelect], columns: Columns, number: int, limi
     return union_all(
         *(
             select(part(*(_bind(column, place) for column in columns)).limit(limit).subquery()).where(
-                bindparam(f"b_asked_{place}", type_=Integer) == literal_column("1")
+                bindparam(f"b_asked_{place}", None, Integer) == literal_column("1")
             )
             for place in range(number)
         )
