@@ -270,6 +270,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.due.postpone": (
             "Rows whose subscription has no usable secret, but for locked ones.",
             "Postpone them, an array.",
+            "Not all were free: the rows that still exist.",
         ),
         "ledger.marks.own": ("A partition is assigned, which a mark counts: the number of this assignment.",),
         "ledger.marks.is_owned": ("Before cursors are inserted: lock that count, if it is still this assignment's.",),
@@ -660,7 +661,8 @@ def _send(engine: Engine) -> None:
     assigned.scan(engine, GROUP, [("t", 0)], None)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
-    due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
+    faulty = due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty
+    due.postpone(engine, [*faulty, max(faulty) + 1], T)
     due.fetch_to_probe(engine, GROUP, {1: ("t", 0, 1)}, T, default_secrets=KEYS, decrypt=in_the_clear)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)

@@ -481,7 +481,7 @@ SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2)   FOR UPDATE SKIP LOCKED
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)   FOR UPDATE SKIP LOCKED
 ;
 
 -- ledger.due.postpone
@@ -489,6 +489,15 @@ WHERE
 UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
+;
+
+-- ledger.due.postpone
+-- Not all were free: the rows that still exist.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
 ;
 
 -- ledger.marks.own
