@@ -23,7 +23,7 @@ class NewBacktest(_Tried):  # type: ignore[misc]  # made from the columns
 
     event_type: Annotated[str | None, Field(examples=["order.*"])] = None
     event_types: EventTypes = None
-    since: Annotated[Moment | None, Field(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])] = None
+    since: Moment | None = None
     cursor: Annotated[str | None, Field(description="`next` of the part before.", examples=[None])] = None
 
 
@@ -63,7 +63,7 @@ def backtest_subscription(caller: Reader, backing: Backed, tried: NewBacktest) -
     """
     given = {name: value for name, value in tried.model_dump(exclude={"since", "cursor"}).items() if value is not None}
     check_spelling(given)
-    at = unix(tried.since)
+    at = unix(backing, tried.since)
     begin = backing.deployment.clock() - RECENT if at is None else at
     try:
         found, left, following = backing.backtest(caller, given, begin, tried.cursor)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Engine
 
@@ -20,9 +20,9 @@ from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
 from consumer.api.problems import MOST_ERRORS, PREFIX, RETRY_AFTER, Code, Mistake, RequestRefused, bounded
 from consumer.api.tokens import STRANGER, Caller, Scope
+from consumer.config.types import moment
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
-from consumer.events.event import in_calendar
 from consumer.ledger import request_keys
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.changes import Changes
@@ -86,11 +86,12 @@ def _needs(scope: Scope, *others: Caller) -> Any:
     return Security(caller_of, scopes=[scope])
 
 
-def _text(at: object) -> str:
-    """A time as a request writes it. Pydantic would take a number for unix seconds."""
-    if not isinstance(at, str) or at.lstrip("+-").replace(".", "").isdigit():
-        raise PydanticCustomError("time", "is no time; write it as 2026-07-28T14:00:00Z (RFC 3339)")
-    return at
+def _check_moment(text: str) -> str:
+    try:
+        moment(text, 0.0, None)
+    except ValueError as error:
+        raise PydanticCustomError("moment", str(error)) from None
+    return text
 
 
 Backed = Annotated[Backing, Depends(backing_of)]
@@ -100,8 +101,16 @@ Writer = Annotated[Caller, _needs("write")]
 Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
 OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
-Moment = Annotated[AwareDatetime, Strict(False), BeforeValidator(_text)]
-At = Annotated[Moment | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
+Moment = Annotated[
+    str,
+    AfterValidator(_check_moment),
+    Field(
+        max_length=40,
+        description="RFC 3339 with an offset, or an age such as 2h.",
+        examples=["2026-07-28T14:00:00Z"],
+    ),
+]
+At = Annotated[Moment | None, Query()]
 Cursor = Annotated[str | None, Query(max_length=MOST_CURSOR, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 IfMatch = Annotated[
@@ -133,13 +142,14 @@ def etag(item: Subscribed) -> str:
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
 
 
-def unix(at: datetime | None) -> float | None:
-    """Unix seconds, at least 0."""
-    return None if at is None else in_calendar(max(0.0, at.timestamp()))
+def unix(backing: Backing, at: str | None) -> float | None:
+    """Unix seconds of a `Moment`, at least 0."""
+    return None if at is None else moment(at, backing.deployment.clock(), None)
 
 
 TimeText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Stamp = Annotated[TimeText, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # of unix seconds
+Time = Annotated[datetime, PlainSerializer(lambda at: rfc3339(at.timestamp()), TimeText, when_used="json")]
 
 
 def as_text(value: bytes | None) -> str | None:

@@ -149,9 +149,8 @@ def list_deliveries(
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
-    query = DeliveryQuery(
-        state or (), subscription_id, tenant, event_type, topic, unix(since), unix(until), webhook_id=webhook_id
-    )
+    times = unix(backing, since), unix(backing, until)
+    query = DeliveryQuery(state or (), subscription_id, tenant, event_type, topic, *times, webhook_id=webhook_id)
     found = backing.search(caller, query, limit, cursor)
     known = backing.receivers(caller, {each.subscription_id for each in found.deliveries})
     items = [_shown(caller, each, known.get(each.subscription_id)) for each in found.deliveries]

@@ -61,7 +61,7 @@ class DeliveryAudit(Answer):
 def audit_deliveries(
     caller: Reader,
     backing: Backed,
-    since: Annotated[Moment, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])],
+    since: Annotated[Moment, Query()],
     until: At = None,
     subscription_id: OfSubscription = None,
     tenant: str | None = None,
@@ -70,7 +70,7 @@ def audit_deliveries(
 
     For 100,000 records of the log at most; the command has no such limit.
     """
-    found = proved(caller, backing, unix(since) or 0.0, unix(until), subscription_id, tenant)
+    found = proved(caller, backing, unix(backing, since) or 0.0, unix(backing, until), subscription_id, tenant)
     return answer(DeliveryAudit.model_validate(found.as_json()))
 
 

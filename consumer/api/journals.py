@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from consumer.api.backing import Backing, of_all_tenants, reading_log
 from consumer.api.context import (
@@ -28,8 +28,6 @@ from consumer.ops.events import TailPosition
 
 router = APIRouter()
 
-_Text = BeforeValidator(lambda value: None if value is None else value.decode(errors="replace"))
-
 
 class DeadLetter(Answer):
     """A dead letter, at its place in the dead-letter topic. `key` and `value` are untrusted."""
@@ -43,7 +41,8 @@ class DeadLetter(Answer):
     detail: Annotated[str, Field(examples=["the value is not JSON"])]
     key: Annotated[Text, Field(examples=["42"])]
     key_base64: Annotated[Base64, Field(validation_alias="key")]
-    value: Annotated[str, _Text, Field(description=f"Its first {dead_letters.SHOWN} bytes as text.", examples=["<a>"])]
+    value: Annotated[Text, Field(description=f"Its first {dead_letters.SHOWN} bytes, as text.", examples=["<a>"])]
+    value_base64: Annotated[Base64, Field(validation_alias="value")]
     size: Annotated[int, Field(description="Bytes of the record's value.")]
     lacking: Annotated[str | None, Field(description="Why it cannot be published again.", examples=[None])]
     published_at: Annotated[Stamp | None, Field(description="When it was published again, within a week.")]

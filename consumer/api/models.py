@@ -4,7 +4,6 @@ Names, comments and lengths of options are those of the columns. `options.comple
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidati
 from sqlalchemy import String
 from typing_extensions import TypeAliasType
 
-from consumer.api.context import Answer, Body, Page, TimeText
+from consumer.api.context import Answer, Body, Page, Time, TimeText
 from consumer.api.problems import invalid
 from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
@@ -227,7 +226,7 @@ class Certificate(Answer):
 
     subject: Annotated[str, Field(examples=["CN=hooks.example.com"])]
     issuer: Annotated[str, Field(examples=["CN=Example CA,O=Example"])]
-    expires_at: Annotated[datetime, Field(validation_alias="not_after", examples=["2027-07-28T14:00:00Z"])]
+    expires_at: Annotated[Time, Field(validation_alias="not_after", examples=["2027-07-28T14:00:00Z"])]
     fingerprint: Annotated[str, Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
 
 
@@ -274,15 +273,13 @@ class Subscription(_StoredOptions):  # type: ignore[misc]  # made from the colum
     state: Annotated[SubscriptionState, Field(validation_alias="mode", description=_MODES, examples=["paused"])]
     enabled: Annotated[bool, Field(description="Not disabled; it may be paused.")]
     disabled_reason: str | None
-    paused_at: Annotated[
-        datetime | None, Field(description="Since when it is paused.", examples=["2026-07-28T14:00:00Z"])
-    ]
+    paused_at: Annotated[Time | None, Field(description="Since when it is paused.", examples=["2026-07-28T14:00:00Z"])]
     paused_reason: str | None
     probed: Annotated[bool, Field(description="Failures have paused it; a probe that succeeds resumes it.")]
     failing_since: Annotated[
-        datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
+        Time | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]
-    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
+    created_at: Annotated[Time | None, Field(examples=["2026-07-28T14:00:00Z"])]
     signing_secrets: Annotated[int, Field(validation_alias="secrets", description="Number of its own signing secrets.")]
     credentials: Annotated[
         list[CredentialKind], Field(description="Kinds of its other secrets.", examples=[["bearer"]])

@@ -1,6 +1,5 @@
 """/v1/attempts, /v1/statistics and /v1/event-types: past attempts, and deliveries owed."""
 
-from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from consumer.api.context import (
     Reader,
     Stamp,
     SubscriptionId,
+    Time,
     answer,
     paged,
     unix,
@@ -99,7 +99,7 @@ class FailingSubscription(Answer):
     url: Annotated[str, _of_subscription("url", "https://example.com/hooks")]
     name: Annotated[str | None, _of_subscription("name", "Orders to the warehouse")]
     tenant: Annotated[str, _of_subscription("tenant", "acme")]
-    failing_since: Annotated[datetime, _of_subscription("since", "2026-07-28T14:00:00Z")]
+    failing_since: Annotated[Time, _of_subscription("since", "2026-07-28T14:00:00Z")]
     last_error: Annotated[
         str | None,
         BeforeValidator(lambda last: None if last is None else last.error),
@@ -160,7 +160,7 @@ def list_attempts(
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant gets those of its own events and subscriptions.
     """
     found, following, missing = backing.attempts(
-        caller, subscription_id, (unix(since), unix(until)), cursor, limit, webhook_id, outcome
+        caller, subscription_id, (unix(backing, since), unix(backing, until)), cursor, limit, webhook_id, outcome
     )
     items = [told(caller, Attempt.model_validate(each).model_dump(warnings=False), "error") for each in found]
     return answer({"items": items, "next": following, "missing": missing})

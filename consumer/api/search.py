@@ -57,7 +57,7 @@ def search_all(
     more, following = False, None
     left: int | None = 0
     if backing.log is not None and len(q) >= SHORTEST:
-        at = unix(since)
+        at = unix(backing, since)
         begin = backing.deployment.clock() - RECENT if at is None else at
         stretch, left, following = backing.find_in_log(caller, q, begin, cursor)
         hits, more = [*hits, *stretch.hits], stretch.more

@@ -2,7 +2,6 @@
 
 from base64 import b64decode, urlsafe_b64encode
 from contextlib import nullcontext
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from consumer.api.context import (
     Reader,
     Receiver,
     SubscriptionId,
+    Time,
     answer,
 )
 from consumer.api.guard import unauthorized
@@ -66,8 +66,8 @@ class Secret(Answer):
 
     id: int
     kind: Annotated[SecretKind, Field(examples=["signing"])]
-    created_at: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
-    expires_at: Annotated[datetime | None, Field(description="Null: it has no end.")]
+    created_at: Annotated[Time, Field(examples=["2026-07-28T14:00:00Z"])]
+    expires_at: Annotated[Time | None, Field(description="Null: it has no end.")]
     signs: Annotated[bool, Field(description="It signs requests now.")]
 
 
@@ -107,7 +107,7 @@ class RotatedSecret(Answer):
         ),
     ]
     previous_until: Annotated[
-        datetime | None,
+        Time | None,
         Field(description="Until then the previous secrets sign too.", examples=["2026-07-29T14:00:00Z"]),
     ]
 

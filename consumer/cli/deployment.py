@@ -25,6 +25,7 @@ from consumer.config.settings import (
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, place_of
 from consumer.errors import InvalidSubscription, SettingsError
+from consumer.events.cloud_event import rfc3339
 from consumer.intake.log_reader import LogReader
 from consumer.matching.destinations import rules_of
 from consumer.ops.changes import Changes, Deployment, command_line_actor
@@ -118,8 +119,8 @@ def json_of(item: Subscribed) -> dict[str, object]:
         **shown(item),
         "url": item.whole_url,
         "problems": [problem.as_json() for problem in item.problems],
-        "failing_since": item.failing_since.isoformat() if item.failing_since else None,
-        "created_at": item.created_at.isoformat() if item.created_at else None,
+        "failing_since": rfc3339(item.failing_since.timestamp()) if item.failing_since else None,
+        "created_at": rfc3339(item.created_at.timestamp()) if item.created_at else None,
     }
 
 

@@ -87,7 +87,7 @@ def moment(text: str, now: float, zone: tzinfo | None = UTC) -> float:
     try:
         if AGE.fullmatch(text):
             return max(0.0, now - seconds(text))
-        parsed = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text.upper())
         if parsed.tzinfo or zone:
             return in_calendar(max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp()))
     except (ValueError, OverflowError):

@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from consumer.events.cloud_event import rfc3339
+
 LARGEST_PEM = 65_536  # characters of each of the three texts
 # The loop computes with these keys in each handshake: beyond the limits that takes 10 ms to 0.5 s for one key.
 LONGEST_CHAIN = 10  # certificates that are shown to a receiver
@@ -59,7 +61,7 @@ class CertificateInfo(NamedTuple):
         return {
             "subject": self.subject,
             "issuer": self.issuer,
-            "expires_at": self.not_after.isoformat(),
+            "expires_at": rfc3339(self.not_after.timestamp()),
             "fingerprint": self.fingerprint,
         }
 

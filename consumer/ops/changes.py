@@ -21,6 +21,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
+from consumer.events.cloud_event import rfc3339
 from consumer.ledger import admin, backlogs, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, Note, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
@@ -260,7 +261,7 @@ class Changes:
                 algorithm=algorithm,
             )
             until = rotation.previous_until
-            change.told = {"kind": "signing", "previous_until": until and until.isoformat()}
+            change.told = {"kind": "signing", "previous_until": until and rfc3339(until.timestamp())}
         return rotation
 
     def set_credential(self, subscription_id: int, kind: Credential, text: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from consumer.events.cloud_event import rfc3339
 from consumer.http.urls import redact_url
 from consumer.sending.trace import MASK
 from consumer.subscriptions.subscribed import Subscribed
@@ -17,7 +18,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "event_types": list(item.event_types),
         "enabled": item.enabled,
         "disabled_reason": item.disabled_reason,
-        "paused_at": None if item.paused_at is None else item.paused_at.isoformat(),
+        "paused_at": None if item.paused_at is None else rfc3339(item.paused_at.timestamp()),
         "paused_reason": item.paused_reason,
         "probed": item.probed,
         "secrets": item.secrets,

@@ -1,6 +1,7 @@
 """/v1/deliveries, on each database: search, detail and redelivery, with each tenant limited to its own."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_times_at_the_ends_of_the_calendar(api: Api, engine: Engine, query: str)
     items = api.call("GET", f"/deliveries?{query}").json()["items"]
     assert [item["offset"] for item in items] == [1, 0]
     assert items[0]["next_attempt_at"] == "9999-12-31T23:59:59.999Z"
+
+
+def test_a_time_may_be_an_age(api: Api, engine: Engine) -> None:
+    """A query and a body take it. The answer's times have three digits of a second, whatever the database keeps."""
+    subscription = api.create()
+    stored(engine, subscription["id"], 0)
+    ages = ("since=1h", "until=1h", "since=1h&until=0s", "since=1970-01-01t00:00:00z&until=1h")
+    assert [len(api.call("GET", f"/deliveries?{each}").json()["items"]) for each in ages] == [0, 1, 0, 1]
+    assert api.call("POST", "/subscriptions/backtest", {"event_type": "a", "since": "1hour"}).status_code == 422
+    (item,) = api.call("GET", "/deliveries").json()["items"]
+    assert all(re.fullmatch(r".{19}\.\d{3}Z", at) for at in (subscription["created_at"], item["created_at"]))
 
 
 @pytest.mark.parametrize("query", ["cursor=x", "since=yesterday", "until=2026-01-01T00:00:00", "limit=0", "state=lost"])

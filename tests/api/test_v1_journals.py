@@ -1,6 +1,7 @@
 """/v1/dead-letters and /v1/audit, on the topics that workers write."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_dead_letters_are_listed_and_shown(api: Api) -> None:
     assert [item["offset"] for item in found] == [4, 3, 2, 1, 0]
     shown = api.call("GET", "/dead-letters/0/3").json()
     assert shown == found[1]
-    assert (shown["value"], shown["size"], shown["key"]) == ("\ufffd3", 2, "key")
+    assert (shown["value"], shown["value_base64"]) == (None, b64encode(b"\xff3").decode())
+    assert (shown["size"], shown["key"], shown["key_base64"]) == (2, "key", None)
     assert (shown["origin"], shown["reason"], shown["lacking"]) == (f"{shown['topic']}[3] @ 3", "not_json", None)
     assert "its producer has to publish it again" in found[0]["lacking"]
     absent = api.call("GET", "/dead-letters/0/9")

@@ -11,8 +11,10 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Route, expect
 from sqlalchemy import Engine, update
 
+from consumer.config.settings import KafkaSettings
 from consumer.console import deliveries
 from consumer.ledger import store
+from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from models import Subscription
 from tests.chromium import NARROW, Visitor
@@ -76,6 +78,10 @@ def test_long_texts_and_long_lists_stay_short(engine: Engine, console: OPENS, ch
     page = visitor.go(f"/subscriptions/{number}?tab=options")
     page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
     assert page.locator(".head").first.evaluate(height) <= NARROW[1] * 0.6
+    reason, button = (page.locator(f"form[action*='/pause'] {each}").bounding_box() for each in ("[name=reason]", "button"))
+    assert reason is not None
+    assert button is not None
+    assert abs(reason["y"] - button["y"]) < button["height"] / 2
     expect(page.get_by_role("region", name="Options").get_by_text(url)).to_have_count(1)
     assert visitor.errors == []
 
@@ -126,7 +132,8 @@ def test_a_page_that_no_longer_refreshes_itself_says_since_when(console: OPENS, 
 
 PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/replays", "/events", "/types", "/deliveries/1")
 SEARCHES = ("/search", "/search?q=warehouse", "/subscriptions?name=nobody")
-OF_ONE = ("", "?tab=attempts", "?tab=secrets", "?tab=options", "/edit", "/disable", "/remove", "/rotate-secret")
+TABS = ("attempts", "waiting", "replay", "secrets", "options")
+OF_ONE = ("", *(f"?tab={each}" for each in TABS), "/edit", "/disable", "/remove", "/rotate-secret")
 
 
 @pytest.mark.parametrize("path", [*PAGES, *SEARCHES, *(f"/subscriptions/1{each}" for each in OF_ONE)])
@@ -139,8 +146,11 @@ def test_pages_are_accessible(engine: Engine, console: OPENS, chromium: Chromium
         url, types = f"https://example.com/{'long-path-' * 20}{number}", ("a.*", "b.*", "c.*")
         repository.add(engine, url, "order.paid", tenant="acme", further_types=types, **named)  # type: ignore[arg-type]
     store.park(engine, GROUP, [parked(make_event(3, body=b'{"a": 1}'), 1)], 1.0)
-    visitor = visitor_of(console(None), chromium)
-    visitor.go(path)
+    log = Log(KafkaSettings(bootstrap_servers="127.0.0.1:1"), ["orders"]) if "replay" in path else None
+    visitor = visitor_of(console(None, log=log), chromium)
+    page = visitor.go(path)
+    tab = path.removeprefix("/subscriptions/1")
+    assert "?tab=" not in path or page.locator(f"[href='{tab}'][aria-current]").count()
     visitor.assert_accessible()
     visitor.page.emulate_media(forced_colors="active")
     found = Axe().run(visitor.page)

@@ -114,7 +114,7 @@ stalls.STALLED_AFTER, positions._IDLE = 2.0, 0.2
 def test_a_cursor_of_an_earlier_topic_owes_nothing_of_the_present_one(deployment: Deployment) -> None:
     """Kafka forgets a deleted topic's commits, so nothing but the topic's id tells the cursor's offsets apart.
 
-    Here the database answers a second before Kafka tells the id.
+    Here the database answers before Kafka tells the id, which `/readyz` then says.
     """
     subscription = deployment.subscribe("a", "/good")
     deployment.publish(["a"] * 40)
@@ -124,13 +124,17 @@ def test_a_cursor_of_an_earlier_topic_owes_nothing_of_the_present_one(deployment
     cursors.begin(engine, deployment.group, [earlier], 0.0)
     engine.dispose()
     deployment.alter("""
-import time
-
 from consumer.intake import positions
 
-ask = positions.TopicIds.ask
-positions.TopicIds.ask = lambda *arguments: time.sleep(1) or ask(*arguments)
+ask, unanswered = positions.TopicIds.ask, iter(range(3))
+
+def late(ids, topics, *more):
+    return {} if topics and next(unanswered, None) is not None else ask(ids, topics, *more)
+
+positions.TopicIds.ask = late
 """)
     worker = deployment.start()
+    awaited = f"Kafka does not report the id of the topic {deployment.topic}"
+    eventually(lambda: awaited in worker.unready_because(), otherwise=lambda: worker.log)
     eventually(deployment.finished, otherwise=lambda: worker.log)
     assert deployment.duplicates() == 0
