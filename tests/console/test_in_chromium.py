@@ -78,7 +78,8 @@ def test_long_texts_and_long_lists_stay_short(engine: Engine, console: OPENS, ch
     page = visitor.go(f"/subscriptions/{number}?tab=options")
     page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
     assert page.locator(".head").first.evaluate(height) <= NARROW[1] * 0.6
-    reason, button = (page.locator(f"form[action*='/pause'] {each}").bounding_box() for each in ("[name=reason]", "button"))
+    pause = page.locator("form[action*='/pause']")
+    reason, button = (pause.locator(each).bounding_box() for each in ("[name=reason]", "button"))
     assert reason is not None
     assert button is not None
     assert abs(reason["y"] - button["y"]) < button["height"] / 2
