@@ -10,6 +10,7 @@ from math import inf
 import pytest
 from sqlalchemy import Engine
 
+from consumer.ops.delivery_audit import COUNTS_AFTER
 from tests.chaos import altered_worker as broken
 from tests.chaos import database_faults
 from tests.chaos.altered_worker import Change
@@ -99,7 +100,12 @@ def _end(world: World) -> None:
 
 
 def _kill_and_end(world: World) -> None:
-    """Replace the worker when it has died, and end when all is delivered."""
+    """Replace the worker when it has died, and end when all is delivered.
+
+    The audit counts a subscription five seconds after it was made: the worker dies a moment later.
+    """
+    _until_enough(world)
+    world.wait(lambda: False, COUNTS_AFTER + 2)
     _kill(world)
     world.end()
 
