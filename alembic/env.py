@@ -1,10 +1,13 @@
 """Runs migrations: on DATABASE_URL, on an engine given by `consumer.database.migrations`, or as SQL on stdout."""
 
+import logging
+import re
 from logging.config import fileConfig
+from time import monotonic
 from typing import Any
 
 from alembic import context
-from alembic.ddl.base import AddColumn, ColumnNullable, DropColumn
+from alembic.ddl.base import AddColumn, ColumnComment, ColumnNullable, ColumnType, DropColumn
 from alembic.ddl.oracle import OracleImpl
 from sqlalchemy import (
     Column,
@@ -21,11 +24,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
+from sqlalchemy.schema import (
+    AddConstraint,
+    CreateIndex,
+    CreateTable,
+    DropConstraint,
+    DropIndex,
+    DropTable,
+    DropTableComment,
+    SetColumnComment,
+    SetTableComment,
+)
 
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings
 from consumer.database.engine import create_engine, create_file
+from consumer.database.errors import line
 from consumer.database.migrations import VERSIONS
 from consumer.errors import WebhooksError
 from models import Base
@@ -35,8 +49,19 @@ ORIGIN = "0001"  # the tutorial's table
 # A command of SQL*Plus, which otherwise goes on after an error: in the wrong schema, or to record a revision whose
 # statements have failed.
 STOP_AT_ERROR = "WHENEVER SQLERROR EXIT FAILURE ROLLBACK"
+COMMENTS = (SetColumnComment, SetTableComment, DropTableComment, ColumnComment)
+BEGIN = monotonic()  # Alembic loads this module for each run
+MOST_SHOWN = 100  # characters of a statement
+# The index or the partition key of a column, which may not grow or change with it.
+HELD = re.compile(r"ORA-(01404|30556|14060|14265)")
 # Seconds that DDL waits for each table in use (else ORA-00054, at once).
 WAIT = "ALTER SESSION SET DDL_LOCK_TIMEOUT = 30"
+
+
+def report(statement: str) -> None:
+    """Show a statement that is about to run, with the seconds since the migration began."""
+    say = context.config.attributes.get("report") or logging.getLogger("alembic.webhooks").info
+    say(f"{monotonic() - BEGIN:8.1f} s: {' '.join(statement.split())[:MOST_SHOWN]}")
 
 
 class RepeatableOracle(OracleImpl):
@@ -56,14 +81,21 @@ class RepeatableOracle(OracleImpl):
         return table
 
     def _exec(self, construct: Any, *arguments: Any, **more: Any) -> Any:
-        """Execute a statement, unless it is done; Alembic passes all statements here."""
-        if not self.as_sql and self._is_done(construct):
-            return None
+        """Execute a statement, and report it, unless it is done; Alembic passes all statements here."""
+        if not self.as_sql:
+            if self._is_done(construct):
+                return None
+            if not isinstance(construct, COMMENTS):
+                report(construct if isinstance(construct, str) else str(construct.compile(dialect=self.dialect)))
         self._there = None
         try:
             return super()._exec(construct, *arguments, **more)
         except DBAPIError as error:
-            if self.as_sql or error.connection_invalidated or not self._is_done(construct):
+            if self.as_sql or error.connection_invalidated:
+                raise
+            if isinstance(construct, ColumnType) and HELD.match(str(error.orig)):
+                raise WebhooksError(f"{line(error)}. {self._holders(construct)}") from None
+            if not self._is_done(construct):
                 raise
             return None  # another process has executed it meanwhile
 
@@ -82,9 +114,9 @@ class RepeatableOracle(OracleImpl):
             case ColumnNullable(table_name=table, column_name=name, nullable=nullable):  # else ORA-01442, ORA-01451
                 done = self._columns(table)[name]["nullable"] == nullable
             case CreateIndex(element=part) | AddConstraint(element=part):
-                done = self._has(part)
+                done = self._is_same(part)
             case DropIndex(element=part) | DropConstraint(element=part):
-                done = not self._has(part)
+                done = self._definition(part) is None
         return done
 
     def _is_ours(self, table: str, *columns: Column[Any]) -> bool:
@@ -107,21 +139,61 @@ class RepeatableOracle(OracleImpl):
         there = self._inspector()
         return {column["name"]: column for column in there.get_columns(table)} if there.has_table(table) else {}
 
-    def _has(self, part: Index | Constraint) -> bool:
-        """Whether an index, a check or a unique constraint of this name exists; no revision adds or drops others."""
-        there, table = self._inspector(), str(part.table)
-        if isinstance(part, Index):
-            return there.has_index(table, str(part.name))
-        if not there.has_table(table):
+    def _is_same(self, part: Index | Constraint) -> bool:
+        """Whether an index, a check or a unique constraint exists. WebhooksError if another one has its name."""
+        found = self._definition(part)
+        if found is None:
             return False
-        found = there.get_unique_constraints if isinstance(part, UniqueConstraint) else there.get_check_constraints
-        return part.name in {each["name"] for each in found(table)}
+        match part:
+            case Index():  # of an expression the dictionary's text is Oracle's own
+                names = [getattr(each, "name", None) for each in part.expressions]
+                there = [name if ours else None for name, ours in zip(found["column_names"], names, strict=False)]
+                same = (there, len(found["column_names"]), found["unique"]) == (names, len(names), bool(part.unique))
+            case UniqueConstraint():
+                same = found["column_names"] == part.columns.keys()
+            case _:
+                same = _words(found["sqltext"]) == _words(str(getattr(part, "sqltext", "")))
+        if not same:
+            raise WebhooksError(
+                f"{part.table} has {part.name} already, and it differs from the migration's; "
+                "rename the existing one, then migrate again"
+            )
+        return True
+
+    def _definition(self, part: Index | Constraint) -> Any:
+        """What the dictionary says of this name, an index's, a check's or a unique constraint's; None if it is free.
+
+        No revision adds or drops other constraints.
+        """
+        there, table = self._inspector(), str(part.table)
+        if not there.has_table(table):
+            return None
+        kinds = {Index: there.get_indexes, UniqueConstraint: there.get_unique_constraints}
+        found: Any = next((get for kind, get in kinds.items() if isinstance(part, kind)), there.get_check_constraints)
+        return next((each for each in found(table) if each["name"] == part.name), None)
+
+    def _holders(self, change: ColumnType) -> str:
+        """The objects that keep a column's length as it is, and the remedy."""
+        table, name = change.table_name, change.column_name
+        indexes = [
+            str(each["name"])
+            for each in self._inspector().get_indexes(table)
+            if name in each["column_names"] or name.upper() in " ".join(each.get("expressions", ())).upper()
+        ]
+        if not indexes:
+            return f"{table} is partitioned by {name}: have a table that is not, then migrate again"
+        return f"Drop {', '.join(indexes)}, migrate again, and create what still fits"
 
     def _inspector(self) -> Inspector:
         if self._there is None:
             assert self.connection is not None  # noqa: S101 (online)
             self._there = inspect(self.connection)
         return self._there
+
+
+def _words(rule: str) -> str:
+    """A rule of a check without spaces, quotes, parentheses and case, in which Oracle may keep it otherwise."""
+    return re.sub(r'[\s()"]', "", rule).casefold()
 
 
 def version_table() -> Table:

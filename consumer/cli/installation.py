@@ -1,5 +1,6 @@
 """`kafka-webhooks migrate` and `kafka-webhooks completion`: what an installation needs once."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -46,7 +47,7 @@ def migrate(
     before, head, behind = found = state(engine)
     if before is not None and before > revision and not found.foreign:
         raise typer.BadParameter(f"the tables are at {before}, and are not taken back", param_hint="--revision")
-    upgrade(engine, revision=revision)
+    upgrade(engine, revision=revision, report=partial(typer.echo, err=True))
     after = state(engine).current
     if not behind and before != head:
         typer.echo(f"the tables are at {after}, of a later release, with which this one works; nothing was changed")

@@ -1,6 +1,7 @@
 """Migrates the tables, and reads their revision."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -46,15 +47,24 @@ AGAIN = "run it again, and it continues where it stopped"
 _OURS = re.compile(r"\d{4}")  # a revision of this program, of this or a later version
 
 
-def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
+def upgrade(
+    engine: Engine,
+    *,
+    revision: str = "head",
+    sql: bool = False,
+    output: TextIO | None = None,
+    report: Callable[[str], None] | None = None,
+) -> None:
     """Migrate up to a revision. An SQLite file is created if it does not exist.
 
     Raises DatabaseUnavailable if the database does not answer, and WebhooksError if the migration is impossible:
     because of existing objects, or because another program has migrated the tables. Tables of a later version are left
     as they are: this one works with them. After an interruption, another run continues where the migration stopped.
+    On Oracle, where a statement may take hours, `report` gets a line for each before it runs; else they are logged.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
+    config.attributes["report"] = report
     if sql:
         command.upgrade(config, revision, sql=True)
         return

@@ -142,6 +142,62 @@ def test_foreign_objects_are_not_taken_for_ours(new: Engine) -> None:
     assert differences(new) == []
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("CREATE INDEX {name} ON webhook_subscriptions (created_at)", "ix_webhook_subs_external"),
+        ("ALTER TABLE webhook_subscriptions ADD CONSTRAINT {name} CHECK (id > 0)", "ck_webhook_subs_enabled"),
+        ("ALTER TABLE webhook_subscriptions ADD CONSTRAINT {name} UNIQUE (url)", "uq_webhook_subs_tenant"),
+    ],
+    ids=["index", "check", "unique constraint"],
+)
+def test_a_foreign_index_or_constraint_of_our_name_is_refused(new: Engine, theirs: str, ours: str) -> None:
+    """The error names it. Once it has another name, the migration continues."""
+    run(new, ADOPTED, theirs.format(name=ours))
+    with pytest.raises(WebhooksError, match=f"webhook_subscriptions has {ours} already, and it differs"):
+        migrations.upgrade(new)
+    if theirs.startswith("CREATE INDEX"):
+        run(new, f"DROP INDEX {ours}", theirs.format(name="theirs"))
+    else:
+        run(new, f"ALTER TABLE webhook_subscriptions DROP CONSTRAINT {ours}", theirs.format(name="theirs"))
+    migrations.upgrade(new)
+    assert migrations.state(new)[::2] == ("0002", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "index", "advice"),
+    [
+        (1404, "CREATE INDEX theirs ON webhook_subscriptions (url)", "Drop theirs, migrate again"),
+        (14060, "CREATE INDEX theirs ON webhook_subscriptions (created_at)", "partitioned by url"),
+    ],
+)
+def test_what_keeps_a_column_from_growing_is_named(
+    oracle: OracleEmulator, new: Engine, code: int, index: str, advice: str
+) -> None:
+    run(new, ADOPTED, index)
+    oracle.inject("MODIFY url VARCHAR2", OracleError(code, "column cannot grow"))
+    with pytest.raises(WebhooksError, match=rf"^ORA-{code:05}: column cannot grow\. .*{advice}"):
+        migrations.upgrade(new)
+
+
+def test_each_statement_is_reported_before_it_runs(oracle: OracleEmulator, new: Engine) -> None:
+    told: list[tuple[str, int]] = []
+
+    def sent() -> list[str]:
+        return [" ".join(call.sql.split()) for call in oracle.calls if CHANGE.match(call.sql)]
+
+    oracle.calls.clear()
+    migrations.upgrade(new, report=lambda said: told.append((said, len(sent()))))
+    shown = [said.partition(" s: ")[2] for said, _ in told]
+    assert {"CREATE", "ALTER", "INSERT", "UPDATE"} <= {said.split()[0] for said in shown}
+    for statement, (_, before) in zip(shown, told, strict=True):
+        assert sent()[before].startswith(statement)
+    oracle.calls.clear()
+    told.clear()
+    migrations.upgrade(new, report=lambda said: told.append((said, 0)))
+    assert not told, "all is done"
+
+
 def test_only_the_migrations_session_has_no_time_limit(oracle: OracleEmulator, new: Engine) -> None:
     """It waits for tables in use and for slow index builds; sessions of the pool keep their limits."""
     limits = set()
