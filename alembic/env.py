@@ -10,6 +10,7 @@ from alembic import context
 from alembic.ddl.base import AddColumn, ColumnComment, ColumnNullable, ColumnType, DropColumn
 from alembic.ddl.oracle import OracleImpl
 from sqlalchemy import (
+    CheckConstraint,
     Column,
     Connection,
     Constraint,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import (
     AddConstraint,
     CreateIndex,
@@ -64,6 +66,13 @@ def report(statement: str) -> None:
     say(f"{monotonic() - BEGIN:8.1f} s: {' '.join(statement.split())[:MOST_SHOWN]}")
 
 
+@compiles(AddConstraint, "oracle")
+def _unvalidated(construct: AddConstraint, compiler: Any, **_: Any) -> str:
+    """Add a check without reading the rows, while the table is locked: `add_constraint` has them read afterwards."""
+    rest = " ENABLE NOVALIDATE" if isinstance(construct.element, CheckConstraint) else ""
+    return f"{compiler.visit_add_constraint(construct)}{rest}"
+
+
 class RepeatableOracle(OracleImpl):
     """Alembic's Oracle dialect, for migrations that are run again after they stopped.
 
@@ -79,6 +88,12 @@ class RepeatableOracle(OracleImpl):
         table = super().version_table_impl(**kw)
         table.implicit_returning = False
         return table
+
+    def add_constraint(self, const: Any, **kw: Any) -> None:
+        """Add a constraint; the rows are checked while others write."""
+        super().add_constraint(const, **kw)
+        if isinstance(const, CheckConstraint):
+            self._exec(f"ALTER TABLE {const.table} MODIFY CONSTRAINT {const.name} VALIDATE")
 
     def _exec(self, construct: Any, *arguments: Any, **more: Any) -> Any:
         """Execute a statement, and report it, unless it is done; Alembic passes all statements here."""

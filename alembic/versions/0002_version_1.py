@@ -136,6 +136,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop all but the tutorial's table. A url or event type too long for it stops Oracle before the first change."""
     if not _on_sqlite():
+        _resume()
         for name, (before, after) in WIDER.items():  # ORA-01441, where a value is longer
             is_now: dict[str, Any] = {"existing_type": sa.String(after), "existing_nullable": False}
             op.alter_column(SUBSCRIPTIONS, name, type_=sa.String(before), **is_now)
@@ -148,13 +149,43 @@ def downgrade() -> None:
     for name, table_name, _ in INDEXES:
         if table_name == SUBSCRIPTIONS:
             op.drop_index(name, SUBSCRIPTIONS)
+    if _on_sqlite():
+        _copy_back()
+    else:
+        _drop_options()
+
+
+def _copy_back() -> None:
+    """Copy the table without the options on SQLite."""
     with _changing(_tutorials(*_options(), *_checks(SUBSCRIPTIONS))) as table:
         for check in _checks(SUBSCRIPTIONS):
             table.drop_constraint(str(check.name), type_="check")
         for column in reversed(_options()):
             table.drop_column(column.name)
-        for name, (before, _) in WIDER.items() if _on_sqlite() else ():
+        for name, (before, _) in WIDER.items():
             table.alter_column(name, type_=sa.String(before), existing_nullable=False)
+
+
+def _drop_options() -> None:
+    """Drop the columns and their checks on Oracle, in one pass over the rows that commits, so that undo is small."""
+    names = [column.name for column in _options()]
+    if context.is_offline_mode() or names[0] in {each["name"] for each in _there()}:
+        op.execute(f"ALTER TABLE {SUBSCRIPTIONS} SET UNUSED ({', '.join(names)})")
+    op.execute(f"ALTER TABLE {SUBSCRIPTIONS} DROP UNUSED COLUMNS CHECKPOINT 10000")
+
+
+def _there() -> list[Any]:
+    """The columns of subscriptions, as they are."""
+    return list(sa.inspect(op.get_bind()).get_columns(SUBSCRIPTIONS))
+
+
+def _resume() -> None:
+    """Finish a downgrade that was stopped between its commits: until then Oracle refuses all else (ORA-12986)."""
+    partial = sa.table("all_partial_drop_tabs", sa.column("owner"), sa.column("table_name"))
+    ours = partial.c.owner == sa.literal_column("sys_context('userenv', 'current_schema')")
+    found = sa.select(partial.c.table_name).where(ours, partial.c.table_name == SUBSCRIPTIONS.upper())
+    if not context.is_offline_mode() and op.get_bind().execute(found).first():
+        op.execute(f"ALTER TABLE {SUBSCRIPTIONS} DROP COLUMNS CONTINUE CHECKPOINT 10000")
 
 
 def _on_sqlite() -> bool:
@@ -188,7 +219,7 @@ def _tutorials(*more: sa.schema.SchemaItem) -> sa.Table:
 def _changes() -> Iterator[tuple[str, dict[str, Any]]]:
     """How `url` and `event_type` become longer and NOT NULL, unless an existing table has them so already."""
     online = not context.is_offline_mode()
-    there = {each["name"]: each for each in sa.inspect(op.get_bind()).get_columns(SUBSCRIPTIONS)} if online else {}
+    there = {each["name"]: each for each in _there()} if online else {}
     for name, (before, after) in WIDER.items():
         length = getattr(there[name]["type"], "length", None) or after if online else before
         nullable = online and there[name]["nullable"]

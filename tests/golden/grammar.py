@@ -23,6 +23,7 @@ _UNKNOWN = {
     r" IS JSON\b": " IS NOT NULL",
     r"\bJSON_TABLE\(.*?'\s*\)\s*\)": "dual",
     r"\sSPLIT PARTITION\s.*": " DROP COLUMN a",
+    r"\sDROP (?:UNUSED COLUMNS|COLUMNS CONTINUE)(?: CHECKPOINT \d+)?$": " DROP COLUMN a",
 }
 
 

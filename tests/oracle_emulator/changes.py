@@ -18,6 +18,8 @@ from tests.oracle_emulator.wire import Writer
 _OUT = 16  # direction of an OUT bind
 _SLEEP = re.compile(r"dbms_(?:session|lock)\.sleep\s*\(\s*([\d.]+)", re.IGNORECASE)
 _TRANSACTION_ID = re.compile(r":\w+\s*:=\s*dbms_transaction\.local_transaction_id", re.IGNORECASE)
+_VALIDATE = re.compile(r"\bMODIFY\s+CONSTRAINT\s+(\w+)\s+(?:ENABLE\s+)?VALIDATE\s*$", re.IGNORECASE)
+_CHECK_VIOLATED = 2290
 _ROLLBACK_TO = re.compile(r"ROLLBACK\s+TO\s+(?:SAVEPOINT\s+)?", re.IGNORECASE)
 
 Row = Mapping[int, Value]
@@ -85,11 +87,18 @@ def _define(session: Session, statement: Statement) -> None:
     before = connection.table(schema, name)
     if name:
         definitions.refuse_types(words, session.profile.release)
+    if index := definitions.dropped_index(words):
+        for table in connection.tables():
+            definitions.refuse_drop(index, table)
     connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
         for each in statement.h2:
             if not each.startswith(DOMAIN):
                 connection.command(each)
+        if found := _VALIDATE.search(statement.sql):
+            connection.validate(schema, name, found[1].upper())
+    except OracleError as error:
+        raise refused(2293) if error.code == _CHECK_VIOLATED else error from None
     finally:
         if words[0].upper != "COMMENT":
             connection.database.columns.clear()

@@ -12,7 +12,7 @@ import jpype
 
 from tests.oracle_emulator import definitions, dictionary, java
 from tests.oracle_emulator.definitions import Table
-from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
+from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2, refused
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
@@ -161,6 +161,22 @@ class Connection:
         """A table of a schema (empty: the current one); None if there is none of that name."""
         found = self._find(schema or self._schema, name)
         return definitions.table_of(found) if found else None
+
+    def tables(self) -> list[Table]:
+        """The tables of the current schema."""
+        session = self._connection.getSession()
+        found = session.getDatabase().findSchema(self._schema).getAllTablesAndViews(session)
+        return [definitions.table_of(each) for each in found]
+
+    def validate(self, schema: str, table: str, constraint: str) -> None:
+        """Raises OracleError if a row contradicts a check."""
+        session = self._connection.getSession()
+        found = self._find(schema or self._schema, table)
+        for each in (found and found.getConstraints()) or ():
+            if str(each.getName()) == constraint:
+                self._translating(lambda: each.checkExistingData(session))  # noqa: B023 (called at once)
+                return
+        raise refused(2430, constraint)
 
     def _find(self, schema: str, name: str) -> Java | None:
         session = self._connection.getSession()

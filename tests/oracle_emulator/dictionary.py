@@ -27,6 +27,7 @@ VIEWS = {
     "ALL_MVIEWS": "SELECT 'X' AS MVIEW_NAME, 'X' AS OWNER, 'X' AS QUERY FROM DUAL WHERE 1 = 0",
     "ALL_SYNONYMS": """SELECT SYNONYM_NAME, SYNONYM_FOR AS TABLE_NAME, SYNONYM_FOR_SCHEMA AS TABLE_OWNER,
         NULL AS DB_LINK, SYNONYM_SCHEMA AS OWNER FROM INFORMATION_SCHEMA.SYNONYMS""",
+    "ALL_PARTIAL_DROP_TABS": "SELECT OWNER, TABLE_NAME FROM SYS.PARTIAL_DROPS",
     "ALL_DB_LINKS": "SELECT 'X' AS DB_LINK, 'X' AS OWNER FROM DUAL WHERE 1 = 0",
     "ALL_TAB_COMMENTS": """SELECT TABLE_SCHEMA AS OWNER, TABLE_NAME, REMARKS AS COMMENTS,
         CASE TABLE_TYPE WHEN 'VIEW' THEN 'VIEW' ELSE 'TABLE' END AS TABLE_TYPE FROM INFORMATION_SCHEMA.TABLES""",
@@ -97,6 +98,8 @@ VIEWS = {
         1 AS COLUMN_POSITION FROM DUAL WHERE 1 = 0""",
 }
 
+# A test inserts a row, as if the server had stopped amid DROP UNUSED COLUMNS.
+_PARTIAL_DROPS = "CREATE TABLE SYS.PARTIAL_DROPS (OWNER VARCHAR(128), TABLE_NAME VARCHAR(128))"
 _NAMES = re.compile(rf'(?<![\w.$"])({"|".join(map(re.escape, VIEWS))})(?![\w$])', re.IGNORECASE)
 _OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|TAB_COMMENTS|COL_COMMENTS|CONSTRAINTS|INDEXES)(?![\w$'])", re.IGNORECASE)
 
@@ -109,7 +112,7 @@ def definitions(compatible: str, character_set: str) -> list[str]:
     values = {"compatible": compatible, "character_set": character_set}
     views = (f'CREATE VIEW SYS."{name}" AS {body.format(**values)}' for name, body in VIEWS.items())
     raises = "CREATE ALIAS SYS.TOO_LONG FOR 'java.util.Objects.requireNonNull(java.lang.Object,java.lang.String)'"
-    return ["CREATE SCHEMA IF NOT EXISTS SYS", raises, *views]
+    return ["CREATE SCHEMA IF NOT EXISTS SYS", raises, _PARTIAL_DROPS, *views]
 
 
 def qualified(sql: str, user: str) -> str:

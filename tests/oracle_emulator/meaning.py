@@ -71,7 +71,7 @@ def check(sql: str, binds: Sequence[Bind], tables: Sequence[tuple[tuple[str, str
     `tables` has the columns of each table.
     """
     tree, _ = _read(sql)
-    kinds = {name: _KINDS.get(bind.kind, Kind.ANY) for name, bind in zip(_bind_names(sql), binds, strict=False)}
+    kinds = {name: _kind(bind) for name, bind in zip(_bind_names(sql), binds, strict=False)}
     world = World({key: _columns(key, columns) for key, columns in tables}, kinds, release)
     _check_reserved(tree)
     most = 1000 if release < 23 else 65535
@@ -125,6 +125,11 @@ def _readable(tokens: Sequence[Token]) -> Iterator[str]:
         if token.kind == "string" and len(token.text.encode()) > LONGEST_LITERAL + 2:
             raise refused(1704)
         yield f":{_bind_name(token)}" if token.kind == "bind" else token.text
+
+
+def _kind(bind: Bind) -> Kind:
+    """A bind's type. The driver declares NULL as a text of one character, which may be four bytes."""
+    return Kind.ANY if bind.kind in values.TEXTS and bind.size <= 4 else _KINDS.get(bind.kind, Kind.ANY)
 
 
 def _bind_names(sql: str) -> list[str]:

@@ -91,13 +91,22 @@ def _insert(tree: exp.Insert, scope: Scope) -> None:
                 convert(kind, value, scope)
         return
     for kind, column in zip(wanted, scope.query(tree.expression, scope), strict=False):
-        given = Scope(scope.world, scope.query, None, [Source("", [Output("X", column.kind)])])
-        convert(kind, exp.column("X", quoted=True), given)
+        _give(kind, column, scope)
+
+
+def _give(to: Kind, column: Output, scope: Scope) -> None:
+    """Refuses a query's column that is not stored as this type."""
+    given = Scope(scope.world, scope.query, None, [Source("", [Output("X", column.kind)])])
+    convert(to, exp.column("X", quoted=True), given)
 
 
 def _set(assignments: Sequence[exp.Expr], scope: Scope) -> None:
     for each in assignments:
         forbid_groups(each.expression)
+        if isinstance(each.this, exp.Tuple):
+            for one, given in zip(each.this.expressions, scope.query(each.expression, scope), strict=True):
+                _give(resolve(one, scope)[0], given, scope)
+            continue
         convert(resolve(each.this, scope)[0], each.expression, scope)
 
 
@@ -143,8 +152,14 @@ def _renamed(columns: Sequence[Output], alias: exp.Expr | None) -> list[Output]:
 def _with(cte: exp.Expr, scope: Scope) -> list[Output]:
     """The columns of a query in WITH; a recursive one has those of its first part."""
     alias, own = cte.args["alias"], name_of(cte.args["alias"].this)
-    is_recursive = any(name_of(table.this) == own for table in cte.this.find_all(exp.Table) if not table.args.get("db"))
-    if isinstance(cte.this, exp.SetOperation) and is_recursive:
+    uses = [each for each in cte.this.find_all(exp.Table) if name_of(each.this) == own and not each.args.get("db")]
+    if uses and not _list(alias, "columns"):
+        raise refused(32039)
+    if uses and (not isinstance(cte.this, exp.Union) or cte.this.args.get("distinct")):
+        raise refused(32040)
+    if any(each.parent_select is not cte.this.right for each in uses):
+        raise refused(32042)
+    if uses:
         scope.withs[own] = _renamed(scope.query(cte.this.left, scope), alias)
     return _renamed(scope.query(cte.this, scope), alias)
 

@@ -32,13 +32,22 @@ _DDL = tuple(
             r"CREATE UNIQUE NULLS DISTINCT\1\3",
         ),
         (r"\bNOORDER\b|\bPURGE\b", ""),
+        (r"\bGENERATED\s+AS\s+IDENTITY\b", "GENERATED ALWAYS AS IDENTITY"),
         (r"^((?:(?:CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX|ALTER\s+TABLE\s+\S+\s+DROP)\b.*?)\s+ONLINE\s*$", r"\1"),
         (r"^(ALTER\s+TABLE\b.*?\bADD\b.*?)\s+ENABLE(?:\s+VALIDATE)?\s*$", r"\1"),
+        (r"^(ALTER\s+TABLE\b.*?\bADD\b.*?)\s+ENABLE\s+NOVALIDATE\s*$", r"\1 NOCHECK"),
+        (r"^(ALTER\s+TABLE\s+\S+)\s+SET\s+UNUSED\s*(?:COLUMN\s+(\w+)|\((.*)\))\s*$", r"\1 DROP COLUMN \2\3"),
         (
             r"\bMODIFY\s*\((\w+)\s+GENERATED\s+BY\s+DEFAULT\s+AS\s+IDENTITY\s*\(START\s+WITH\s+(\d+)\)\)",
             r"ALTER COLUMN \1 RESTART WITH \2",
         ),
     )
+)
+# What `changes` does itself, and what follows SET UNUSED: H2 has dropped the columns.
+_WITHOUT_H2 = re.compile(
+    r"ALTER\s+TABLE\s+(\S+)\s+(?:MODIFY\s+CONSTRAINT\s+\w+\s+(?:ENABLE\s+)?VALIDATE"
+    r"|DROP\s+(?:UNUSED\s+COLUMNS|COLUMNS\s+(CONTINUE))(?:\s+CHECKPOINT\s+\d+)?)\s*$",
+    re.IGNORECASE,
 )
 # Behind another table in FROM. H2 reads an element by its place.
 _JSON_TABLE = re.compile(
@@ -76,6 +85,8 @@ def returning(tokens: Sequence[Token], clause: int, into: int) -> str:
 def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
     """A definition for H2, which may need several statements."""
     sql = _expressions(tokens, division=False).strip()
+    if found := _WITHOUT_H2.match(sql):
+        return (f"DELETE FROM SYS.PARTIAL_DROPS WHERE TABLE_NAME = '{found[1].upper()}'",) * bool(found[2])  # noqa: S608
     for pattern, replacement in _DDL:
         sql = pattern.sub(replacement, sql)
     sql = re.sub(r"\bFLOAT\s*\((\d+)\)", lambda found: f"FLOAT({min(int(found[1]), 53)})", sql, flags=re.IGNORECASE)

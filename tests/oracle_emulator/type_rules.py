@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
+from tests.oracle_emulator.definitions import refuse_digits
 from tests.oracle_emulator.errors import Unsupported, refused
 from tests.oracle_emulator.kinds import CONVERTS, FUNCTIONS, INSTANTS, LOBS, Kind, alike, comparable
 from tests.oracle_emulator.scopes import Output, Scope, call_of, resolve
@@ -128,7 +129,7 @@ def compare(left: exp.Expr, right: exp.Expr, scope: Scope) -> None:
         return
     kinds = _scalar(left, scope), _scalar(right, scope)
     comparable(*kinds)
-    if INSTANTS & set(kinds) and (_is_date(left) or _is_date(right)):
+    if INSTANTS & set(kinds) and (_is_date(left, scope) or _is_date(right, scope)):
         raise refused(1843)
 
 
@@ -150,7 +151,7 @@ def convert(to: Kind, node: exp.Expr, scope: Scope) -> Kind:
     kind = type_of(node, scope)
     if kind not in {to, Kind.ANY} and kind not in CONVERTS[to]:
         raise refused(932, to, kind)
-    if to in INSTANTS and _is_date(node):
+    if to in INSTANTS and _is_date(node, scope):
         raise refused(1843)
     return kind
 
@@ -183,8 +184,10 @@ def _of_subquery(query: exp.Expr, scope: Scope) -> list[Output]:
     return columns
 
 
-def _is_date(node: exp.Expr) -> bool:
-    """Whether this is a text such as '2026-01-02', for which Oracle's NLS_…_FORMAT differs."""
+def _is_date(node: exp.Expr, scope: Scope) -> bool:
+    """Whether this is a text such as '2026-01-02', for which Oracle's NLS_…_FORMAT differs, or a bind of text."""
+    if isinstance(node, exp.Placeholder):
+        return scope.world.binds.get(node.name) == Kind.CHAR
     return isinstance(node, exp.Literal) and node.is_string and bool(_DATE.match(node.name))
 
 
@@ -233,6 +236,8 @@ def _cast(node: exp.Cast, scope: Scope) -> Kind:
     kind = Kind.RAW if str(to.args.get("kind", "")).upper() == "RAW" else _CASTS.get(name)
     if kind is None:
         raise refused(902)
+    if kind == Kind.NUMBER and name == "DECIMAL" and to.expressions:
+        refuse_digits([each.name for each in to.expressions])
     if name == "VARCHAR" and not to.expressions:
         raise refused(906)
     before = type_of(node.this, scope)

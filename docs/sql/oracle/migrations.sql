@@ -317,67 +317,131 @@ COMMENT ON COLUMN webhook_subscriptions.metadata IS 'Up to 32 labels, as a JSON 
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1)) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1))
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_enabled VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_starts CHECK (starts IN (0, 1)) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_starts VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key')) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_ordering VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_in_flight VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_rate_limit VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE'))
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_timeout VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_report CHECK (report_answer IN ('false', 'true'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary')) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_format VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_computed CHECK (header_expressions IS JSON)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_metadata CHECK (metadata IS JSON)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_size VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_wait VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_gzip VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_http VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_method CHECK (method IN ('POST', 'PUT', 'PATCH', 'DELETE')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_method VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_report CHECK (report_answer IN ('false', 'true')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_report VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_headers VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_computed CHECK (header_expressions IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_computed VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_metadata CHECK (metadata IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_metadata VALIDATE
 
 /
 
@@ -625,7 +689,11 @@ COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record, as 
 
 /
 
-ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON)
+ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_payloads MODIFY CONSTRAINT ck_webhook_payloads_headers VALIDATE
 
 /
 
@@ -815,7 +883,11 @@ COMMENT ON COLUMN webhook_operations.data IS 'Its data, as JSON.'
 
 /
 
-ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON)
+ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_operations MODIFY CONSTRAINT ck_webhook_operations_data VALIDATE
 
 /
 
