@@ -23,6 +23,8 @@ def upgrade() -> None:
         if lacks := _lacks(sa.inspect(op.get_bind())):
             raise WebhooksError(f"{SUBSCRIPTIONS} exists, and {lacks}; rename or change it, then migrate again")
         return
+    if op.get_context().dialect.name == "oracle" and not context.is_offline_mode():
+        _refuse_synonym(op.get_bind())
     op.create_table(
         SUBSCRIPTIONS,
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), nullable=False),
@@ -37,6 +39,28 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the table."""
     op.drop_table(SUBSCRIPTIONS)
+
+
+def _refuse_synonym(connection: sa.Connection) -> None:
+    """Raise WebhooksError if Oracle has a synonym of the table's name: the table may be the one of another owner.
+
+    Oracle refuses a table beside a private synonym (ORA-00955). A table hides a public one, and would be empty.
+    """
+    synonyms = sa.table("all_synonyms", *map(sa.column, ("owner", "synonym_name", "table_owner", "table_name")))
+    ours: sa.ColumnElement[str] = sa.literal_column("sys_context('userenv', 'current_schema')")
+    of_us = sa.or_(synonyms.c.owner == ours, synonyms.c.owner == "PUBLIC")
+    query = sa.select(synonyms.c.owner, synonyms.c.table_owner, synonyms.c.table_name, ours.label("ours")).where(
+        of_us, synonyms.c.synonym_name == SUBSCRIPTIONS.upper()
+    )
+    for owner, its_owner, name, schema in connection.execute(query):
+        is_public = owner == "PUBLIC"
+        if is_public and (its_owner == schema or connection.get_execution_options().get("db_schema")):
+            continue
+        instead = f"to {schema} for tables of its own" if is_public else "drop the synonym"
+        raise WebhooksError(
+            f"{owner} has a synonym {SUBSCRIPTIONS.upper()} for {its_owner}.{name}: "
+            f"set DATABASE_SCHEMA to {its_owner} to use that table, or {instead}, then migrate again"
+        )
 
 
 def _lacks(there: sa.Inspector) -> str | None:
