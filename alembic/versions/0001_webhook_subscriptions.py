@@ -19,12 +19,14 @@ COLUMNS = {"id", "url", "event_type", "created_at"}
 
 def upgrade() -> None:
     """Create the table, or keep an existing one with its rows. Printed SQL cannot tell: print it from 0001 on."""
-    if not context.is_offline_mode() and sa.inspect(op.get_bind()).has_table(SUBSCRIPTIONS):
-        if lacks := _lacks(sa.inspect(op.get_bind())):
-            raise WebhooksError(f"{SUBSCRIPTIONS} exists, and {lacks}; rename or change it, then migrate again")
-        return
-    if op.get_context().dialect.name == "oracle" and not context.is_offline_mode():
-        _refuse_synonym(op.get_bind())
+    if not context.is_offline_mode():
+        there = sa.inspect(op.get_bind())
+        if there.has_table(SUBSCRIPTIONS):
+            if lacks := _lacks(there):
+                raise WebhooksError(f"{SUBSCRIPTIONS} exists, and {lacks}; rename or change it, then migrate again")
+            return
+        if there.dialect.name == "oracle":
+            _refuse_synonym(op.get_bind())
     op.create_table(
         SUBSCRIPTIONS,
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), nullable=False),

@@ -184,8 +184,7 @@ def test_an_unsuitable_table_is_refused(own: Engine, statements: tuple[str, ...]
 def test_a_synonym_of_the_tables_name_is_refused(own: Engine, oracle: OracleEmulator, owner: str) -> None:
     """It names the table of another owner. DATABASE_SCHEMA says that a public one is not meant."""
     oracle.add_user("shop", "secret")
-    with closing(connect_to(oracle.url_of("shop")).raw_connection()) as connection:
-        connection.cursor().execute(TUTORIAL)
+    there(connect_to(oracle.url_of("shop")), TUTORIAL)
     there(own, f"CREATE SYNONYM {owner}.webhook_subscriptions FOR shop.webhook_subscriptions")
     with pytest.raises(WebhooksError, match=f"^{owner} has a synonym .* for SHOP.* DATABASE_SCHEMA to SHOP"):
         migrations.upgrade(own)
@@ -195,5 +194,3 @@ def test_a_synonym_of_the_tables_name_is_refused(own: Engine, oracle: OracleEmul
         migrations.upgrade(stated)
         assert "webhook_subscriptions" in sa.inspect(stated).get_table_names()
         stated.dispose()
-    there(own, f"DROP SYNONYM {owner}.webhook_subscriptions")
-    oracle.drop_user("shop")

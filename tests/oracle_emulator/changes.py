@@ -8,7 +8,7 @@ from functools import partial
 from tests.oracle_emulator import answers, columns, definitions, values
 from tests.oracle_emulator.errors import OracleError, Unsupported, refused
 from tests.oracle_emulator.login import alter_session
-from tests.oracle_emulator.rewriting import DOMAIN
+from tests.oracle_emulator.rewriting import DOMAIN, WITHOUT_H2
 from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.statement import Statement
 from tests.oracle_emulator.tokens import tokens_of, without_space
@@ -18,7 +18,6 @@ from tests.oracle_emulator.wire import Writer
 _OUT = 16  # direction of an OUT bind
 _SLEEP = re.compile(r"dbms_(?:session|lock)\.sleep\s*\(\s*([\d.]+)", re.IGNORECASE)
 _TRANSACTION_ID = re.compile(r":\w+\s*:=\s*dbms_transaction\.local_transaction_id", re.IGNORECASE)
-_VALIDATE = re.compile(r"\bMODIFY\s+CONSTRAINT\s+(\w+)\s+(?:ENABLE\s+)?VALIDATE\s*$", re.IGNORECASE)
 _CHECK_VIOLATED = 2290
 _ROLLBACK_TO = re.compile(r"ROLLBACK\s+TO\s+(?:SAVEPOINT\s+)?", re.IGNORECASE)
 
@@ -95,8 +94,7 @@ def _define(session: Session, statement: Statement) -> None:
         for each in statement.h2:
             if not each.startswith(DOMAIN):
                 connection.command(each)
-        if found := _VALIDATE.search(statement.sql):
-            connection.validate(schema, name, found[1].upper())
+        _continue(session, statement.sql, schema, name)
     except OracleError as error:
         raise refused(2293) if error.code == _CHECK_VIOLATED else error from None
     finally:
@@ -104,6 +102,15 @@ def _define(session: Session, statement: Statement) -> None:
             connection.database.columns.clear()
     if (after := connection.table(schema, name)) is not None:
         definitions.refuse(words, before, after, partial(connection.has_values, schema, name))
+
+
+def _continue(session: Session, sql: str, schema: str, table: str) -> None:
+    """Validates a check, or ends a DROP UNUSED COLUMNS that was stopped."""
+    found = WITHOUT_H2.match(sql)
+    if found and found["validated"]:
+        session.connection.validate(schema, table, found["validated"].upper())
+    if found and found["continued"]:
+        session.connection.command(f"DELETE FROM SYS.PARTIAL_DROPS WHERE TABLE_NAME = '{table}'")  # noqa: S608 (tests)
 
 
 def end_transaction(session: Session, how: str) -> None:

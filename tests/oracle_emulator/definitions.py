@@ -27,9 +27,7 @@ _NEW_TYPES = {"BOOLEAN": 23, "BOOL": 23, "JSON": 21}  # since these releases
 _CLOCKS = frozenset({"SYSDATE", "SYSTIMESTAMP", "CURRENT_DATE", "CURRENT_TIMESTAMP", "LOCALTIMESTAMP"})
 _MOST_DIGITS = 38
 _LONGEST_KEY = 6398  # bytes, in a block of 8 KiB
-_OCTETS = {"TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13} | dict.fromkeys(
-    ("NUMERIC", "DECIMAL", "INTEGER", "SMALLINT", "BIGINT", "DECFLOAT", "REAL", "DOUBLE PRECISION"), 22
-)
+_OCTETS = {"NUMBER": 22, "FLOAT": 22, "TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13}
 _NOT_NAMES = frozenset({"ADD", "MODIFY", "COLUMN", "IS"})
 
 
@@ -175,7 +173,7 @@ def _refuse_change(words: Sequence[Token], before: Table, after: Table, has_valu
 def _column(column: Java) -> Column:
     kind = str(column.getType().getDeclaredTypeName())
     length, scale = int(column.getType().getPrecision()), int(column.getType().getScale())
-    octets = _OCTETS.get(kind, length)
+    octets = _OCTETS.get(_BY_H2.get(kind, kind), length)
     digits = (length - scale, scale) if kind in {"NUMERIC", "DECIMAL"} else (_MOST_DIGITS, 0)
     if kind == "DECFLOAT":  # NUMBER
         digits = (_MOST_DIGITS, _MOST_DIGITS)

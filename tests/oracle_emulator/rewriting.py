@@ -44,9 +44,9 @@ _DDL = tuple(
     )
 )
 # What `changes` does itself, and what follows SET UNUSED: H2 has dropped the columns.
-_WITHOUT_H2 = re.compile(
-    r"ALTER\s+TABLE\s+(\S+)\s+(?:MODIFY\s+CONSTRAINT\s+\w+\s+(?:ENABLE\s+)?VALIDATE"
-    r"|DROP\s+(?:UNUSED\s+COLUMNS|COLUMNS\s+(CONTINUE))(?:\s+CHECKPOINT\s+\d+)?)\s*$",
+WITHOUT_H2 = re.compile(
+    r"\s*ALTER\s+TABLE\s+\S+\s+(?:MODIFY\s+CONSTRAINT\s+(?P<validated>\w+)\s+(?:ENABLE\s+)?VALIDATE"
+    r"|DROP\s+(?:UNUSED\s+COLUMNS|COLUMNS\s+(?P<continued>CONTINUE))(?:\s+CHECKPOINT\s+\d+)?)\s*$",
     re.IGNORECASE,
 )
 # Behind another table in FROM. H2 reads an element by its place.
@@ -85,8 +85,8 @@ def returning(tokens: Sequence[Token], clause: int, into: int) -> str:
 def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
     """A definition for H2, which may need several statements."""
     sql = _expressions(tokens, division=False).strip()
-    if found := _WITHOUT_H2.match(sql):
-        return (f"DELETE FROM SYS.PARTIAL_DROPS WHERE TABLE_NAME = '{found[1].upper()}'",) * bool(found[2])  # noqa: S608
+    if WITHOUT_H2.match(sql):
+        return ()
     for pattern, replacement in _DDL:
         sql = pattern.sub(replacement, sql)
     sql = re.sub(r"\bFLOAT\s*\((\d+)\)", lambda found: f"FLOAT({min(int(found[1]), 53)})", sql, flags=re.IGNORECASE)
