@@ -41,10 +41,10 @@ test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle (ORACLE_URL as above; ROWS, a million)
+first-hour: $(VENV)/development oracle-url ## what only a real Oracle shows, each with a verdict (ORACLE_URL as above; ROWS, a million)
 	@status=0; \
 	$(BIN)/python -m pytest -n 0 -m oracle tests/ledger/test_key_order.py tests/oracle/test_binds.py || status=1; \
-	$(BIN)/python -m tests.oracle.due_plans $(ROWS) || status=1; \
+	$(BIN)/python -m tests.first_hour $(ROWS) || status=1; \
 	exit $$status
 
 oracle-url:

@@ -1,5 +1,6 @@
 """The unmodified driver, in thin mode, against the emulator."""
 
+import threading
 from datetime import datetime
 from decimal import Decimal
 from random import Random
@@ -120,3 +121,19 @@ def test_a_locked_row_is_waited_for(connect: Connect, table: oracledb.Cursor) ->
     with pytest.raises(oracledb.DatabaseError, match="ORA-00054"):
         other.cursor().execute("SELECT id FROM t FOR UPDATE NOWAIT")
     assert other.cursor().execute("SELECT id FROM t FOR UPDATE SKIP LOCKED").fetchall() == []
+
+
+def test_a_definition_waits_for_changed_rows(connect: Connect, table: oracledb.Cursor) -> None:
+    """Not at all by default; with DDL_LOCK_TIMEOUT until the transaction ends."""
+    table.execute("INSERT INTO t (name) VALUES ('x')")
+    other = connect().cursor()
+    with pytest.raises(oracledb.DatabaseError, match="ORA-00054"):
+        other.execute("ALTER TABLE t ADD (more NUMBER)")
+    other.execute("ALTER SESSION SET DDL_LOCK_TIMEOUT = 60")
+    waiting = threading.Thread(target=other.execute, args=("ALTER TABLE t ADD (more NUMBER)",))
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    table.connection.commit()
+    waiting.join(60)
+    assert table.execute("SELECT name, more FROM t").fetchall() == [("x", None)]

@@ -93,7 +93,7 @@ def _define(session: Session, statement: Statement) -> None:
     try:
         for each in statement.h2:
             if not each.startswith(DOMAIN):
-                connection.command(each)
+                connection.define(each, session.ddl_wait)
         _continue(session, statement.sql, schema, name)
     except OracleError as error:
         raise refused(2293) if error.code == _CHECK_VIOLATED else error from None

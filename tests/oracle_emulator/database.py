@@ -1,18 +1,18 @@
 """One H2 database in memory with a schema for each user, and the sessions' connections to it."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
-from threading import RLock
+from threading import Condition, RLock
 from typing import NamedTuple, TypeVar
 
 import jpype
 
 from tests.oracle_emulator import definitions, dictionary, java
 from tests.oracle_emulator.definitions import Table
-from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2, refused
+from tests.oracle_emulator.errors import BUSY, H2_LOCK_TIMEOUT, OracleError, from_h2, refused
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
@@ -40,6 +40,42 @@ class Done(NamedTuple):
     changed: int
 
 
+class Gate:
+    """Lets statements in together, or one definition alone: H2 takes a table away meanwhile, and loses rows."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Beside other statements."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Beside no other statement."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = False
+                self._changed.notify_all()
+
+
 class Database:
     """A database in memory, until it is closed."""
 
@@ -48,7 +84,8 @@ class Database:
         self.release = release
         self.changed = 0  # rows, so far
         self._domains: set[str] = set()
-        self.defining = RLock()  # held while a definition changes: H2 takes a table away meanwhile
+        self.defining = RLock()  # held while a definition changes
+        self.gate = Gate()
         # The columns by schema and table, as read from H2 until a definition changes.
         self.columns: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
@@ -194,7 +231,21 @@ class Connection:
 
     def prepare(self, sql: str) -> Java:
         """Prepares a statement for `execute`."""
-        return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql, self._user)))
+        with self.database.gate.shared():
+            return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql, self._user)))
+
+    def define(self, sql: str, lock_wait: float) -> None:
+        """Runs a definition. Waits `lock_wait` seconds for transactions that changed rows of the table (ORA-00054)."""
+        deadline = time.monotonic() + lock_wait
+        while True:
+            try:
+                with self.database.gate.alone():
+                    self.command(sql)
+            except OracleError as error:
+                if error.code != BUSY or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
 
     def execute(self, prepared: Java, binds: Sequence[Value], lock_wait: float) -> Done:
         """Runs a statement. Waits `lock_wait` seconds for a lock, or until the call is cancelled (ORA-01013)."""
@@ -205,7 +256,9 @@ class Connection:
                 _bind(prepared, position, value)
             while not self._cancelled:
                 try:
-                    if prepared.execute():
+                    with self.database.gate.shared():
+                        has_rows = prepared.execute()
+                    if has_rows:
                         return Done(prepared.getResultSet(), 0)
                     changed = int(prepared.getUpdateCount())
                     self.database.changed += changed

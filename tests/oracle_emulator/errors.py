@@ -4,6 +4,7 @@ import re
 
 TOO_LONG = 12899  # for a column
 H2_LOCK_TIMEOUT = 50200
+BUSY = 54
 H2_CONCURRENT_UPDATE = 90131
 
 
@@ -99,7 +100,7 @@ _BY_H2_CODE = {
     42112: (1418, "specified index does not exist"),
     42121: (957, "duplicate column name"),
     42122: (904, '"{name}": invalid identifier'),
-    H2_LOCK_TIMEOUT: (54, "resource busy and acquire with NOWAIT specified or timeout expired"),
+    H2_LOCK_TIMEOUT: (BUSY, "resource busy and acquire with NOWAIT specified or timeout expired"),
     57014: (1013, "user requested cancel of current operation"),
     90022: (904, '"{name}": invalid identifier'),
     90035: (955, "name is already used by an existing object"),

@@ -23,6 +23,7 @@ _VERIFIER_12C = 0x4815
 _ITERATIONS, _KEY_ITERATIONS = 4096, 3
 _TIME_ZONE = re.compile(r"TIME_ZONE\s*=\s*'([^']+)'", re.IGNORECASE)
 _ISOLATION = re.compile(r"ISOLATION_LEVEL\s*=\s*(SERIALIZABLE|READ COMMITTED)", re.IGNORECASE)
+_DDL_WAIT = re.compile(r"DDL_LOCK_TIMEOUT\s*=\s*(\d+)", re.IGNORECASE)
 _SCHEMA = re.compile(r"CURRENT_SCHEMA\s*=\s*\"?(\w+)", re.IGNORECASE)
 
 
@@ -150,11 +151,13 @@ class Login:
 
 
 def alter_session(session: Session, sql: str) -> None:
-    """Applies the parts of ALTER SESSION that matter here: time zone, isolation level, schema."""
+    """Applies the parts of ALTER SESSION that matter here: time zone, isolation level, wait for locks, schema."""
     if found := _TIME_ZONE.search(sql):
         session.connection.command(f"SET TIME ZONE '{found[1]}'")
     if found := _ISOLATION.search(sql):
         session.connection.command(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {found[1]}")
+    if found := _DDL_WAIT.search(sql):
+        session.ddl_wait = float(found[1])
     if found := _SCHEMA.search(sql):
         if found[1].upper() not in session.instance.passwords:
             raise OracleError(1435, "user does not exist")

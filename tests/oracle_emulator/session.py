@@ -56,6 +56,7 @@ class Session:
         self.program = self.module = self.action = ""
         self.sql = ""  # the last statement requested
         self.in_transaction = False
+        self.ddl_wait = 0.0  # seconds that a definition waits for transactions
         self.calls = 0
         self.cursor = 0  # the cursor of the present call
         self.cursors: dict[int, Cursor] = {}
