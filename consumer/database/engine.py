@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumer.config.settings import DatabaseSettings
 from consumer.database.charset import guard
-from consumer.database.errors import is_alone, is_disconnect, kind, line, translated
+from consumer.database.errors import is_alone, is_disconnect, is_not_migrated, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.telemetry.metrics import Histogram
@@ -62,6 +62,30 @@ def ping(engine: Engine) -> None:
             connection.execute(sa.select(sa.literal(1)))
     except (DBAPIError, PoolTimeoutError) as error:
         raise unavailable(error) or DatabaseUnavailable(line(error)) from None
+
+
+def lossy_commits(engine: Engine) -> str | None:
+    """The fault of a server that confirms commits before they are on disk; None if it does not, or may not be asked.
+
+    The rule: Oracle Database Reference, COMMIT_WAIT and COMMIT_WRITE.
+    """
+    if engine.dialect.name != "oracle":
+        return None
+    names, setting = ("commit_wait", "commit_write"), sa.table("v$parameter", sa.column("name"), sa.column("value"))
+    query = sa.select(setting.c.name).where(setting.c.name.in_(names), sa.func.upper(setting.c.value).like("%NOWAIT%"))
+    try:
+        with reading(engine) as connection:
+            found = connection.scalars(query).all()
+    except DBAPIError as error:
+        if is_not_migrated(error):  # what Oracle says of a view that an account may not read
+            return None
+        raise
+    if not found:
+        return None
+    return (
+        f"{' and '.join(found)} is NOWAIT: the server confirms commits before they are on disk, so that a crash of it "
+        "loses deliveries whose offsets are committed; unset it, for example: ALTER SYSTEM RESET commit_wait"
+    )
 
 
 def place_of(engine: Engine) -> str:

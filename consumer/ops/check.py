@@ -34,7 +34,7 @@ from consumer.config.settings import (
 from consumer.crypto.keys import NEW_SECRET, weakness
 from consumer.crypto.vault import Vault
 from consumer.database.charset import shortcoming
-from consumer.database.engine import create_engine, ping, place_of
+from consumer.database.engine import create_engine, lossy_commits, ping, place_of
 from consumer.database.migrations import state
 from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
@@ -221,6 +221,9 @@ def _of_database(engine: Engine, vault: Vault, values: Mapping[str, str], log: _
         return
     if (lacks := shortcoming(engine)) is not None:
         yield Finding("character set", False, lacks)
+    commits = _look("commits", lambda: Warn(lossy_commits(engine) or ""))
+    if commits.text:
+        yield commits
     yield (tables := _look("tables", lambda: _tables(engine)))
     if tables.ok:
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, values))

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import charset, migrations
+from consumer.database.engine import lossy_commits
 from consumer.database.errors import line
 from tests.databases import connect_to
 from tests.first_hour.verdicts import LOOK, NOT_SEEN, OK, PROGRESS, Finding, judged, unseen, view
@@ -36,8 +37,7 @@ def settings(engine: Engine) -> Iterator[Finding]:
         text = f"{name} = {value or 'unset'}"
         match name:
             case "commit_wait" | "commit_logging":
-                lost = "NOWAIT" in (value or "").upper() or "BATCH" in (value or "").upper()
-                yield judged(not lost, text, f"{text}: a confirmed commit may be lost, see docs/oracle.md")
+                yield judged("NOWAIT" not in (value or "").upper(), text, f"{text}: {lossy_commits(engine)}")
             case "max_string_size":
                 yield Finding(PROGRESS if value == "EXTENDED" else OK, f"{text}: docs/database.md, For DBAs")
             case _:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
-from consumer.database.engine import ping
+from consumer.database.engine import lossy_commits, ping
 from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
@@ -81,6 +81,7 @@ SESSION = {
 # By file and function: the purpose of each statement, in the order of the run below.
 PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "database": {
+        "database.engine.lossy_commits": ("`check`: does the server confirm commits too early?",),
         "database.engine.ping": ("`check`: does the database answer?",),
         "database.migrations._current": ("Does our version table exist?", "At which revision are the tables?"),
     },
@@ -542,6 +543,7 @@ def _blocks(function: str, purposes: Iterable[str], statements: Iterable[str]) -
 def run(engine: Engine) -> None:
     """Makes `consumer` issue each of its statements on empty tables."""
     ping(engine)
+    lossy_commits(engine)
     migrations.state(engine)
     _subscribe(engine)
     _store(engine)

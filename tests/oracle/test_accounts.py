@@ -12,13 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlglot import exp
 
 from consumer.database import migrations
-from consumer.database.engine import unavailable
+from consumer.database.engine import lossy_commits, unavailable
+from consumer.ops import check
 from consumer.subscriptions import repository
 from models import Base
 from tests.databases import connect_to
 from tests.ledger.rows_kit import query
 from tests.oracle.accounts import ACCOUNTS, granted, statements
-from tests.oracle_emulator import OracleEmulator
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 SERVICE = "WEBHOOKS_SERVICE"
 OURS = {*Base.metadata.tables, "webhook_alembic_version"}
@@ -104,4 +105,35 @@ def test_no_view_of_the_instance_is_read(oracle: OracleEmulator) -> None:
     engine = connect_to(oracle.url)
     migrations.state(engine)
     assert not [call.sql for call in oracle.calls if re.search(r"(?i)v\$|transaction_id", call.sql)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("view", "warns"),
+    [
+        ("SELECT 'commit_wait' AS NAME, 'nowait' AS \"VALUE\" FROM DUAL", True),
+        ("SELECT 'commit_write' AS NAME, 'BATCH,NOWAIT' AS \"VALUE\" FROM DUAL", True),
+        ("SELECT 'commit_wait' AS NAME, 'FORCE_WAIT' AS \"VALUE\" FROM DUAL", False),
+        ("SELECT 'commit_wait' AS NAME, CAST(NULL AS VARCHAR(9)) AS \"VALUE\" FROM DUAL", False),
+        (None, False),
+    ],
+)
+def test_check_warns_of_commits_before_the_disk(oracle: OracleEmulator, view: str | None, *, warns: bool) -> None:
+    """An account that may not read the parameter is told nothing, and `check` succeeds either way."""
+    database = oracle._instance.database
+    database.run(['DROP VIEW SYS."V$PARAMETER"', *([f'CREATE VIEW SYS."V$PARAMETER" AS {view}'] if view else [])])
+    found = {each.part: each for each in check.check_all({"DATABASE_URL": oracle.url})}
+    assert ("commits" in found) == warns
+    if warns:
+        commits = found["commits"]
+        assert (commits.ok, commits.warning) == (True, True)
+        assert "is NOWAIT: the server confirms commits before they are on disk" in commits.text
+
+
+def test_an_outage_is_not_taken_for_a_missing_right(oracle: OracleEmulator) -> None:
+    """The question about commits says what went wrong."""
+    engine = connect_to(oracle.url)
+    oracle.inject("parameter", OracleError(3113, "end-of-file on communication channel"))
+    with pytest.raises(DBAPIError, match="ORA-03113"):
+        lossy_commits(engine)
     engine.dispose()

@@ -1,3 +1,13 @@
+-- database.engine.lossy_commits
+-- `check`: does the server confirm commits too early?
+SELECT
+  v$parameter.name
+FROM v$parameter
+WHERE
+  v$parameter.name IN (:name_1_1, :name_1_2)
+  AND UPPER(v$parameter.value) LIKE :upper_1
+;
+
 -- database.engine.ping
 -- `check`: does the database answer?
 SELECT
